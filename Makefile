@@ -1,0 +1,38 @@
+# `make quickstart` runs the main job on the embedded corpus; `make test` runs the tests. Both set themselves up.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do $$p -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+VENV   ?= .venv
+RUNS   ?= runs
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+export GAPLAW_CACHE ?= $(CURDIR)/.cache
+
+.PHONY: quickstart test test-all check coverage clean
+
+$(READY): requirements.txt setup.cfg pyproject.toml
+	@test -n "$(PYTHON)" || { echo "gaplaw needs Python 3.11 or newer: none found on PATH (set PYTHON=/path/to/python)"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+quickstart: $(READY)
+	$(BIN)/gaplaw run experiments/quickstart.py --out $(RUNS)/quickstart
+	$(BIN)/gaplaw fit $(RUNS)/quickstart --out $(RUNS)/quickstart/law.json
+	$(BIN)/gaplaw choose $(RUNS)/quickstart/law.json --student 2k
+	$(BIN)/gaplaw report $(RUNS)/quickstart
+
+test: $(READY)
+	$(BIN)/python -m pytest -q
+
+test-all: $(READY)
+	$(BIN)/python -m pytest -q -m "slow or not slow"
+
+check: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+coverage: $(READY)
+	$(BIN)/python -m gaplaw.law.coverage
+
+clean:
+	rm -rf $(VENV) .cache

@@ -1,0 +1,33 @@
+"""gaplaw: sweep teachers and students, fit the capacity-gap law, choose a teacher.
+
+The public verbs, in walking order. Importing this package imports neither JAX nor pandas; each verb loads what it needs.
+"""
+
+from importlib import import_module
+
+__version__ = "0.1.0"
+
+_VERBS = {
+    "ModelSpec": "gaplaw.spec",
+    "DataSpec": "gaplaw.spec",
+    "ObjectiveSpec": "gaplaw.spec",
+    "TrainSpec": "gaplaw.spec",
+    "Cell": "gaplaw.spec",
+    "Sweep": "gaplaw.grid",
+    "model_for": "gaplaw.sizes",
+    "read": "gaplaw.results",
+    "fit": "gaplaw.law",
+    "load_law": "gaplaw.law",
+}
+
+__all__ = ["__version__", *_VERBS]
+
+
+def __getattr__(name):
+    if name in _VERBS:
+        return getattr(import_module(_VERBS[name]), name)
+    raise AttributeError(f"module 'gaplaw' has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted(__all__)

@@ -1,0 +1,35 @@
+"""What can a person do wrong, and what are they told? One class per kind of refusal; each message is one line.
+
+First in the walk: everything may import it, it imports nothing. The command line prints the message without a traceback and
+exits with `exit_code`.
+"""
+
+
+class GaplawError(Exception):
+    """A refusal that a person can act on: the message names the field, the value and the rule, in one line."""
+
+    exit_code = 2
+
+
+class SpecError(GaplawError, ValueError):
+    """A specification that cannot be built: unknown size string, impossible shape, contradictory fields."""
+
+
+class DataError(GaplawError):
+    """A corpus or tokenizer that cannot be used: missing folder, not UTF-8, vocabulary mismatch."""
+
+
+class TableError(GaplawError, ValueError):
+    """A results table that cannot be read or fitted: missing column, NaN, duplicate, corrupt file."""
+
+
+class CheckpointError(GaplawError):
+    """A checkpoint that cannot be used: missing, corrupt, or of other science."""
+
+
+class SweepError(GaplawError):
+    """A sweep that cannot run here: read-only folder, disk full, two experiments of one name, an experiment file that raises."""
+
+
+class LawError(GaplawError):
+    """A law that cannot be fitted or asked: too few teachers or students, an impossible question."""

@@ -1,0 +1,145 @@
+"""Which cells belong to one question, and which of them run together?
+
+A `Sweep` is a named grid of cells; a `Group` is its unit of execution: cells that share a teacher and their batches run in one
+compiled program over one shared teacher pass. After spec and sizes in the walk; trains nothing, reads nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+from gaplaw.canonical import refuse_unless, short_hash
+from gaplaw.sizes import count_params, pruned_shape, size_name
+from gaplaw.spec import Cell, DataSpec, Init, ModelSpec, ObjectiveSpec, Role, TrainSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Cells that run as one program: same teacher, same batches; without a teacher, same shape too."""
+
+    cells: tuple[Cell, ...]
+
+    @property
+    def teacher(self) -> Cell | None:
+        return self.cells[0].teacher
+
+    @cached_property
+    def id(self) -> str:
+        label = f"from-{self.teacher.name}" if self.teacher else self.cells[0].name
+        return f"{label}-{short_hash([cell.fingerprint for cell in self.cells])[:6]}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """A named grid of cells and the question that it answers. Every teacher is itself a cell of the sweep.
+
+    `teachers` lists each distinct teacher once; `baselines` are the student shapes without a teacher; `students` the rest.
+    """
+
+    name: str
+    question: str
+    teachers: tuple[Cell, ...]
+    students: tuple[Cell, ...]
+    baselines: tuple[Cell, ...] = ()
+
+    def __post_init__(self):
+        ids = [cell.id for cell in self.cells]
+        twice = sorted({i for i in ids if ids.count(i) > 1})
+        refuse_unless(not twice, "Sweep.cells", twice, "the same cell stands in the sweep twice")
+        known = {teacher.fingerprint for teacher in self.teachers}
+        for cell in self.students:
+            refuse_unless(cell.teacher is not None, f"Sweep.students {cell.name}", None, "needs a teacher")
+            refuse_unless(
+                cell.teacher.fingerprint in known, f"Sweep.students {cell.name}", cell.teacher.name, "is no teacher here"
+            )
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        return self.teachers + self.baselines + self.students
+
+    def role(self, cell: Cell) -> Role:
+        if cell.teacher is not None:
+            return "student"
+        return "teacher" if any(cell.id == teacher.id for teacher in self.teachers) else "baseline"
+
+    def groups(self) -> tuple[Group, ...]:
+        """The units of execution, teachers first: see `Group`."""
+        by_key: dict[tuple, list[Cell]] = {}
+        for cell in self.cells:
+            train = cell.train
+            alone = None if cell.teacher else (cell.model, cell.split, self.role(cell))
+            teacher = cell.teacher.fingerprint if cell.teacher else None
+            key = (teacher, alone, cell.data, train.tokens, train.batch_sequences, train.batch_seed)
+            by_key.setdefault(key, []).append(cell)
+        return tuple(Group(cells=tuple(cells)) for cells in by_key.values())
+
+    @staticmethod
+    def grid(
+        *,
+        name: str,
+        question: str,
+        data: DataSpec,
+        teachers: Iterable[ModelSpec],
+        students: Iterable[ModelSpec],
+        teacher_train: TrainSpec | Callable[[ModelSpec], TrainSpec],
+        student_train: TrainSpec | Callable[[ModelSpec], TrainSpec],
+        objective: ObjectiveSpec | Iterable[ObjectiveSpec] = ObjectiveSpec(),  # noqa: B008 (frozen)
+        seeds: Iterable[int] = (0, 1),
+        init: Init = "scratch",
+        baseline: bool = True,
+    ) -> Sweep:
+        """Every student shape × seed × objective under every teacher, plus each teacher and each no-teacher baseline.
+
+        Under init = "prune" the students' `model` gives only the size to meet: each is re-shaped to its teacher's depth
+        and proportions, and pairs whose teacher is not larger are left out.
+        """
+        train_of = {
+            role: (given if callable(given) else (lambda _, fixed=given: fixed))
+            for role, given in (("teacher", teacher_train), ("student", student_train))
+        }
+        objectives = (objective,) if isinstance(objective, ObjectiveSpec) else tuple(objective)
+        split = "teacher" if data.teacher_fraction > 0 else "train"
+        students, seeds = tuple(students), tuple(seeds)
+        label = {model: size_name(count_params(model).non_embedding) for model in (*students,)}
+        teacher_cells = tuple(
+            Cell(
+                name=f"t{size_name(count_params(model).non_embedding)}",
+                model=model,
+                data=data,
+                train=train_of["teacher"](model),
+                split=split,
+            )
+            for model in teachers
+        )
+        baselines = tuple(
+            Cell(name=f"s{label[model]}-alone-r{seed}", model=model, data=data, train=train_of["student"](model), seed=seed)
+            for model in students
+            for seed in seeds
+            if baseline
+        )
+        cells = []
+        for teacher in teacher_cells:
+            for model in students:
+                target = count_params(model).non_embedding
+                if init == "prune" and target >= count_params(teacher.model).non_embedding:
+                    continue
+                shape = pruned_shape(teacher.model, target) if init == "prune" else model
+                for number, soft in enumerate(objectives):
+                    tag = f"-o{number}" if len(objectives) > 1 else ""
+                    cells += [
+                        Cell(
+                            name=f"s{label[model]}-{teacher.name}{tag}-r{seed}",
+                            model=shape,
+                            data=data,
+                            train=train_of["student"](model),
+                            objective=soft,
+                            teacher=teacher,
+                            init=init,
+                            target_params=target if init == "prune" else None,
+                            seed=seed,
+                        )
+                        for seed in seeds
+                    ]
+        return Sweep(name=name, question=question, teachers=teacher_cells, students=tuple(cells), baselines=baselines)

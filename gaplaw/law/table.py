@@ -1,0 +1,349 @@
+"""What was measured? Any results table, read into one canonical frame with typed refusals.
+
+First file of the law half of the walk: the parquet folder (or an outside CSV) comes in here and nothing later reads files.
+Letters used in the law half: N_S student parameters, D_S student tokens, N_T teacher parameters, L_T teacher loss, L_S student
+loss. It refuses, naming row and column, what a fit could not honestly use; it never drops a row without saying so in `notes`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from gaplaw.errors import GaplawError, TableError
+
+SIZES = ("student_params", "student_tokens", "teacher_params", "teacher_tokens")
+LOSSES = ("student_loss", "teacher_loss", "no_teacher_loss")
+CANONICAL = (*SIZES, *LOSSES, "seed", "group", "weight")
+COORDINATES = ("teacher_params", "teacher_loss")
+# What a sweep of our own calls the two losses, and the columns in which its rows must agree to be compared at all.
+SWEEP_NAMES = {"loss_student_ce_nats": "student_loss", "loss_teacher_ce_nats": "teacher_loss"}
+ONE_OF = ("data_source", "data_tokenizer", "data_manifest")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Table:
+    """One row per distilled student, under canonical names.
+
+    `frame` has student_params, student_loss and the coordinate always; student_tokens, teacher_tokens, the other teacher
+    coordinate, seed, group, weight and no_teacher_loss when the source knows them. Floats are float64; order is the source's.
+    """
+
+    frame: pd.DataFrame
+    coordinate: str
+    protocol: str | None
+    notes: tuple[str, ...]
+    source: str
+
+
+def parse_columns(text: str | Mapping[str, str] | None) -> dict[str, str]:
+    """Canonical name → name in the file, from a mapping or from 'student_params=NS,student_loss=LS'.
+
+    Raises:
+        TableError: for a pair without '=' or a name that is not canonical.
+    """
+    if text is None:
+        return {}
+    if isinstance(text, str):
+        pairs = [part.strip() for part in text.split(",") if part.strip()]
+        for pair in pairs:
+            if "=" not in pair:
+                raise TableError(f"columns: {pair!r} is not of the form canonical=column")
+        text = {key.strip(): value.strip() for key, value in (pair.split("=", 1) for pair in pairs)}
+    for name in text:
+        if name not in CANONICAL:
+            raise TableError(f"columns: {name!r} is not a canonical name; choose from {', '.join(CANONICAL)}")
+    return dict(text)
+
+
+def read_table(
+    source,
+    *,
+    columns: str | Mapping[str, str] | None = None,
+    protocol: str | None = None,
+    higher_is_better: bool = False,
+    coordinate: str | None = None,
+    predicting: bool = False,
+) -> Table:
+    """Read a DataFrame, a CSV or parquet file, or a sweep folder into a canonical `Table`.
+
+    Args:
+        source: pandas DataFrame; path of a .csv or .parquet file; or a sweep folder (with parquet files in `cells/`).
+        columns: canonical name → name in the source; names that are already canonical need no entry.
+        protocol: which protocol to keep when the source holds several.
+        higher_is_better: the loss columns hold scores such as accuracies; they become 1 − score (100 − score for percentages).
+        coordinate: 'teacher_params' or 'teacher_loss'; without it teacher_params is preferred when both are there, unless
+            `columns` maps teacher_loss alone.
+        predicting: the table asks a question of a law, so student_loss may be absent and repeated rows are allowed.
+
+    Raises:
+        TableError: missing column, NaN, text that is no number, non-positive size or loss coordinate, duplicate, mixed
+            protocols, corrupt or empty file.
+    """
+    if coordinate is not None and coordinate not in COORDINATES:
+        raise TableError(f"coordinate: {coordinate!r} must be one of {', '.join(COORDINATES)}")
+    mapping = parse_columns(columns)
+    raw, label, is_text = _load(source)
+    notes: list[str] = []
+    frame = _rename(raw, mapping, label)
+    where = _Where(label=label, lines=is_text)
+    frame, baseline = _split_roles(frame, notes, label)
+    frame, protocol = _one_protocol(frame, protocol, label, predicting)
+    if frame.empty:
+        raise TableError(f"{label}: no finished student rows to fit")
+    coordinate = coordinate or _coordinate(frame, mapping, label)
+    required = ["student_params", coordinate] + ([] if predicting else ["student_loss"])
+    _require(frame, required, label)
+    frame = _numbers(frame, required, where)
+    if higher_is_better:
+        frame, baseline = _turn(frame, baseline, notes)
+        if coordinate == "teacher_loss" and (frame["teacher_loss"] <= 0).any():
+            index = frame.index[frame["teacher_loss"] <= 0][0]
+            raise TableError(f"{where.row(index)}, column teacher_loss: a perfect score leaves no error to scale by")
+    if not predicting:
+        _refuse_duplicates(frame, coordinate, where, notes)
+    frame = _with_baseline(frame, baseline, notes, where)
+    return Table(
+        frame=frame.reset_index(drop=True), coordinate=coordinate, protocol=protocol, notes=tuple(notes), source=label
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Where:
+    """Names a row the way its owner counts: index for a frame or parquet, index and line for a CSV."""
+
+    label: str
+    lines: bool
+
+    def row(self, index) -> str:
+        line = f" (line {int(index) + 2})" if self.lines else ""
+        return f"{self.label}: row {index}{line}"
+
+
+def _load(source) -> tuple[pd.DataFrame, str, bool]:
+    if isinstance(source, Table):
+        return source.frame.copy(), source.source, False
+    if isinstance(source, pd.DataFrame):
+        return source.copy(), "frame", False
+    path = Path(source)
+    if path.is_dir():
+        return _load_folder(path), str(source), False
+    if not path.exists():
+        raise TableError(f"{source}: no such file or folder")
+    if path.suffix.lower() in (".parquet", ".pq"):
+        return _load_parquet(path), path.name, False
+    try:
+        frame = pd.read_csv(path, sep=None if path.suffix.lower() == ".txt" else ("\t" if path.suffix == ".tsv" else ","))
+    except (ValueError, UnicodeDecodeError, OSError) as error:
+        raise TableError(f"{path.name}: not a readable CSV file ({_one_line(error)})") from error
+    return frame, path.name, True
+
+
+def _load_parquet(path: Path) -> pd.DataFrame:
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.ParquetFile(path).read().to_pandas()
+    except (ValueError, OSError, KeyError) as error:  # pyarrow's own errors derive from these
+        raise TableError(f"{path.name}: not a readable parquet file ({_one_line(error)})") from error
+
+
+def _load_folder(path: Path) -> pd.DataFrame:
+    if (path / "cells").is_dir():
+        from gaplaw.results import read
+
+        return read(path).rename(columns=SWEEP_NAMES)
+    files = sorted(file for file in path.glob("*.parquet") if not file.name.startswith("."))
+    if not files:
+        raise TableError(f"{path}: neither cells/*.parquet (a sweep folder) nor *.parquet files")
+    return pd.concat([_load_parquet(file) for file in files], ignore_index=True)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:160]
+
+
+def _rename(raw: pd.DataFrame, mapping: Mapping[str, str], label: str) -> pd.DataFrame:
+    for name, column in mapping.items():
+        if column not in raw.columns:
+            known = ", ".join(map(str, raw.columns[:20]))
+            raise TableError(f"{label}: column {column!r} (for {name}) is missing; the table has {known}")
+    # A canonical column that the mapping replaces must not survive beside the mapped one.
+    frame = raw.drop(columns=[name for name in mapping if name in raw.columns and mapping[name] != name])
+    copies = {name: raw[column] for name, column in mapping.items()}
+    frame = frame.assign(**copies)
+    if "group" not in frame and "pair" in frame:
+        frame["group"] = frame["pair"]
+    # A column with no value at all is a column the source does not know.
+    return frame.drop(columns=[name for name in CANONICAL if name in frame and frame[name].isna().all()])
+
+
+def _split_roles(frame: pd.DataFrame, notes: list[str], label: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    if "status" in frame:
+        done = frame["status"].astype(str).eq("done")
+        if (~done).any():
+            counts = frame.loc[~done, "status"].astype(str).value_counts().to_dict()
+            listed = ", ".join(f"{count} {status}" for status, count in counts.items())
+            notes.append(f"rows left out because they are not done: {listed}")
+        frame = frame[done]
+    if "role" not in frame:
+        return frame, frame.iloc[:0]
+    role = frame["role"].astype(str)
+    others = sorted(set(role) - {"teacher", "student", "baseline"})
+    if others:
+        raise TableError(f"{label}: column role holds {others[0]!r}; it must be teacher, student or baseline")
+    return frame[role == "student"], frame[role == "baseline"]
+
+
+def _one_protocol(frame, protocol, label, predicting) -> tuple[pd.DataFrame, str | None]:
+    for name in ONE_OF if not predicting else ():
+        if name in frame and frame[name].nunique() > 1:
+            first, second = frame[name].dropna().unique()[:2]
+            raise TableError(f"{label}: column {name}: mixes {first!r} and {second!r}; their losses cannot be compared")
+    if "protocol" not in frame:
+        if protocol is not None:
+            raise TableError(f"{label}: protocol={protocol!r} was asked for but the table has no protocol column")
+        return frame, None
+    present = sorted(frame["protocol"].dropna().astype(str).unique())
+    if protocol is not None:
+        if protocol not in present:
+            raise TableError(f"{label}: protocol {protocol!r} is not in the table; it has {'; '.join(present)}")
+        return frame[frame["protocol"].astype(str) == protocol], protocol
+    if len(present) > 1 and not predicting:
+        row = frame.index[frame["protocol"].astype(str) != str(frame["protocol"].iloc[0])][0]
+        raise TableError(
+            f"{label}: row {row}, column protocol: mixed protocols ({'; '.join(present)}); choose one with protocol="
+        )
+    return frame, present[0] if len(present) == 1 else None
+
+
+def _coordinate(frame: pd.DataFrame, mapping: Mapping[str, str], label: str) -> str:
+    if "teacher_loss" in mapping and "teacher_params" not in mapping:
+        return "teacher_loss"
+    for name in COORDINATES:
+        if name in frame:
+            return name
+    raise TableError(f"{label}: no teacher column; one of {' or '.join(COORDINATES)} is required (map it with columns=)")
+
+
+def _require(frame: pd.DataFrame, names, label: str) -> None:
+    missing = [name for name in names if name not in frame]
+    if missing:
+        raise TableError(f"{label}: column {missing[0]} is missing (map it with columns=); the table has "
+                         f"{', '.join(map(str, frame.columns[:20]))}")  # fmt: skip
+
+
+def to_number(value) -> float:
+    """A number, or a size string such as '1.8B', as float64.
+
+    Raises:
+        GaplawError: when the text is neither.
+    """
+    if isinstance(value, str):
+        try:
+            return float(value.replace("_", ""))
+        except ValueError:
+            from gaplaw.sizes import parse_size
+
+            return float(parse_size(value.strip()))
+    return float(value)
+
+
+def _numbers(frame: pd.DataFrame, required, where: _Where) -> pd.DataFrame:
+    names = [name for name in (*SIZES, *LOSSES, "weight") if name in frame]
+    out = {}
+    for name in names:
+        column = frame[name]
+        if not pd.api.types.is_numeric_dtype(column):
+            column = _parse(column, name, where)
+        values = column.to_numpy(dtype=np.float64, na_value=np.nan)
+        # A baseline, or the teacher coordinate that is not used, may be unknown in a row; every other number is needed.
+        optional = name == "no_teacher_loss" or (name in COORDINATES and name not in required)
+        bad = np.isinf(values) if optional else ~np.isfinite(values)
+        if bad.any():
+            hint = "; a run without a teacher needs role = baseline" if name in COORDINATES else ""
+            raise TableError(f"{where.row(frame.index[bad][0])}, column {name}: {_shown(values[bad][0])}{hint}")
+        if name in SIZES or name in ("weight", "teacher_loss"):
+            low = values <= 0 if name != "weight" else values < 0
+            if low.any():
+                rule = "must be positive" if name != "weight" else "must not be negative"
+                raise TableError(f"{where.row(frame.index[low][0])}, column {name}: {values[low][0]:g} {rule}")
+        out[name] = values
+    result = pd.DataFrame(out, index=frame.index)
+    for name in ("seed", "group"):
+        if name in frame:
+            if frame[name].isna().any():
+                raise TableError(f"{where.row(frame.index[frame[name].isna()][0])}, column {name}: missing value")
+            result[name] = frame[name].astype(str) if name == "group" else frame[name]
+    return result[[name for name in CANONICAL if name in result]]
+
+
+def _shown(value: float) -> str:
+    return "missing value (NaN)" if np.isnan(value) else f"{value} is not finite"
+
+
+def _parse(column: pd.Series, name: str, where: _Where) -> pd.Series:
+    out = np.empty(len(column))
+    for position, (index, value) in enumerate(column.items()):
+        if value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value)):
+            out[position] = np.nan
+            continue
+        try:
+            out[position] = to_number(value)
+        except (GaplawError, ValueError, TypeError) as error:
+            raise TableError(f"{where.row(index)}, column {name}: {value!r} is not a number or a size") from error
+    return pd.Series(out, index=column.index)
+
+
+def _turn(frame, baseline, notes):
+    """Scores become errors, so that lower is better everywhere; differences keep their size."""
+    values = frame[[name for name in LOSSES if name in frame]].to_numpy()
+    top = np.nanmax(values)
+    whole = 1.0 if top <= 1.0 and np.nanmin(values) >= 0 else 100.0 if top <= 100.0 else 0.0
+    turned = [name for name in LOSSES if name in frame]
+    frame = frame.assign(**{name: whole - frame[name] for name in turned})
+    if "student_loss" in baseline:
+        baseline = baseline.assign(student_loss=whole - baseline["student_loss"].astype(float))
+    notes.append(f"higher is better: {', '.join(turned)} became {whole:g} - score")
+    return frame, baseline
+
+
+def _refuse_duplicates(frame, coordinate, where, notes) -> None:
+    keys = [name for name in (*SIZES, "teacher_loss", "seed", "group") if name in frame]
+    again = frame.duplicated(subset=keys, keep="first")
+    if coordinate == "teacher_loss" and "seed" not in frame and again.any():
+        # Two teachers may share a loss to the printed digit; only a row repeated in full is certainly a mistake.
+        full = frame.duplicated(keep="first")
+        if not full.any():
+            notes.append(f"{int(again.sum())} rows repeat a student and a teacher loss: kept as replicates")
+            return
+        again = full
+    if again.any():
+        index = frame.index[again][0]
+        twin = frame.index[(frame[keys] == frame.loc[index, keys]).all(axis=1)][0]
+        hint = "" if "seed" in frame else "; replicates need a seed column"
+        raise TableError(f"{where.row(index)} duplicates row {twin}: same {', '.join(keys)}{hint}")
+
+
+def _with_baseline(frame, baseline, notes, where) -> pd.DataFrame:
+    """Attach each student's own loss without a teacher: same size, tokens and seed; the mean over seeds otherwise."""
+    if baseline.empty or "student_loss" not in baseline:
+        return frame
+    names = [name for name in ("student_params", "student_tokens") if name in frame and name in baseline]
+    known = baseline[[*names, "student_loss"]].apply(lambda column: _parse(column, column.name, where))
+    known = known.rename(columns={"student_loss": "no_teacher_loss"})
+    frame = frame.drop(columns="no_teacher_loss", errors="ignore")
+    mean = known.groupby(names, as_index=False)["no_teacher_loss"].mean()
+    merged = frame.merge(mean, on=names, how="left")["no_teacher_loss"].to_numpy()
+    if "seed" in frame and "seed" in baseline:
+        seeded = known.assign(seed=baseline["seed"]).groupby([*names, "seed"], as_index=False)["no_teacher_loss"].mean()
+        own = frame.merge(seeded, on=[*names, "seed"], how="left")["no_teacher_loss"].to_numpy()
+        merged = np.where(np.isnan(own), merged, own)
+    unknown = int(np.isnan(merged).sum())
+    if unknown:
+        notes.append(f"{unknown} rows have no baseline of their own student")
+    return frame.assign(no_teacher_loss=merged)

@@ -1,0 +1,219 @@
+"""What does a finished cell leave behind? One parquet file per cell and table, with units in the column names.
+
+A row is written under a temporary name and renamed, so a reader sees a whole file or none, and any number of writers on any
+number of machines may share a folder. Missing is null, never 0. `read` joins a folder into one frame; the same files are one
+dataset for pyarrow and DuckDB (`read_parquet('RUN/cells/*.parquet', union_by_name => true)`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import uuid
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gaplaw.canonical import to_dict
+from gaplaw.errors import TableError
+from gaplaw.sizes import ParamCounts, count_params
+from gaplaw.spec import Cell, Execution, ModelSpec, Role
+
+SCHEMA_VERSION = 1
+TABLES = ("cells", "curves")
+
+_TEXT, _WHOLE, _REAL, _FLAG = pa.string(), pa.int64(), pa.float64(), pa.bool_()
+
+# Column → (type, meaning). The README and the first notebook print these meanings; nothing else may be written.
+CELLS = {
+    "schema_version": (_WHOLE, "meaning of the columns; changes are listed in CHANGELOG.md"),
+    "sweep": (_TEXT, "name of the sweep that ran the cell"),
+    "cell_id": (_TEXT, "readable name plus 6 digits of the fingerprint; also the file name"),
+    "fingerprint": (_TEXT, "12-digit hash of everything that changes the numbers"),
+    "role": (_TEXT, "teacher, student (distilled) or baseline (a student shape trained without a teacher)"),
+    "status": (_TEXT, "done or failed"),
+    "error": (_TEXT, "why a cell failed"),
+    "protocol": (_TEXT, "initialisation, share of soft targets, temperature: rows of different protocols share no fit"),
+    "pair": (_TEXT, "pairing key: same initialisation and same batches, different teacher"),
+    "seed": (_WHOLE, "seed of the initialisation"),
+    "student_params": (_WHOLE, "S: non-embedding parameters of the model that the row trained"),
+    "student_params_embedding": (_WHOLE, "parameters in token and position embeddings and in an untied output head"),
+    "student_params_active": (_WHOLE, "non-embedding parameters used for one token"),
+    "student_params_unique": (_WHOLE, "non-embedding parameters stored (differs from the count under weight sharing)"),
+    "student_params_total": (_WHOLE, "all parameters"),
+    "student_tokens": (_WHOLE, "D_S: tokens that the row trained on"),
+    "teacher_params": (_WHOLE, "T: non-embedding parameters of the teacher; null without one"),
+    "teacher_params_total": (_WHOLE, "all parameters of the teacher"),
+    "teacher_tokens": (_WHOLE, "D_T: tokens that the teacher was trained on"),
+    "teacher_id": (_TEXT, "cell_id of the teacher"),
+    "teacher_fingerprint": (_TEXT, "fingerprint of the teacher"),
+    "student_training_flops": (_REAL, "6·S·D_S"),
+    "teacher_forward_flops": (_REAL, "2·T·D_S"),
+    "teacher_training_flops": (_REAL, "6·T·D_T"),
+    "loss_student_ce_nats": (_REAL, "cross-entropy against the data, mean over validation tokens"),
+    "loss_teacher_ce_nats": (_REAL, "the same for the teacher, on the same tokens"),
+    "kl_teacher_student_nats": (_REAL, "KL(teacher || student), temperature 1, mean over validation tokens"),
+    "agreement": (_REAL, "share of validation tokens where teacher and student rank the same token first"),
+    "calibration_error": (_REAL, "expected calibration error of the student's first choice, 21 equal bins"),
+    "teacher_calibration_error": (_REAL, "the same for the teacher"),
+    "validation_tokens": (_WHOLE, "tokens evaluated on; the same tokens for every cell of a corpus"),
+    "training_loss_nats": (_REAL, "mean objective over the last dispatch of training"),
+    "model": (_TEXT, "ModelSpec as JSON: the shape that was trained (for pruned students, the shape found)"),
+    "data_source": (_TEXT, "DataSpec.source"),
+    "data_tokenizer": (_TEXT, "DataSpec.tokenizer"),
+    "data_manifest": (_TEXT, "content hash of the corpus"),
+    "sequence_tokens": (_WHOLE, "tokens per sequence"),
+    "init": (_TEXT, "scratch or prune"),
+    "soft_weight": (_REAL, "share of the KL term in the objective"),
+    "temperature": (_REAL, "temperature of the KL term"),
+    "temperature_squared": (_FLAG, "whether the KL term is multiplied by T²"),
+    "learning_rate": (_REAL, "peak learning rate"),
+    "batch_sequences": (_WHOLE, "sequences per step"),
+    "batch_seed": (_WHOLE, "seed of the batch order"),
+    "steps": (_WHOLE, "optimizer steps"),
+    "spec": (_TEXT, "the whole Cell as JSON, its teacher included"),
+    "group_id": (_TEXT, "the compiled program that the cell ran in"),
+    "group_cells": (_WHOLE, "cells in that program"),
+    "group_wall_seconds": (_REAL, "wall time of that program, compilation and evaluation included"),
+    "compile_seconds": (_REAL, "time until the first dispatch returned"),
+    "wall_seconds": (_REAL, "group_wall_seconds divided by group_cells"),
+    "device": (_TEXT, "kind of device"),
+    "device_count": (_WHOLE, "devices used"),
+    "process_count": (_WHOLE, "processes used"),
+    "execution": (_TEXT, "Execution as JSON: recorded, not identity"),
+    "versions": (_TEXT, "python, gaplaw, jax, flax, optax and orbax versions as JSON"),
+    "git_commit": (_TEXT, "commit of the working copy, null outside one"),
+    "git_dirty": (_FLAG, "whether tracked files differed from that commit"),
+    "finished_at": (_TEXT, "UTC time, ISO 8601"),
+}
+DOMAIN_COLUMN = re.compile(r"domain_[a-z0-9_]+_loss_nats")
+CURVES = {
+    "schema_version": (_WHOLE, "as in cells"),
+    "cell_id": (_TEXT, "as in cells"),
+    "tokens": (_WHOLE, "tokens trained on so far"),
+    "training_loss_nats": (_REAL, "mean objective since the previous row"),
+    "validation_loss_nats": (_REAL, "cross-entropy on the validation tokens; null between evaluations"),
+}
+_COLUMNS = {"cells": CELLS, "curves": CURVES}
+
+
+def domain_column(domain: str) -> str:
+    """The cells column of one domain's validation loss: `domain_code_loss_nats`."""
+    return f"domain_{re.sub(r'[^a-z0-9]+', '_', domain.lower())}_loss_nats"
+
+
+def describe_cell(cell: Cell, role: Role, *, model: ModelSpec | None = None) -> dict:
+    """The columns of a cells row that are known before it runs. `model` is the shape found by pruning, if any."""
+    model = model or cell.model
+    student, teacher = count_params(model), cell.teacher
+    row = _size_columns(student) | {
+        "cell_id": cell.id,
+        "fingerprint": cell.fingerprint,
+        "role": role,
+        "protocol": cell.protocol,
+        "pair": cell.pair,
+        "seed": cell.seed,
+        "student_tokens": cell.steps * cell.batch_tokens,
+        "student_training_flops": 6.0 * student.active * cell.steps * cell.batch_tokens,
+        "model": json.dumps(to_dict(model)),
+        "data_source": cell.data.source,
+        "data_tokenizer": cell.data.tokenizer,
+        "data_manifest": cell.data.manifest or None,
+        "sequence_tokens": cell.data.sequence_tokens,
+        "init": cell.init,
+        "soft_weight": cell.objective.soft_weight,
+        "temperature": cell.objective.temperature,
+        "temperature_squared": cell.objective.temperature_squared,
+        "learning_rate": cell.train.learning_rate,
+        "batch_sequences": cell.train.batch_sequences,
+        "batch_seed": cell.train.batch_seed,
+        "steps": cell.steps,
+        "spec": json.dumps(to_dict(cell)),
+    }
+    if teacher is not None:
+        size, tokens = count_params(teacher.model), teacher.steps * teacher.batch_tokens
+        row |= {
+            "teacher_params": size.non_embedding,
+            "teacher_params_total": size.total,
+            "teacher_tokens": tokens,
+            "teacher_id": teacher.id,
+            "teacher_fingerprint": teacher.fingerprint,
+            "teacher_forward_flops": 2.0 * size.active * row["student_tokens"],
+            "teacher_training_flops": 6.0 * size.active * tokens,
+        }
+    return row
+
+
+def _size_columns(size: ParamCounts) -> dict:
+    return {
+        "student_params": size.non_embedding,
+        "student_params_embedding": size.embedding,
+        "student_params_active": size.active,
+        "student_params_unique": size.unique,
+        "student_params_total": size.total,
+    }
+
+
+def write_rows(folder: Path | str, table: str, cell_id: str, rows: list[dict]) -> Path:
+    """Write one cell's rows of one table, whole or not at all.
+
+    Raises: TableError for a column that the schema does not know; OSError when the folder cannot be written.
+    """
+    columns = _COLUMNS[table]
+    rows = [{"schema_version": SCHEMA_VERSION, "cell_id": cell_id} | row for row in rows]
+    named = {name for row in rows for name in row}
+    domains = sorted(name for name in named - set(columns) if table == "cells" and DOMAIN_COLUMN.fullmatch(name))
+    unknown = sorted(named - set(columns) - set(domains))
+    if unknown:
+        raise TableError(f"{table} of {cell_id}: column {unknown[0]!r} is not in the schema, version {SCHEMA_VERSION}")
+    types = [(name, kind) for name, (kind, _) in columns.items()] + [(name, _REAL) for name in domains]
+    target = Path(folder) / table / f"{cell_id}.parquet"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{cell_id}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        pq.write_table(pa.Table.from_pylist(rows, schema=pa.schema(types)), temporary)
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return target
+
+
+def write_cell(folder: Path | str, row: dict, curve: list[dict], execution: Execution) -> None:
+    """Write a cell's curve, then its row: a cell whose row exists is complete."""
+    write_rows(folder, "curves", row["cell_id"], curve)
+    write_rows(folder, "cells", row["cell_id"], [row | {"execution": json.dumps(to_dict(execution))}])
+
+
+def read_rows(path: Path) -> pa.Table:
+    """One cell's rows. Raises: TableError naming the file when it is corrupt or of a newer schema."""
+    try:
+        rows = pq.ParquetFile(path).read()
+        version = max(rows["schema_version"].to_pylist())
+    except Exception as fault:  # pyarrow raises several unrelated kinds for damaged files
+        raise TableError(f"{path}: not a readable results file ({type(fault).__name__}); delete it to redo the cell") from None
+    if version > SCHEMA_VERSION:
+        raise TableError(f"{path}: schema_version = {version}, but this gaplaw reads up to {SCHEMA_VERSION}")
+    return rows
+
+
+def row_files(folder: Path | str, table: str = "cells") -> list[Path]:
+    """The finished files of one table, sorted by name; temporary ones are not among them."""
+    return sorted(p for p in (Path(folder) / table).glob("*.parquet") if not p.name.startswith("."))
+
+
+def read(folder: Path | str, table: str = "cells") -> pd.DataFrame:
+    """All rows of a run folder as one frame; columns that only some rows have are null in the others.
+
+    Args: folder: what `gaplaw run --out` wrote. table: "cells" (one row a cell) or "curves" (loss against tokens).
+    Raises: TableError when the folder holds no such table, or naming the file that is corrupt.
+    """
+    if table not in TABLES:
+        raise TableError(f"table = {table!r}: must be one of {', '.join(TABLES)}")
+    files = row_files(folder, table)
+    if not files:
+        raise TableError(f"{folder}: holds no {table} (no file {Path(folder) / table}/*.parquet)")
+    joined = pa.concat_tables([read_rows(path) for path in files], promote_options="default")
+    return joined.to_pandas(types_mapper={_WHOLE: pd.Int64Dtype(), _FLAG: pd.BooleanDtype()}.get)
