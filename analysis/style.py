@@ -13,9 +13,10 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 
 import matplotlib
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
+
+from gaplaw.sizes import size_name
 
 WIDE, NARROW = 9.6, 3.9  # inches; at 100 CSS pixels an inch, a text column and a phone
 
@@ -76,8 +77,8 @@ def new_figure(width: float, height: float) -> Figure:
 
 def panels(width: float, count: int, *, height: float = 2.7, most: int = 3, sharex=False, sharey=False):
     """A figure with `count` panels in rows of as many as fit the width. Returns the figure and its axes."""
-    columns = max(1, min(count, most, round(width / 3.1)))
-    rows = -(-count // columns)
+    rows = -(-count // max(1, min(most, round(width / 3.1))))
+    columns = -(-count // rows)  # four panels stand two by two, not three and one
     figure = new_figure(width, rows * height)
     grid = figure.subplots(rows, columns, squeeze=False, sharex=sharex, sharey=sharey)
     axes = list(grid.flat)
@@ -86,12 +87,21 @@ def panels(width: float, count: int, *, height: float = 2.7, most: int = 3, shar
     return figure, axes[:count]
 
 
-def colours(keys: Iterable, *, palette: str = "viridis", low: float = 0.05, high: float = 0.78) -> dict:
+def colours(keys: Iterable, *, palette: str = "viridis", low: float = 0.0, high: float = 0.68) -> dict:
     """One colour per key in sorted order, dark to light along a perceptually even, colour-blind-safe scale."""
     keys = sorted(set(keys))
     scale = matplotlib.colormaps[palette]
     step = (high - low) / max(len(keys) - 1, 1)
     return {key: matplotlib.colors.to_hex(scale(low + step * i)) for i, key in enumerate(keys)}
+
+
+# Okabe and Ito's colours for things without an order, without their yellow, which is too light for lines.
+_UNORDERED = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#1f2933")
+
+
+def unordered_colours(keys: Iterable) -> dict:
+    """One colour-blind-safe colour per key, for keys without an order; repeats after seven."""
+    return {key: _UNORDERED[i % len(_UNORDERED)] for i, key in enumerate(sorted(set(keys)))}
 
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h")
@@ -103,13 +113,8 @@ def markers(keys: Iterable) -> dict:
 
 
 def size_text(count: float | None) -> str:
-    """Three significant digits and a unit for people: 1536 → '1.54k', 190e6 → '190M'."""
-    if count is None or count != count:
-        return "unknown"
-    for unit, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if abs(count) >= 0.9995 * unit:
-            return f"{float(f'{count / unit:.3g}'):g}{letter}"
-    return f"{float(f'{count:.3g}'):g}"
+    """A size for people, as in the names of cells: 1536 → '1.5k', 190e6 → '190M'."""
+    return "unknown" if count is None or not math.isfinite(count) else size_name(round(count))
 
 
 def ratio_text(ratio: float) -> str:
@@ -117,40 +122,46 @@ def ratio_text(ratio: float) -> str:
 
 
 def size_axis(axis, at: Sequence[float] | None = None) -> None:
-    """Label a logarithmic axis in sizes: at the given values where they leave room, else at 1, 2 and 5 of each decade."""
+    """Label a logarithmic axis in sizes: the given ones where they leave room, else 1, 2 and 5 of each decade."""
     axis.set_minor_locator(NullLocator())
     axis.set_minor_formatter(NullFormatter())
     axis.set_major_formatter(FuncFormatter(lambda value, _: size_text(value)))
     if at is None or len(at) == 0:
         axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=8))
         return
-    axis.set_major_locator(FixedLocator(thinned(sorted(set(at)))))
+    inches = axis.axes.get_position().width * axis.get_figure().get_figwidth()
+    axis.set_major_locator(FixedLocator(thinned(sorted(set(at)), _LABEL_INCHES / inches)))
 
 
-def thinned(values: Sequence[float], least_share: float = 0.13) -> list[float]:
+_LABEL_INCHES = 0.36  # room that one size label needs
+
+
+def thinned(values: Sequence[float], least_share: float) -> list[float]:
     """Values far enough apart (in logs, as a share of their span) for their labels not to touch; both ends stay."""
     if len(values) < 3:
         return list(values)
     span = math.log(values[-1] / values[0])
     kept = [values[0]]
     for value in values[1:-1]:
-        if math.log(value / kept[-1]) >= least_share * span and math.log(values[-1] / value) >= least_share * span:
+        if min(math.log(value / kept[-1]), math.log(values[-1] / value)) >= least_share * span:
             kept.append(value)
     return [*kept, values[-1]]
 
 
-def note(axes: Axes, text: str) -> None:
-    """A sentence in the middle of axes that have nothing to show."""
-    axes.set_axis_off()
-    axes.text(0.5, 0.5, text, ha="center", va="center", color=MUTED, transform=axes.transAxes, wrap=True)
-
-
 @in_style
 def empty(width: float, text: str) -> Figure:
-    """A figure that says what is missing."""
+    """A figure that says what is missing; `missing` tells it from a drawn one."""
     figure = new_figure(width, 1.0)
-    note(figure.add_subplot(), text)
+    axes = figure.add_subplot()
+    axes.set_axis_off()
+    axes.text(0.5, 0.5, text, ha="center", va="center", color=MUTED, transform=axes.transAxes, wrap=True)
+    figure.set_label(text)
     return figure
+
+
+def missing(figure: Figure) -> str:
+    """What a figure made by `empty` says; an empty text for a drawn one."""
+    return figure.get_label()
 
 
 def svg(figure: Figure) -> str:

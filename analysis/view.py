@@ -1,8 +1,8 @@
 """Which rows are teachers, students and baselines, and which differences between them are paired?
 
-After style in the walk of analysis. Takes the frame that `gaplaw.read` returns, or any outside table under the canonical names
-(student_params, teacher_params, student_loss, …), and sorts it for drawing. Means and error bars here describe what was measured; whatever
-a decision rests on comes from `gaplaw.law`.
+After style in the walk of analysis. Takes the frame that `gaplaw.read` returns, or any outside table under the canonical
+names (student_params, teacher_params, student_loss, …), and sorts it for drawing. Means and error bars here describe what
+was measured; whatever a decision rests on comes from `gaplaw.law`.
 
 Pairing: one student seed means the same initialisation and batches under every teacher, so a student's losses are read as
 L[seed, teacher] = seed effect + teacher effect + residual. The seed effect cancels between teachers; drawn seeds have it
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,7 +34,8 @@ DONE = "done"
 class Student:
     """One student size under one protocol and token budget: the unit that has an optimal teacher.
 
-    rows: finished distilled rows. baseline: finished rows of the same student without a teacher (may be empty).
+    rows: finished distilled rows, with the teacher's coordinate (parameters, or loss in nats) as column `teacher`.
+    baseline: finished rows of the same student without a teacher (may be empty).
     """
 
     params: float
@@ -47,8 +47,8 @@ class Student:
 
     @property
     def teachers(self) -> np.ndarray:
-        """Teacher sizes that this student was distilled from, in ascending order, in parameters."""
-        return np.unique(self.rows["teacher_params"].to_numpy(float))
+        """The teachers that this student was distilled from, in ascending order of the coordinate."""
+        return np.unique(self.rows["teacher"].to_numpy(float))
 
     @property
     def baseline_loss(self) -> float | None:
@@ -63,6 +63,7 @@ class Student:
 class View:
     """A results table sorted by role; `failed` holds every row that is not done, whatever its role."""
 
+    coordinate: str  # what a teacher is known by: 'teacher_params' or 'teacher_loss'
     students: tuple[Student, ...]
     teachers: pd.DataFrame
     failed: pd.DataFrame
@@ -73,17 +74,24 @@ class View:
         return tuple(dict.fromkeys(s.protocol for s in self.students if s.protocol))
 
     @property
-    def teacher_sizes(self) -> np.ndarray:
-        """Every teacher size on the axis, in ascending order, in parameters."""
+    def ladder(self) -> np.ndarray:
+        """Every teacher on the axis, in ascending order of the coordinate."""
         return np.unique(np.concatenate([s.teachers for s in self.students])) if self.students else np.array([])
 
 
-def view(cells: pd.DataFrame | None) -> View:
-    """Sort a results table by role. An empty or missing table gives an empty view; nothing is dropped unseen."""
+def view(cells: pd.DataFrame | None, coordinate: str | None = None) -> View:
+    """Sort a results table by role. An empty or missing table gives an empty view; nothing is dropped unseen.
+
+    Args: coordinate: 'teacher_params' or 'teacher_loss'; without it, parameters wherever any are known.
+    """
     frame = _canonical(pd.DataFrame() if cells is None else cells)
+    if coordinate is None:
+        known = frame["teacher_params"].notna().any() or not frame["teacher_loss"].notna().any()
+        coordinate = "teacher_params" if known else "teacher_loss"
+    frame["teacher"] = frame[coordinate]
     finished = (frame["status"] == DONE) & frame["student_loss"].notna()
     done, failed = frame[finished], frame[~finished]
-    distilled = done[(done["role"] == "student") & done["teacher_params"].notna()]
+    distilled = done[(done["role"] == "student") & done["teacher"].notna()]
     baselines = done[done["role"] == "baseline"]
     many_protocols = distilled["protocol"].nunique() > 1
     students = []
@@ -105,7 +113,8 @@ def view(cells: pd.DataFrame | None) -> View:
             )
         )
     students.sort(key=lambda s: (s.protocol or "", s.params, s.tokens or 0.0))
-    return View(students=tuple(students), teachers=done[done["role"] == "teacher"], failed=failed, rows=frame)
+    ladder = done[done["role"] == "teacher"]
+    return View(coordinate=coordinate, students=tuple(students), teachers=ladder, failed=failed, rows=frame)
 
 
 def _canonical(cells: pd.DataFrame) -> pd.DataFrame:
@@ -139,54 +148,68 @@ def _same(column: pd.Series, value) -> pd.Series:
 class Paired:
     """A student's losses with the seed effects taken out.
 
-    means: teacher_params, loss_nats, half_width_nats (90 % interval of the teacher's effect; NaN when it cannot be known), seeds.
-    points: teacher_params, seed, loss_nats, one per measured row.
-    paired_sd_nats, unpaired_sd_nats: spread of one run around its teacher's mean, with and without removing the seed effect
-    (NaN for a single seed).
+    means: teacher, value, half_width (90 % interval of the teacher's effect; NaN when it cannot be known), runs.
+    points: teacher, value, one per measured row, in the order of the rows.
+    paired_sd, unpaired_sd: spread of one run around its teacher's mean, with and without removing the seed effect (NaN for a
+    single seed). All in the unit of the column.
     """
 
     means: pd.DataFrame
     points: pd.DataFrame
-    paired_sd_nats: float
-    unpaired_sd_nats: float
+    paired_sd: float
+    unpaired_sd: float
 
 
-def paired(student: Student) -> Paired:
-    """Split L[seed, teacher] into a seed effect, a teacher effect and a residual by least squares.
+def paired(student: Student, column: str = "student_loss") -> Paired:
+    """Split value[seed, teacher] into a seed effect, a teacher effect and a residual by least squares.
 
     half width = t(0.95, dof) · s · sqrt((1 − 1/J) / R_j), s² = RSS / dof, for J teachers and R_j runs of teacher j: the
     interval of a teacher's distance from the student's mean, pooled over teachers (Cousineau 2005; Morey 2008 for the factor).
     """
-    rows = student.rows
-    teachers, column = np.unique(rows["teacher_params"].to_numpy(float), return_inverse=True)
+    rows = student.rows[student.rows[column].notna()]
+    teachers, line = np.unique(rows["teacher"].to_numpy(float), return_inverse=True)
     key = rows["pair"] if rows["pair"].notna().all() else rows["seed"].fillna(0)
-    seeds, line = np.unique(key.to_numpy(), return_inverse=True)
-    loss = rows["student_loss"].to_numpy(float)
-    count, repeats = len(loss), np.bincount(column)
+    seeds, seed = np.unique(key.to_numpy(), return_inverse=True)
+    value = rows[column].to_numpy(float)
+    count, runs = len(value), np.bincount(line)
     design = np.zeros((count, len(teachers) + len(seeds)))
-    design[np.arange(count), column] = 1.0
-    design[np.arange(count), len(teachers) + line] = 1.0
-    effect, _, rank, _ = np.linalg.lstsq(design, loss, rcond=None)
-    seed_effect = effect[len(teachers) :]
-    seed_effect = seed_effect - seed_effect[line].mean()  # the mean over runs keeps the level of the losses
-    adjusted = loss - seed_effect[line]
-    mean = np.bincount(column, adjusted) / repeats
+    design[np.arange(count), line] = 1.0
+    design[np.arange(count), len(teachers) + seed] = 1.0
+    effects, _, rank, _ = np.linalg.lstsq(design, value, rcond=None)
+    of_seed = effects[len(teachers) :][seed]
+    adjusted = value - (of_seed - of_seed.mean())  # the mean over runs keeps the level
+    mean = np.bincount(line, adjusted) / runs
     freedom = count - rank
-    spread = float(np.sqrt(np.sum((adjusted - mean[column]) ** 2) / freedom)) if freedom > 0 else np.nan
-    raw_mean = np.bincount(column, loss) / repeats
-    raw_freedom = count - len(teachers)
-    raw = float(np.sqrt(np.sum((loss - raw_mean[column]) ** 2) / raw_freedom)) if raw_freedom > 0 else np.nan
-    factor = stats.t.ppf(0.95, freedom) * np.sqrt((1 - 1 / len(teachers)) / repeats) if freedom > 0 else np.nan
+    spread = _sd(adjusted - mean[line], freedom)
+    raw = _sd(value - (np.bincount(line, value) / runs)[line], count - len(teachers))
+    factor = stats.t.ppf(0.95, freedom) * np.sqrt((1 - 1 / len(teachers)) / runs) if freedom > 0 else np.nan
     return Paired(
-        means=pd.DataFrame(
-            {"teacher_params": teachers, "loss_nats": mean, "half_width_nats": spread * factor, "seeds": repeats}
-        ),
-        points=pd.DataFrame(
-            {"teacher_params": teachers[column], "seed": rows["seed"].to_numpy(), "loss_nats": adjusted}
-        ),
-        paired_sd_nats=spread,
-        unpaired_sd_nats=raw,
+        means=pd.DataFrame({"teacher": teachers, "value": mean, "half_width": spread * factor, "runs": runs}),
+        points=pd.DataFrame({"teacher": teachers[line], "value": adjusted}),
+        paired_sd=spread,
+        unpaired_sd=raw,
     )
+
+
+def _sd(residual: np.ndarray, freedom: int) -> float:
+    return float(np.sqrt(np.sum(residual**2) / freedom)) if freedom > 0 else np.nan
+
+
+def indistinguishable(student: Student) -> tuple[np.ndarray, float, float | None]:
+    """Teachers whose paired mean is not significantly above the lowest, the teacher of the lowest, and the tolerance in nats.
+
+    The tolerance is t(0.95, dof) · s · sqrt(2 / R), one-sided 95 % for a paired difference of two means of R runs; None for a
+    single run of each, and then only the lowest is returned.
+    """
+    split = paired(student)
+    means = split.means
+    excess = (means["value"] - means["value"].min()).to_numpy()
+    best = float(means["teacher"].iloc[int(np.argmin(excess))])
+    share = np.sqrt(1 - 1 / len(means))
+    widest = float((means["half_width"] / share * np.sqrt(2)).max()) if share > 0 else np.nan
+    if not np.isfinite(widest):
+        return np.array([best]), best, None
+    return means["teacher"].to_numpy()[excess <= widest], best, widest
 
 
 def domains(frame: pd.DataFrame) -> dict[str, str]:
@@ -195,14 +218,8 @@ def domains(frame: pd.DataFrame) -> dict[str, str]:
     return {domain: column for domain, column in sorted(found.items()) if frame[column].notna().any()}
 
 
-def by_teacher(student: Student, column: str) -> pd.Series:
-    """Mean of one column over seeds, indexed by teacher size in ascending order."""
-    return student.rows.groupby("teacher_params")[column].mean().dropna().sort_index()
-
-
-def averaged_curves(curves: pd.DataFrame, rows: pd.DataFrame, keys: list[str]) -> Iterator[tuple[tuple, pd.DataFrame]]:
-    """Validation-loss curves averaged over seeds: pairs of (key values, frame of tokens and loss_nats)."""
-    seen = curves.dropna(subset=["validation_loss_nats"]).merge(rows[["cell_id", *keys]], on="cell_id", how="inner")
-    for key, part in seen.groupby(keys, sort=True):
-        loss = part.groupby("tokens")["validation_loss_nats"].mean().sort_index()
-        yield key, pd.DataFrame({"tokens": loss.index.to_numpy(float), "loss_nats": loss.to_numpy(float)})
+def averaged_curves(curves: pd.DataFrame, rows: pd.DataFrame, key: str) -> pd.DataFrame:
+    """Validation loss averaged over seeds: one line per token count, one column per value of `key` in the rows."""
+    seen = curves.dropna(subset=["validation_loss_nats"]).merge(rows[["cell_id", key]], on="cell_id", how="inner")
+    table = seen.pivot_table(index="tokens", columns=key, values="validation_loss_nats", aggfunc="mean")
+    return table.astype(float).rename_axis(columns=None)

@@ -52,7 +52,10 @@ class Sweep:
         for cell in self.students:
             refuse_unless(cell.teacher is not None, f"Sweep.students {cell.name}", None, "needs a teacher")
             refuse_unless(
-                cell.teacher.fingerprint in known, f"Sweep.students {cell.name}", cell.teacher.name, "is no teacher here"
+                cell.teacher.fingerprint in known,
+                f"Sweep.students {cell.name}",
+                cell.teacher.name,
+                "is no teacher here",
             )
 
     @property
@@ -114,7 +117,13 @@ class Sweep:
             for model in teachers
         )
         baselines = tuple(
-            Cell(name=f"s{label[model]}-alone-r{seed}", model=model, data=data, train=train_of["student"](model), seed=seed)
+            Cell(
+                name=f"s{label[model]}-alone-r{seed}",
+                model=model,
+                data=data,
+                train=train_of["student"](model),
+                seed=seed,
+            )
             for model in students
             for seed in seeds
             if baseline

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from gaplaw.canonical import to_dict
 from gaplaw.errors import TableError
-from gaplaw.sizes import ParamCounts, count_params
+from gaplaw.sizes import ParamCounts, count_params, teacher_flops, train_flops
 from gaplaw.spec import Cell, Execution, ModelSpec, Role
 
 SCHEMA_VERSION = 1
@@ -41,8 +41,11 @@ CELLS = {
     "seed": (_WHOLE, "seed of the initialisation"),
     "student_params": (_WHOLE, "S: non-embedding parameters of the model that the row trained"),
     "student_params_embedding": (_WHOLE, "parameters in token and position embeddings and in an untied output head"),
-    "student_params_active": (_WHOLE, "non-embedding parameters used for one token"),
-    "student_params_unique": (_WHOLE, "non-embedding parameters stored (differs from the count under weight sharing)"),
+    "student_params_active": (
+        _WHOLE,
+        "all parameters that one token meets (fewer than the total only in a mixture of experts)",
+    ),
+    "student_params_unique": (_WHOLE, "stored numbers, each once (fewer than the total only where layers are re-used)"),
     "student_params_total": (_WHOLE, "all parameters"),
     "student_tokens": (_WHOLE, "D_S: tokens that the row trained on"),
     "teacher_params": (_WHOLE, "T: non-embedding parameters of the teacher; null without one"),
@@ -50,9 +53,9 @@ CELLS = {
     "teacher_tokens": (_WHOLE, "D_T: tokens that the teacher was trained on"),
     "teacher_id": (_TEXT, "cell_id of the teacher"),
     "teacher_fingerprint": (_TEXT, "fingerprint of the teacher"),
-    "student_training_flops": (_REAL, "6·S·D_S"),
-    "teacher_forward_flops": (_REAL, "2·T·D_S"),
-    "teacher_training_flops": (_REAL, "6·T·D_T"),
+    "student_training_flops": (_REAL, "6·S·D_S, S = active parameters"),
+    "teacher_forward_flops": (_REAL, "2·T·D_S, T = active parameters"),
+    "teacher_training_flops": (_REAL, "6·T·D_T, T = active parameters"),
     "loss_student_ce_nats": (_REAL, "cross-entropy against the data, mean over validation tokens"),
     "loss_teacher_ce_nats": (_REAL, "the same for the teacher, on the same tokens"),
     "kl_teacher_student_nats": (_REAL, "KL(teacher || student), temperature 1, mean over validation tokens"),
@@ -117,7 +120,7 @@ def describe_cell(cell: Cell, role: Role, *, model: ModelSpec | None = None) -> 
         "pair": cell.pair,
         "seed": cell.seed,
         "student_tokens": cell.steps * cell.batch_tokens,
-        "student_training_flops": 6.0 * student.active * cell.steps * cell.batch_tokens,
+        "student_training_flops": float(train_flops(model, cell.steps * cell.batch_tokens)),
         "model": json.dumps(to_dict(model)),
         "data_source": cell.data.source,
         "data_tokenizer": cell.data.tokenizer,
@@ -141,8 +144,8 @@ def describe_cell(cell: Cell, role: Role, *, model: ModelSpec | None = None) -> 
             "teacher_tokens": tokens,
             "teacher_id": teacher.id,
             "teacher_fingerprint": teacher.fingerprint,
-            "teacher_forward_flops": 2.0 * size.active * row["student_tokens"],
-            "teacher_training_flops": 6.0 * size.active * tokens,
+            "teacher_forward_flops": float(teacher_flops(teacher.model, row["student_tokens"])),
+            "teacher_training_flops": float(train_flops(teacher.model, tokens)),
         }
     return row
 
@@ -193,7 +196,9 @@ def read_rows(path: Path) -> pa.Table:
         rows = pq.ParquetFile(path).read()
         version = max(rows["schema_version"].to_pylist())
     except Exception as fault:  # pyarrow raises several unrelated kinds for damaged files
-        raise TableError(f"{path}: not a readable results file ({type(fault).__name__}); delete it to redo the cell") from None
+        raise TableError(
+            f"{path}: not a readable results file ({type(fault).__name__}); delete it to redo the cell"
+        ) from None
     if version > SCHEMA_VERSION:
         raise TableError(f"{path}: schema_version = {version}, but this gaplaw reads up to {SCHEMA_VERSION}")
     return rows

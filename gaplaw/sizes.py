@@ -1,11 +1,12 @@
 """How big is a model, what does a token cost, and which shape has a given size?
 
-The second stop of the walk, after spec: pure arithmetic on `ModelSpec`, no JAX. Three parts: size strings ("190M"), counts and
-FLOPs in closed form (equal to the built model: tests/models), and the one dial, `model_for`, from a size to a shape.
+The second stop of the walk, after spec: arithmetic on `ModelSpec`, no JAX. Three parts: size strings ("190M"), counts
+and FLOPs in closed form (equal to the built model, a test), and the one dial, `model_for`, from a size to a shape.
 """
 
 from __future__ import annotations
 
+import bisect
 import math
 import re
 from dataclasses import dataclass, replace
@@ -51,7 +52,7 @@ class ParamCounts:
     """Parameters by group; embedding + non_embedding = unique.
 
     embedding      token and position tables, and the output matrix where it is not tied.
-    non_embedding  everything else: attention, feed-forward, norms (the N of scaling laws; Kaplan et al. 2020, 2001.08361 §2.1).
+    non_embedding  everything else: attention, feed-forward, norms (the N of scaling laws: Kaplan et al. 2020 §2.1).
     active         parameters that one token meets (fewer than total only in a mixture of experts).
     unique         stored numbers, each once: the size of the parameter tree.
     total          as published; a tied table counts once; above unique only where layers are re-used.
@@ -65,7 +66,7 @@ class ParamCounts:
 
 
 def _layer_matmul_params(model: ModelSpec, heads: int, hidden: int) -> int:
-    """Weights of one layer that multiply every token: query, key, value, output, and two or three feed-forward matrices."""
+    """Weights of one layer that multiply every token: query, key, value, output, two or three feed-forward matrices."""
     queries, key_values = heads * model.head_size, heads // model.kv_group * model.head_size
     feed_forward = (2 if model.block == "gpt2" else 3) * hidden
     return model.width * (2 * queries + 2 * key_values + feed_forward)
@@ -84,7 +85,7 @@ def _layer_params(model: ModelSpec, heads: int, hidden: int) -> int:
 def count_params(model: ModelSpec) -> ParamCounts:
     """Parameters of a model in closed form, by group.
 
-    Reference: equals the built tree and the published totals (GPT-2 124,439,808 … 1,557,611,200; Llama-2 6,738,415,616 …).
+    Reference: equals the built tree and the published totals of GPT-2 (124,439,808 …) and Llama-2 (6,738,415,616 …).
     """
     table = model.vocab_size * model.width
     positions = model.max_length * model.width if model.block == "gpt2" else 0
@@ -99,9 +100,10 @@ def count_params(model: ModelSpec) -> ParamCounts:
 def forward_flops_per_token(model: ModelSpec, context_tokens: int) -> int:
     """Floating-point operations of one forward pass per token: every matrix product of the model, and nothing else.
 
-    2·(layer weights) + Σ_layers 4·heads·head_size·context_tokens + 2·vocab_size·width. The middle term is queries × keys and
-    weights × values over the whole context, as a masked implementation computes them (a causal kernel does half). The last is
-    the output matrix; embedding look-ups, norms, softmax and activations are not counted. A training step costs three times this.
+    2·(layer weights) + Σ_layers 4·heads·head_size·context_tokens + 2·vocab_size·width. The middle term is queries
+    × keys and weights × values over the whole context, as a masked product computes them (a causal kernel does half);
+    the last is the output matrix. Embedding look-ups, norms, softmax and activations are not counted. Training costs
+    three times this.
 
     Args: context_tokens: the sequence length L.
     Reference: Chowdhery et al. 2022 (PaLM, 2204.02311) appendix B, forward third.
@@ -113,15 +115,16 @@ def forward_flops_per_token(model: ModelSpec, context_tokens: int) -> int:
 
 
 def train_flops(model: ModelSpec, tokens: int) -> int:
-    """The law's plain accounting of training, 6·N·D, where N = total parameters and D = tokens.
+    """The law's plain accounting of training, 6·N·D, where N = active parameters and D = tokens.
 
-    Total, not non-embedding: that is what reproduces the published compute column of MiniMA-3B (6·S·D + 2·T·D; 2311.07052).
+    In a dense model active is total. Total, not non-embedding: that reproduces the compute column published for
+    MiniMA-3B, 6·S·D + 2·T·D (Zhang et al. 2023, 2311.07052).
     """
     return 6 * count_params(model).active * tokens
 
 
 def teacher_flops(model: ModelSpec, tokens: int) -> int:
-    """The law's plain accounting of a teacher's forward passes over the student's tokens, 2·N·D with N = total parameters."""
+    """The law's plain accounting of a teacher's forward passes over D student tokens, 2·N·D (N = active parameters)."""
     return 2 * count_params(model).active * tokens
 
 
@@ -168,7 +171,7 @@ LLAMA2_70B = _llama2(8192, 80, 28672, kv_group=8)
 
 # ---- the dial ----
 
-# Widths on offer: 4 to 16,384 in steps of at most one half below 32 and one quarter above, each a multiple of its head size.
+# Widths on offer: 4 to 16,384, each at most half (below 32) or a third above the last, and a multiple of its head size.
 _WIDTHS = (4, 6, 8, 12, 16, 24, 32, 40, 48, 56)
 _WIDTHS += tuple(base * step // 4 for base in (64, 128, 256, 512, 1024, 2048, 4096, 8192) for step in (4, 5, 6, 7))
 _WIDTHS += (16384,)
@@ -212,9 +215,9 @@ def model_for(
 ) -> ModelSpec:
     """The one dial: the shape of a given size, within a few percent and never smaller for a larger size.
 
-    Every width on offer has a nominal shape: depth by `_depth`, hidden = 4·width (gpt2) or 8/3·width (llama, Shazeer 2020,
-    2002.05202). The width whose nominal count is nearest in ratio is taken, then hidden is set so that the count meets the size.
-    Each width serves only counts between the geometric means with its neighbours; that makes the dial monotone.
+    Every width on offer has a nominal shape: depth by `_depth`, hidden = 4·width (gpt2) or 8/3·width (llama; Shazeer
+    2020, 2002.05202). The width whose nominal count is nearest in ratio is taken, then hidden is set so that the count
+    meets the size. Each width serves only counts between the geometric means with its neighbours: so it is monotone.
 
     Args: size: "190M" or a parameter count; count: whether it means non-embedding or all parameters.
     Returns: a uniform `ModelSpec`, about 300 parameters to 100 billion.
@@ -257,7 +260,7 @@ def model_for(
         abs(counted(best) / target - 1) <= 0.1,
         "size",
         size,
-        f"no {block} shape has {target} {count} parameters with vocab_size = {vocab_size}; the nearest has {counted(best)}",
+        f"no {block} shape with vocab_size = {vocab_size} has that many {count} parameters; nearest is {counted(best)}",
     )
     return best
 
@@ -265,26 +268,27 @@ def model_for(
 def pruned_shape(teacher: ModelSpec, target_params: int) -> ModelSpec:
     """The even shape of a student cut from a teacher: its depth, width, heads and hidden shrunk alike, for the plan.
 
-    All three axes keep the fraction 1 − p' = sqrt(target/teacher) (hidden × head and hidden × neuron sparsities multiply;
-    methods §1.4), then hidden is set so that the count comes nearest to the target. The ranking of the real pruning decides the
-    uneven shape that is run; it has the same target.
+    All three axes keep the fraction 1 − p' = sqrt(target/teacher), since hidden × head and hidden × neuron sparsities
+    multiply (methods §1.4); then hidden is set so that the count comes nearest to the target. The importance ranking of
+    the real pruning decides the uneven shape that is run; it meets the same target.
 
     Args: target_params: non-embedding parameters.
     Raises: SpecError unless 0 < target_params < the teacher's non-embedding parameters.
     """
     size = count_params(teacher).non_embedding
     refuse_unless(
-        0 < target_params < size, "target_params", target_params, f"must be below the teacher's {size}, above 0"
+        0 < target_params < size, "target_params", target_params, f"must be above 0 and below the teacher's {size}"
     )
-    heads, hidden = (sum(layers) / teacher.depth for layers in (teacher.heads_by_layer, teacher.hidden_by_layer))
     keep = math.sqrt(target_params / size)
-    step = 8 if teacher.width >= 64 else 2
-    width = min(teacher.width, _round_to(keep * teacher.width, step))
-    groups = max(1, round(keep * heads / teacher.kv_group)) * teacher.kv_group if heads else 0
-    shape = replace(teacher, width=width, heads=groups, hidden=0)
-    per_neuron = (
-        count_params(replace(shape, hidden=2)).non_embedding - count_params(replace(shape, hidden=1)).non_embedding
-    ) / (teacher.depth)
-    with_norms = count_params(replace(shape, hidden=1)).non_embedding - per_neuron * teacher.depth
-    exact = (target_params - with_norms) / (per_neuron * teacher.depth)
-    return replace(shape, hidden=min(max(teacher.hidden_by_layer), max(1, round(exact)))) if hidden else shape
+    width = min(teacher.width, _round_to(keep * teacher.width, 8 if teacher.width >= 64 else 2))
+    groups = keep * sum(teacher.heads_by_layer) / teacher.depth / teacher.kv_group
+    heads = max(1, round(groups)) * teacher.kv_group if groups else 0
+    most = max(teacher.hidden_by_layer)
+    shape = replace(teacher, width=width, heads=heads)
+
+    def count(hidden: int) -> int:
+        return count_params(replace(shape, hidden=hidden)).non_embedding
+
+    over = bisect.bisect_left(range(most), target_params, lo=min(1, most), key=count)  # the count grows with hidden
+    hidden = min({max(min(1, most), over - 1), over}, key=lambda hidden: abs(count(hidden) - target_params))
+    return replace(shape, hidden=hidden)

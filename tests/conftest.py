@@ -8,6 +8,7 @@ import pytest
 
 os.environ["GAPLAW_CACHE"] = os.environ.get("GAPLAW_TEST_CACHE") or tempfile.mkdtemp(prefix="gaplaw-tests-")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")  # virtual devices, so that sharding is tested on any machine
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -1,6 +1,6 @@
 """How good is a student, and how close to its teacher? Sums over tokens, so that batches, domains and hosts simply add.
 
-Uses the softmax and label pieces of the objective that trained it, so what is optimised and what is reported cannot drift.
+Uses the pieces that the objective is made of, so what is optimised and what is reported cannot drift.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gaplaw.distill.objective import Output, label_logit, logits_of, softmax
+from gaplaw.distill.vocab import Output, Vocab
 
 CALIBRATION_BINS = 21  # as in Distillation Scaling Laws (Busbridge et al. 2025), appendix on calibration
 
@@ -31,31 +31,37 @@ class Scores(NamedTuple):
 
 
 def score_batch(model: Output, teacher: Output | None, labels_N, domain_N, *, domains: int) -> Scores:
-    """Score one batch. Args: as in `objective_losses`; domain_N holds each token's domain number below `domains`."""
-    logits = logits_of(model)
-    q = softmax(logits)
-    ce_N = q.log_normaliser - label_logit(logits, labels_N)
-    choice_N = jnp.argmax(logits, axis=-1)
-    kl = agreement = jnp.zeros(())
+    """Score one batch.
+
+    Args: model, teacher, labels_N as in `objective_losses`; domain_N: each token's domain number, -1 for padding, which
+      counts nowhere; domains: how many there are.
+    """
+    vocab = Vocab(model.out_DxV.shape[-1])
+    counts_N = (domain_N >= 0).astype(jnp.float32)
+    logits = vocab.logits(model)
+    q = vocab.softmax(logits)
+    ce_N = q.log_normaliser - vocab.label_logit(logits, labels_N)
+    top_N, choice_N = vocab.first_choice(logits)
+    kl_N = same_N = jnp.zeros(())
     if teacher is not None:
-        teacher_logits = logits_of(teacher)
-        p = softmax(teacher_logits)
-        kl_N = jnp.sum(p.probs * (teacher_logits - logits), axis=-1) - p.log_normaliser + q.log_normaliser
-        kl, agreement = jnp.sum(kl_N), jnp.sum(choice_N == jnp.argmax(teacher_logits, axis=-1), dtype=jnp.float32)
-    confidence_N = jnp.max(q.probs, axis=-1)
+        teacher_logits = vocab.logits(teacher)
+        p = vocab.softmax(teacher_logits)
+        kl_N = vocab.expect(p.probs, teacher_logits - logits) - p.log_normaliser + q.log_normaliser
+        same_N = choice_N == vocab.first_choice(teacher_logits)[1]
+    confidence_N = jnp.exp(top_N - q.log_normaliser)
     bin_N = jnp.clip((confidence_N * CALIBRATION_BINS).astype(jnp.int32), 0, CALIBRATION_BINS - 1)
 
     def per(index_N, count, value_N):
-        return jnp.zeros(count, jnp.float32).at[index_N].add(value_N)
+        return jnp.zeros(count, jnp.float32).at[index_N].add(counts_N * value_N)
 
     return Scores(
         tokens_G=per(domain_N, domains, 1.0),
         ce_G=per(domain_N, domains, ce_N),
-        kl=kl,
-        agreement=agreement,
+        kl=jnp.sum(counts_N * kl_N),
+        agreement=jnp.sum(counts_N * same_N),
         bin_tokens_K=per(bin_N, CALIBRATION_BINS, 1.0),
         bin_confidence_K=per(bin_N, CALIBRATION_BINS, confidence_N),
-        bin_correct_K=per(bin_N, CALIBRATION_BINS, (choice_N == labels_N).astype(jnp.float32)),
+        bin_correct_K=per(bin_N, CALIBRATION_BINS, choice_N == labels_N),
     )
 
 

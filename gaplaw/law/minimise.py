@@ -38,11 +38,14 @@ class Minima:
 
 @dataclass(frozen=True, slots=True)
 class Residuals:
-    """Residuals at a batch of points: value (B, n), jacobian (B, n, P) and `bend(v)` = sum_i v_bi Hess r_i, (B, P, P)."""
+    """Residuals at a batch of points: value (B, n), jacobian (B, n, P) and `bend(v)` = sum_i v_bi Hess r_i, (B, P, P).
+
+    Without `bend` the curvature is Gauss-Newton on the IRLS majorant of the Huber loss: positive, and exact at small residuals.
+    """
 
     value: np.ndarray
     jacobian: np.ndarray
-    bend: Callable[[np.ndarray], np.ndarray]
+    bend: Callable[[np.ndarray], np.ndarray] | None = None
 
 
 def huber(r: np.ndarray, delta: float) -> np.ndarray:
@@ -59,6 +62,7 @@ def minimise(
     delta: float,
     weights: np.ndarray | None = None,
     penalty: tuple[np.ndarray, np.ndarray] | None = None,
+    shift: np.ndarray | None = None,
     iterations: int = 200,
     tolerance: float = 1e-11,
     chunk: int = 128,
@@ -71,16 +75,27 @@ def minimise(
         starts: (B, P).
         delta: Huber's threshold, in the residuals' unit.
         weights: None, or (B, n) or (1, n) non-negative row weights (bootstrap counts).
-        penalty: None, or (centre, precision), each (P,): adds ½ Σ precision (theta − centre)², a weak ridge.
+        penalty: None, or (centre, precision), each (P,) or (B, P): adds ½ Σ precision (theta − centre)², a weak ridge.
+        shift: None, or (B, n) taken from the residuals: other targets for every start (wild bootstrap draws).
         iterations: most Newton steps.
         tolerance: a start has converged when the predicted decrease is below tolerance × F.
         chunk: starts handled together; keeps the work in cache.
     """
+    batch, size = starts.shape
+    centre, precision = (np.zeros(size), np.zeros(size)) if penalty is None else penalty
+    problem = _Problem(
+        value=value,
+        residuals=residuals,
+        delta=delta,
+        weights=None if weights is None else np.broadcast_to(weights, (batch, weights.shape[1])),
+        centre=np.broadcast_to(centre, (batch, size)),
+        precision=np.broadcast_to(precision, (batch, size)),
+        shift=shift,
+    )
     parts = []
-    for low in range(0, len(starts), chunk):
-        part = slice(low, low + chunk)
-        own = weights if weights is None or len(weights) == 1 else weights[part]
-        parts.append(_chunk(value, residuals, starts[part], delta, own, penalty, iterations, tolerance))
+    for low in range(0, batch, chunk):
+        index = np.arange(low, min(low + chunk, batch))
+        parts.append(_chunk(problem, np.array(starts[index], dtype=np.float64), index, iterations, tolerance))
     theta, objective, converged, used = (list(column) for column in zip(*parts, strict=True))
     return Minima(
         theta=np.concatenate(theta),
@@ -90,87 +105,89 @@ def minimise(
     )
 
 
-def _chunk(value, residuals, starts, delta, weights, penalty, iterations, tolerance):
-    theta = np.array(starts, dtype=np.float64)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Problem:
+    """What `minimise` was given, with everything that differs between starts indexed by the start."""
+
+    value: Callable
+    residuals: Callable
+    delta: float
+    weights: np.ndarray | None
+    centre: np.ndarray
+    precision: np.ndarray
+    shift: np.ndarray | None
+
+    def cost(self, points, index) -> np.ndarray:
+        r = self.value(points)
+        terms = huber(r if self.shift is None else r - self.shift[index], self.delta)
+        total = terms.sum(1) if self.weights is None else (terms * self.weights[index]).sum(1)
+        return total + self.ridge(points, index)
+
+    def ridge(self, points, index) -> np.ndarray:
+        return 0.5 * ((points - self.centre[index]) ** 2 * self.precision[index]).sum(1)
+
+    def derivatives(self, points, index):
+        """Objective (b,), gradient (b, P), Hessian (b, P, P) and the scale (b, P) of a basis with unit curvature."""
+        r = self.residuals(points)
+        value = r.value if self.shift is None else r.value - self.shift[index]
+        inside = np.abs(value) <= self.delta
+        slope = np.where(inside, value, self.delta * np.sign(value))
+        majorant = np.where(inside, 1.0, self.delta / np.maximum(np.abs(value), self.delta))
+        curve = inside.astype(np.float64)
+        total = huber(value, self.delta)
+        if self.weights is not None:
+            own = self.weights[index]
+            slope, curve, majorant, total = slope * own, curve * own, majorant * own, total * own
+        precision = self.precision[index]
+        objective = total.sum(1) + self.ridge(points, index)
+        gradient = np.matmul(slope[:, None, :], r.jacobian)[:, 0] + precision * (points - self.centre[index])
+        transposed = r.jacobian.transpose(0, 2, 1)
+        if r.bend is None:
+            hessian = np.matmul(transposed * majorant[:, None, :], r.jacobian)
+            diagonal = np.einsum("bpp->bp", hessian) + precision
+        else:
+            hessian = np.matmul(transposed * curve[:, None, :], r.jacobian) + r.bend(slope)
+            # The scale comes from the majorant (IRLS) curvature: positive even where no row is inside delta.
+            diagonal = np.einsum("bnp,bn,bnp->bp", r.jacobian, majorant, r.jacobian) + precision
+        hessian[:, np.arange(points.shape[1]), np.arange(points.shape[1])] += precision
+        scale = 1.0 / np.sqrt(diagonal + 1e-12 * diagonal.max(1, keepdims=True) + 1e-300)
+        return objective, gradient, hessian, scale
+
+
+def _chunk(problem: _Problem, theta, index, iterations, tolerance):
+    """Damped Newton from the rows of theta; `index` are their places in the whole batch."""
     batch, size = theta.shape
     damping = np.full(batch, 1e-2)
-    centre, precision = penalty if penalty is not None else (np.zeros(size), np.zeros(size))
-
-    def cost(points, own):
-        terms = huber(value(points), delta)
-        total = terms.sum(1) if own is None else (terms * own).sum(1)
-        return total + 0.5 * ((points - centre) ** 2 * precision).sum(1)
-
-    def rows(index):
-        return None if weights is None else weights if len(weights) == 1 else weights[index]
-
-    objective = cost(theta, rows(np.arange(batch)))
+    objective = problem.cost(theta, index)
     objective = np.where(np.isfinite(objective), objective, np.inf)
     converged = np.zeros(batch, dtype=bool)
     active = np.flatnonzero(np.isfinite(objective))
-    state = None  # gradient and Hessian of the active points; recomputed only where a step was taken
-    step_count = 0
-    for step_count in range(1, iterations + 1):  # noqa: B007
+    now = np.empty(batch)
+    gradient, hessian, scale = np.empty((batch, size)), np.empty((batch, size, size)), np.empty((batch, size))
+    moved = active  # derivatives are computed again only where a step was taken
+    used = 0
+    for used in range(1, iterations + 1):  # noqa: B007
         if not len(active):
             break
-        state = _derivatives(residuals, theta, active, rows, delta, centre, precision, state)
-        gradient, hessian, scale = state["gradient"], state["hessian"], state["scale"]
-        step, predicted = _step(gradient, hessian, scale, damping[active])
+        if len(moved):
+            now[moved], gradient[moved], hessian[moved], scale[moved] = problem.derivatives(theta[moved], index[moved])
+        step, predicted = _step(gradient[active], hessian[active], scale[active], damping[active])
         trial = theta[active] + step
         with np.errstate(over="ignore", invalid="ignore"):
-            reached = cost(trial, rows(active))
+            reached = problem.cost(trial, index[active])
         fell = reached < objective[active]
         # Small predicted decrease with little damping: at the floor, whether or not rounding lets F fall further.
         done = (predicted <= tolerance * np.maximum(objective[active], 1e-300)) & (damping[active] <= 1e-2)
         done |= damping[active] > 1e12
-        theta[active[fell]] = trial[fell]
-        objective[active[fell]] = reached[fell]
         gain = np.zeros(len(active))
-        np.divide(state["objective"] - reached, predicted, out=gain, where=predicted > 0)
+        np.divide(now[active] - reached, predicted, out=gain, where=predicted > 0)
+        moved = active[fell]
+        theta[moved], objective[moved] = trial[fell], reached[fell]
         factor = np.where(fell, np.where(gain > 0.5, 0.1, 1.0), 8.0)
         damping[active] = np.clip(damping[active] * factor, 1e-9, 1e13)
         converged[active] |= done
-        state["moved"] = fell
-        state["objective"] = np.where(fell, reached, state["objective"])
-        keep = ~done
-        if not keep.all():
-            state = {name: array[keep] for name, array in state.items()}
-            active = active[keep]
-    return theta, objective, converged, step_count
-
-
-def _derivatives(residuals, theta, active, rows, delta, centre, precision, state):
-    """Gradient, Hessian and scale of the active points; only those that moved are computed again."""
-    moved = np.arange(len(active)) if state is None else np.flatnonzero(state["moved"])
-    if state is None:
-        size = theta.shape[1]
-        state = {
-            "gradient": np.empty((len(active), size)),
-            "hessian": np.empty((len(active), size, size)),
-            "scale": np.empty((len(active), size)),
-            "objective": np.empty(len(active)),
-            "moved": np.ones(len(active), dtype=bool),
-        }
-    if len(moved):
-        points = theta[active[moved]]
-        r = residuals(points)
-        own = rows(active[moved])
-        inside = np.abs(r.value) <= delta
-        slope = np.where(inside, r.value, delta * np.sign(r.value))
-        curve = inside.astype(np.float64)
-        majorant = np.where(inside, 1.0, delta / np.maximum(np.abs(r.value), delta))
-        total = huber(r.value, delta)
-        if own is not None:
-            slope, curve, majorant, total = slope * own, curve * own, majorant * own, total * own
-        state["objective"][moved] = total.sum(1) + 0.5 * ((points - centre) ** 2 * precision).sum(1)
-        state["gradient"][moved] = np.matmul(slope[:, None, :], r.jacobian)[:, 0] + precision * (points - centre)
-        transposed = r.jacobian.transpose(0, 2, 1)
-        hessian = np.matmul(transposed * curve[:, None, :], r.jacobian) + r.bend(slope)
-        state["hessian"][moved] = hessian + np.diag(precision)
-        # The scale comes from the majorant (IRLS) curvature: positive even where no row is inside delta.
-        diagonal = np.einsum("bnp,bn,bnp->bp", r.jacobian, majorant, r.jacobian) + precision
-        state["scale"][moved] = 1.0 / np.sqrt(diagonal + 1e-12 * diagonal.max(1, keepdims=True) + 1e-300)
-    return state
+        active, moved = active[~done], active[fell & ~done]
+    return theta, objective, converged, used
 
 
 def _step(gradient, hessian, scale, damping):

@@ -18,7 +18,8 @@ from gaplaw.distill.evaluate import Scores, summarise
 from gaplaw.grid import Group
 from gaplaw.results import domain_column
 from gaplaw.spec import Cell, Execution, ModelSpec
-from gaplaw.train.stack import Stack, cut_from_teacher, stacks_of, start
+from gaplaw.train.mesh import check_batch, make_mesh, put, shardings
+from gaplaw.train.stack import cut_from_teacher, stacks_of, start
 from gaplaw.train.step import evaluate_program, train_program
 
 IMPORTANCE_BATCHES = 16  # sample for pruning: enough that the ranking is stable, a small share of any real budget
@@ -80,18 +81,35 @@ class _Run:
         self.began = time.perf_counter()
         self.first = first = group.cells[0]
         self.split, self.sequences, self.seed = first.split, first.train.batch_sequences, first.train.batch_seed
-        self.teacher_params, self.teacher_model = teacher if teacher else (None, None)
+        self.mesh = make_mesh(execution.mesh)
+        check_batch(self.mesh, self.sequences, "TrainSpec.batch_sequences")
+        params, self.teacher_model = teacher if teacher else (None, None)
+        self.teacher_params = jax.device_put(params, shardings(self.mesh, params, stacked=False))
         sample = corpus.batch(self.split, self.sequences, self.seed, range(IMPORTANCE_BATCHES)) if teacher else ()
         pruned = cut_from_teacher(group.cells, teacher, sample)
         shapes = {c.fingerprint: pruned[c.target_params][1] if c.init == "prune" else c.model for c in group.cells}
         self.stacks = stacks_of(group.cells, shapes)
-        self.states = [start(stack, pruned.get(stack.cells[0].target_params, (None,))[0]) for stack in self.stacks]
-        self.domains = corpus.validation().domains
-        self.program = train_program(self.stacks, self.teacher_model, execution.chunk_tokens)
-        self.evaluation = evaluate_program(self.stacks, self.teacher_model, len(self.domains))
+        self.states = [
+            start(stack, pruned.get(stack.cells[0].target_params, (None,))[0], self.mesh) for stack in self.stacks
+        ]
+        held = corpus.validation()
+        self.domains = held.domains
+        self.held = [put(self.mesh, part) for part in self.in_batches(held.tokens_NxL1, held.domain_N)]
+        self.program = train_program(self.stacks, self.teacher_model, execution, self.mesh)
+        self.evaluation = evaluate_program(self.stacks, self.teacher_model, execution, len(self.domains))
         self.curves: dict[str, list[dict]] = {cell.id: [] for cell in group.cells}
         self.broken: dict[str, str] = {}
         self.compile_seconds = None
+
+    def in_batches(self, tokens_NxL1, domain_N) -> tuple[np.ndarray, np.ndarray]:
+        """The validation sequences as [K, B, …]; the last batch is filled up with sequences of domain -1, which do not count."""
+        ways = self.mesh.shape["data"] * self.mesh.shape["fsdp"]
+        share = max(1, self.execution.chunk_tokens // self.first.data.sequence_tokens)
+        rows = ways * min(share, -(-len(domain_N) // ways))
+        spare = -len(domain_N) % rows
+        tokens = np.pad(tokens_NxL1, ((0, spare), (0, 0)))
+        domain = np.pad(domain_N, (0, spare), constant_values=-1)
+        return tokens.reshape(-1, rows, tokens.shape[1]), domain.reshape(-1, rows)
 
     def cells_of(self, per_stack) -> dict[str, object]:
         """Spread one value per (stack, seed) over cell ids."""
@@ -102,30 +120,37 @@ class _Run:
         }
 
     def train(self) -> None:
-        steps, stride = self.first.steps, self.execution.steps_per_dispatch
-        marks = {round(steps * (i + 1) / self.execution.evaluations) for i in range(self.execution.evaluations)} | {steps}
+        """Dispatch equal numbers of steps, so that one compiled program serves all; the last may be filled up with idle ones."""
+        steps = self.first.steps
+        dispatches = -(-steps // self.execution.steps_per_dispatch)
+        stride = -(-steps // dispatches)
+        marks = {round(dispatches * (i + 1) / self.execution.evaluations) for i in range(self.execution.evaluations)}
         waiting = None
         self.tell("compile", 0, {})
-        at = 0
-        while at < steps and len(self.broken) < len(self.group.cells):
-            goal = min(at + stride, min(mark for mark in marks if mark > at))
-            batches = self.corpus.batch(self.split, self.sequences, self.seed, range(at, goal))
-            self.states, losses = self.program(self.states, self.teacher_params, batches)
+        for number in range(1, dispatches + 1):
+            at = range((number - 1) * stride, number * stride)
+            goal = min(at.stop, steps)
+            batches = put(self.mesh, self.corpus.batch(self.split, self.sequences, self.seed, at))
+            self.states, losses = self.program(self.states, self.teacher_params, batches, np.asarray(at) < steps)
             if waiting is not None:
                 self.read(*waiting)
             elif self.compile_seconds is None:
                 jax.block_until_ready(losses)
                 self.compile_seconds = time.perf_counter() - self.began
-            at, waiting = goal, (goal, losses)
-            if at in marks:
+            waiting = (goal, [loss_KxS[: goal - at.start] for loss_KxS in losses])
+            if number in marks | {dispatches}:
                 self.read(*waiting)
                 waiting = None
-                self.measure(at)
+                self.measure(goal)
+            if len(self.broken) == len(self.group.cells):
+                return
 
     def read(self, at: int, losses) -> None:
         """Fetch one dispatch's losses (a stall only if it is still running) and note who is no longer finite."""
         for cell_id, loss_K in self.cells_of([np.asarray(stack, np.float64).T for stack in losses]).items():
-            self.curves[cell_id].append({"tokens": at * self.first.batch_tokens, "training_loss_nats": float(loss_K.mean())})
+            self.curves[cell_id].append(
+                {"tokens": at * self.first.batch_tokens, "training_loss_nats": float(loss_K.mean())}
+            )
             if cell_id not in self.broken and not np.isfinite(loss_K).all():
                 step = at - len(loss_K) + int(np.argmin(np.isfinite(loss_K)))
                 self.broken[cell_id] = f"training loss became {loss_K[~np.isfinite(loss_K)][0]} at step {step}"
@@ -134,23 +159,12 @@ class _Run:
     def measure(self, at: int) -> None:
         """Evaluate every student (and the teacher) on the whole validation set."""
         self.tell("evaluate", at, {})
-        held = self.corpus.validation()
-        per_batch = max(1, min(len(held.tokens_NxL1), self.execution.chunk_tokens // self.first.data.sequence_tokens))
-        whole = len(held.tokens_NxL1) // per_batch * per_batch
-        pieces = [slice(0, whole)] if whole == len(held.tokens_NxL1) else [slice(0, whole), slice(whole, None)]
-        students, teachers = [0] * len(self.stacks), 0
         params = [state.params for state in self.states]
-        for piece in pieces:
-            tokens, domain = held.tokens_NxL1[piece], held.domain_N[piece]
-            shape = (-1, min(per_batch, len(tokens)))
-            scores, teacher = self.evaluation(
-                params, self.teacher_params, tokens.reshape(*shape, tokens.shape[-1]), domain.reshape(shape)
-            )
-            students = [_plus(old, _sum_batches(new)) for old, new in zip(students, scores, strict=True)]
-            teachers = teacher and _plus(teachers, _sum_batches(teacher))
+        students, teacher = self.evaluation(params, self.teacher_params, *self.held)
+        students = [_sum_batches(scores) for scores in students]
         by_seed = [[Scores(*(part[s] for part in stack)) for s in range(len(stack.tokens_G))] for stack in students]
         self.scores = {cell_id: summarise(score) for cell_id, score in self.cells_of(by_seed).items()}
-        self.teacher_scores = summarise(teachers) if teachers else None
+        self.teacher_scores = None if teacher is None else summarise(_sum_batches(teacher))
         for cell_id, score in self.scores.items():
             self.curves[cell_id][-1]["validation_loss_nats"] = score["ce_nats"]
             if cell_id not in self.broken and not np.isfinite(score["ce_nats"]):
@@ -173,8 +187,8 @@ class _Run:
             "group_wall_seconds": seconds,
             "wall_seconds": seconds / len(self.group.cells),
             "compile_seconds": self.compile_seconds,
-            "device": jax.devices()[0].device_kind,
-            "device_count": 1,
+            "device": self.mesh.devices.flat[0].device_kind,
+            "device_count": self.mesh.size,
             "process_count": jax.process_count(),
         }
         places = {
@@ -224,7 +238,3 @@ class _Run:
 
 def _sum_batches(scores: Scores) -> Scores:
     return Scores(*(np.asarray(part, np.float64).sum(axis=0) for part in scores))
-
-
-def _plus(old, new: Scores) -> Scores:
-    return new if isinstance(old, int) else Scores(*(a + b for a, b in zip(old, new, strict=True)))

@@ -1,12 +1,13 @@
 """Which students of a group are one array program? Those that differ only in their seed: a stack.
 
 A stack holds the parameters of S cells of one shape, objective and recipe along a leading axis; everything that is done to one
-student is done to all of them under vmap.
+student is done to all of them under vmap. Parameters are made on the devices that will hold them, never whole elsewhere.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -15,8 +16,10 @@ import optax
 
 from gaplaw import models
 from gaplaw.distill import Output
+from gaplaw.models import narrow
 from gaplaw.models.prune import importance, prune
-from gaplaw.spec import Cell, ModelSpec
+from gaplaw.spec import Cell, Execution, ModelSpec
+from gaplaw.train.mesh import shardings
 from gaplaw.train.optimizer import optimizer
 
 
@@ -52,29 +55,59 @@ def stacks_of(cells: tuple[Cell, ...], shapes: dict[str, ModelSpec]) -> list[Sta
     return [Stack(tuple(members), key[0]) for key, members in by_key.items()]
 
 
-def start(stack: Stack, pruned: dict | None) -> State:
-    """Initial parameters: from each cell's seed alone, or the same pruned parameters for every seed."""
-    if pruned is not None:
-        params = jax.tree.map(lambda p: jnp.stack([p] * len(stack.cells)), pruned)
+def abstract_state(stack: Stack) -> State:
+    """Shapes and dtypes of a stack's state; nothing is allocated."""
+    return jax.eval_shape(partial(_fresh, stack), _keys(stack))
+
+
+def start(stack: Stack, pruned: dict | None, mesh: jax.sharding.Mesh) -> State:
+    """Initial state on the mesh: from each cell's seed alone, or the same pruned parameters for every seed."""
+    where = shardings(mesh, abstract_state(stack), stacked=True)
+    if pruned is None:
+        return jax.jit(partial(_fresh, stack), out_shardings=where)(_keys(stack))
+    count = len(stack.cells)
+
+    def copies(params):
+        return _with_moments(stack, jax.tree.map(lambda p: jnp.broadcast_to(p, (count, *p.shape)), params))
+
+    return jax.jit(copies, out_shardings=where)(pruned)
+
+
+def _keys(stack: Stack) -> jax.Array:
+    return jnp.stack([jax.random.key(cell.seed) for cell in stack.cells])
+
+
+def _fresh(stack: Stack, keys_S: jax.Array) -> State:
+    return _with_moments(stack, jax.vmap(lambda key: models.init(key, stack.model))(keys_S))
+
+
+def _with_moments(stack: Stack, params: dict) -> State:
+    return State(params, jax.vmap(stack.optimizer.init)(params))
+
+
+def runs_core_blocked(cells: tuple[Cell, ...], execution: Execution) -> bool:
+    """Whether a group runs as `Execution.core_blocked` describes."""
+    tokens_by_vocab = cells[0].batch_tokens * cells[0].model.vocab_size
+    tiny = execution.mesh.devices == 1 and execution.compute_dtype == "float32" and tokens_by_vocab <= 2**24
+    return execution.core_blocked and tiny and jax.default_backend() == "cpu"
+
+
+def output_of(model: ModelSpec, execution: Execution, blocked: bool, params: dict, tokens_BxL: jax.Array) -> Output:
+    """hidden_NxD and out_DxV of one model on one batch, N = B·L, in the compute dtype. blocked: see `runs_core_blocked`."""
+    dtype = jnp.dtype(execution.compute_dtype)
+    if blocked:
+        hidden_BxLxD = narrow.apply_hidden(params, tokens_BxL, model)
     else:
-        keys = jnp.stack([jax.random.key(cell.seed) for cell in stack.cells])
-        params = jax.jit(jax.vmap(lambda key: models.init(key, stack.model)))(keys)
-    return State(params, jax.jit(jax.vmap(stack.optimizer.init))(params))
-
-
-def outputs(stack: Stack, params: dict, tokens_BxL: jax.Array) -> Output:
-    """hidden_SxNxD and out_SxDxV of every student of the stack on one batch, N = B·L."""
-
-    def one(student):
-        return output_of(stack.model, student, tokens_BxL)
-
-    return jax.vmap(one)(params)
-
-
-def output_of(model: ModelSpec, params: dict, tokens_BxL: jax.Array) -> Output:
-    """hidden_NxD and out_DxV of one model."""
-    hidden_BxLxD = models.apply_hidden(params, tokens_BxL, model)
-    return Output(hidden_BxLxD.reshape(-1, hidden_BxLxD.shape[-1]), models.output_matrix(params, model))
+        hidden_BxLxD = models.apply_hidden(
+            params,
+            tokens_BxL,
+            model,
+            dtype=dtype,
+            kernel=execution.attention,
+            scan=execution.scan_layers and model.uniform,
+            remat=execution.remat,
+        )
+    return Output(hidden_BxLxD.reshape(-1, hidden_BxLxD.shape[-1]), models.output_matrix(params, model).astype(dtype))
 
 
 def cut_from_teacher(cells, teacher, batches) -> dict[int, tuple[dict, ModelSpec]]:

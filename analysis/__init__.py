@@ -1,0 +1,21 @@
+"""Ink only: from a results table and a fitted law to figures and one page. Reads what it is given, fits nothing.
+
+Reading order: style → view → figures → detail_figures → law_figures → summary → report.
+"""
+
+from analysis.detail_figures import domain_losses, fidelity, seed_pairing
+from analysis.figures import loss_curves, student_loss
+from analysis.law_figures import optimal_teacher, regret, residuals
+from analysis.report import write_report
+
+__all__ = [
+    "domain_losses",
+    "fidelity",
+    "loss_curves",
+    "optimal_teacher",
+    "regret",
+    "residuals",
+    "seed_pairing",
+    "student_loss",
+    "write_report",
+]

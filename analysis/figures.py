@@ -1,0 +1,258 @@
+"""What was measured? Student loss against teacher size, and loss against tokens.
+
+After view in the walk of analysis. Every function takes the frame that `gaplaw.read` returns (or an outside table under the
+canonical names) and returns one matplotlib figure; `law` only adds ink. Nothing is fitted here.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from analysis.style import (
+    ACCENT,
+    INK,
+    MUTED,
+    WIDE,
+    colours,
+    empty,
+    in_style,
+    panels,
+    ratio_text,
+    size_axis,
+    size_text,
+)
+from analysis.view import Student, View, averaged_curves, paired, view
+from gaplaw.errors import GaplawError
+
+NOTHING = "No finished student yet, so there is nothing to draw."
+_GRID_POINTS = 160
+
+
+@in_style
+def student_loss(cells: pd.DataFrame, law=None, *, width: float = WIDE) -> Figure:
+    """Student loss against its teacher, one panel per student, with the optimum and its interval.
+
+    Faint dots are single runs with their seed effect removed, large dots their means with 90 % paired intervals, the dashed line
+    is the same student without a teacher. With a law: its curve, and at the foot the joint optimum (diamond) with 50 %
+    (thick) and 90 % (thin) interval; an arrow says that the optimum lies beyond the teachers that were tried. A law that
+    refused is not drawn.
+
+    Args: cells: results table. law: a fitted `gaplaw.law.Law`, or None. width: inches.
+    """
+    seen = view(cells, law.coordinate if law else None)
+    if not seen.students:
+        return empty(width, NOTHING)
+    figure, axes = panels(width, len(seen.students), height=2.9)
+    colour = colours(s.params for s in seen.students)
+    law = None if law is not None and law.refused else law  # a refused law leaves the measurements to speak
+    for ax, student in zip(axes, seen.students, strict=True):
+        means = _measured(ax, student, colour[student.params], join=law is None)
+        teacher_axis(ax, seen)
+        optimum = measured_optimum(law, student)
+        _title(ax, student, optimum, law, means, seen.coordinate)
+        if law is not None:
+            _fitted(ax, law, student, means)
+        if optimum is not None:
+            _mark_optimum(ax, optimum)
+    shared_labels(figure, seen, "validation loss, nats")
+    return figure
+
+
+def _measured(ax: Axes, student: Student, colour: str, *, join: bool) -> pd.DataFrame:
+    split = paired(student)
+    means = split.means
+    if means["runs"].max() > 1:
+        ax.plot(split.points["teacher"], split.points["value"], "o", ms=3, alpha=0.28, mew=0, color=colour)
+    width = means["half_width"].fillna(0.0)
+    ax.errorbar(
+        means["teacher"],
+        means["value"],
+        yerr=width,
+        fmt="o-" if join else "o",
+        ms=5,
+        lw=1.1,
+        elinewidth=1.4,
+        color=colour,
+        zorder=3,
+    )
+    low, high = _span(means["value"] - width, means["value"] + width)
+    pad = 0.12 * (high - low) or 0.001
+    bottom, top = low - 2.2 * pad, high + pad  # the foot carries the optimum and its interval
+    level = student.baseline_loss
+    if level is not None:
+        reach = high - low
+        if low - 0.7 * reach <= level <= high + 0.7 * reach:
+            bottom, top = min(bottom, level - 2.2 * pad), max(top, level + pad)
+            ax.axhline(level, color=MUTED, ls=(0, (5, 3)), lw=1.2)
+            near = means["value"].to_numpy()
+            left = abs(near[0] - level) > abs(near[-1] - level)  # write on the side where the dots are farther away
+            ax.annotate("no teacher", (0.01 if left else 0.99, level), xycoords=("axes fraction", "data"), xytext=(0, 3),
+                        textcoords="offset points", ha="left" if left else "right", fontsize=8, color=MUTED)  # fmt: skip
+        else:
+            above = level > high
+            ax.annotate(f"no teacher: {level:.3f} {'↑' if above else '↓'}", (0.98, 0.97 if above else 0.13),
+                        xycoords="axes fraction", ha="right", va="top", fontsize=8, color=MUTED)  # fmt: skip
+    ax.set_ylim(bottom, top)
+    return means
+
+
+def _span(low, high) -> tuple[float, float]:
+    return float(np.min(low)), float(np.max(high))
+
+
+def measured_optimum(law, student: Student):
+    """The law's record of one measured student (`StudentOptimum`), or None."""
+    if law is None or (law.provenance.get("protocol") or student.protocol) != student.protocol:
+        return None
+    for found in law.students:
+        same = np.isclose(found.student_params, student.params, rtol=0.05)
+        if same and (student.tokens is None or found.student_tokens in (None, student.tokens)):
+            return found
+    return None
+
+
+def _title(ax: Axes, student: Student, optimum, law, means: pd.DataFrame, coordinate: str) -> None:
+    joint = optimum.method("joint") if optimum is not None else None
+    if joint is not None and joint.censored:
+        verdict = f"best teacher {'below' if joint.censored == 'low' else 'beyond'} the ladder"
+    elif joint is not None and joint.point is not None:
+        verdict = f"best teacher {teacher_text(joint.point, coordinate, student.params)}"
+    elif law is not None:
+        verdict = "no optimum claimed"
+    else:
+        best = float(means["teacher"][means["value"].idxmin()])
+        verdict = f"best measured {teacher_text(best, coordinate, student.params)}"
+    ax.set_title(f"{student.label} student", fontsize=9.5, pad=17)
+    ax.annotate(verdict, (0, 1), xycoords="axes fraction", xytext=(0, 5), textcoords="offset points", fontsize=8.5,
+                color=ACCENT if joint is not None and joint.point is not None else MUTED)  # fmt: skip
+
+
+def teacher_text(value: float, coordinate: str, student_params: float) -> str:
+    """A teacher for people: '14k (9×)' in parameters, '1.92 nats' in loss."""
+    if coordinate == "teacher_loss":
+        return f"at {value:.3g} nats"
+    return f"{size_text(value)} ({ratio_text(value / student_params)})"
+
+
+def teacher_axis(ax: Axes, seen: View) -> None:
+    """A logarithmic axis with the tried teachers as ticks; in loss, better teachers stand to the right."""
+    ladder = seen.ladder
+    ax.set_xscale("log")
+    if seen.coordinate == "teacher_params":
+        size_axis(ax.xaxis, ladder)
+    else:
+        ax.xaxis.set_major_formatter(lambda value, _: f"{value:.3g}")
+        ax.xaxis.set_minor_formatter(lambda value, _: f"{value:.3g}")
+    room = (ladder[-1] / ladder[0]) ** 0.06 if len(ladder) > 1 else 1.5
+    left, right = ladder[0] / room, ladder[-1] * room
+    ax.set_xlim((left, right) if seen.coordinate == "teacher_params" else (right, left))
+
+
+def _fitted(ax: Axes, law, student: Student, means: pd.DataFrame) -> None:
+    try:
+        level = student_level(law, student, means)
+        inside = np.geomspace(student.teachers[0], student.teachers[-1], _GRID_POINTS)
+        ax.plot(
+            inside, law.predict(law_question(law, student, inside)) + level, color=INK, lw=1.0, alpha=0.75, zorder=2
+        )
+    except GaplawError:
+        return  # a law that refuses to predict leaves the measurements to speak
+
+
+def law_question(law, student: Student, teachers) -> pd.DataFrame:
+    """The rows that ask a law for this student's loss under these teachers."""
+    question = pd.DataFrame({law.coordinate: teachers, "student_params": student.params})
+    return question if student.tokens is None else question.assign(student_tokens=student.tokens)
+
+
+def student_level(law, student: Student, means: pd.DataFrame) -> float:
+    """Mean of measured less predicted loss, nats: each student's own level is free in the law, so it is drawn at its own."""
+    rest = means["value"].to_numpy() - law.predict(law_question(law, student, means["teacher"].to_numpy()))
+    return float(np.average(rest, weights=means["runs"]))
+
+
+def _mark_optimum(ax: Axes, optimum) -> None:
+    joint = optimum.method("joint")
+    place = ax.get_xaxis_transform()  # x in data, y as a share of the height
+    edge = sorted(ax.get_xlim())
+    if joint.censored:
+        tip, start = (1, -1) if joint.censored == "high" else (0, 1)
+        ax.annotate("", (tip, 0.06), (tip + 0.16 * start, 0.06), xycoords="axes fraction",
+                    arrowprops={"arrowstyle": "-|>", "color": ACCENT, "lw": 2})  # fmt: skip
+        return
+    if joint.point is None:
+        return
+    for (low, high), thick in ((joint.interval90, 1.3), (joint.interval50, 4.0)):
+        ends = [edge[0] if low is None else max(low, edge[0]), edge[1] if high is None else min(high, edge[1])]
+        ax.plot(ends, [0.06, 0.06], transform=place, color=ACCENT, lw=thick, solid_capstyle="butt", clip_on=True)
+    ax.plot([joint.point], [0.06], "D", transform=place, color=ACCENT, ms=6, mec="white", zorder=5)
+    ax.plot([joint.point] * 2, [0.06, 1], transform=place, color=ACCENT, lw=0.8, alpha=0.5)
+
+
+def shared_labels(figure: Figure, seen: View, quantity: str) -> None:
+    teacher = "teacher, non-embedding parameters" if seen.coordinate == "teacher_params" else "teacher loss, nats"
+    figure.supxlabel(teacher, fontsize=9)
+    figure.supylabel(quantity, fontsize=9)
+
+
+@in_style
+def loss_curves(cells: pd.DataFrame, curves: pd.DataFrame | None, *, width: float = WIDE) -> Figure:
+    """Validation loss against tokens, means over seeds: what each teacher changes, and when.
+
+    The first panel has the teachers, and the students alone (dashed). The others have one student each: its loss under every
+    teacher, and alone (dashed), less the mean over its teachers at the same tokens.
+    """
+    seen = view(cells)
+    column = "validation_loss_nats"
+    if curves is None or curves.empty or column not in curves or not curves[column].notna().any():
+        return empty(width, "No loss curves were recorded.")
+    alone = {s.label: averaged_curves(curves, s.baseline, "student_params").add_prefix("alone ") for s in seen.students}
+    taught = {s.label: averaged_curves(curves, s.rows, "teacher") for s in seen.students}
+    teachers = averaged_curves(curves, seen.teachers, "student_params")
+    first = pd.concat([teachers, *alone.values()], axis=1).sort_index()
+    figure, axes = panels(width, 1 + len(seen.students), height=2.6)
+    colour = colours(
+        [*teachers.columns, *(t for frame in taught.values() for t in frame.columns)], palette="plasma", high=0.8
+    )
+    _draw_curves(axes[0], first, {size: colour[size] for size in teachers.columns})
+    axes[0].set_title("teachers and students alone", fontsize=9)
+    for ax, (label, frame) in zip(axes[1:], taught.items(), strict=True):
+        together = frame.join(alone[label], how="left")
+        _draw_curves(ax, together.sub(frame.mean(axis=1, skipna=False), axis=0).loc[frame.index], colour)
+        ax.set_title(f"{label} student, less the mean", fontsize=9)
+    handles = [Line2D([], [], color=c, lw=2, label=size_text(k)) for k, c in colour.items()]
+    handles.append(Line2D([], [], color=INK, ls=_DASHED, label="no teacher"))
+    figure.legend(handles=handles, title="teacher", loc="outside upper center", ncols=4 if width < 6 else 10)
+    figure.supylabel("validation loss, nats", fontsize=9)
+    return figure
+
+
+_DASHED = (0, (4, 2))
+
+
+def _draw_curves(ax: Axes, lines: pd.DataFrame, colour: dict) -> None:
+    """Columns against tokens; what has no colour is a student alone. The first fall stays out of view."""
+    for name in lines:
+        line = lines[name].dropna()
+        style = {"color": colour[name], "lw": 1.3} if name in colour else {"color": INK, "lw": 1.2, "ls": _DASHED}
+        ax.plot(line.index, line.to_numpy(), **style)
+    framed = lines[[name for name in lines if name in colour]] if len(colour) else lines
+    late = framed[framed.index >= 0.1 * framed.index.max()]
+    if late.notna().any(axis=None):
+        low, high = float(late.min().min()), float(late.max().max())
+        rest = lines.drop(columns=list(framed)).loc[late.index]
+        if rest.notna().any(axis=None):  # a student alone widens the frame, up to twice the height
+            reach = high - low
+            low, high = (
+                max(min(low, float(rest.min().min())), low - reach),
+                min(max(high, float(rest.max().max())), high + reach),
+            )
+        pad = 0.06 * (high - low) or 0.001
+        ax.set_ylim(low - pad, high + pad)
+    ax.set_xscale("log")
+    size_axis(ax.xaxis)
+    ax.set_xlabel("tokens")

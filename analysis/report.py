@@ -1,0 +1,236 @@
+"""What does one run amount to, on one page? A self-contained HTML report of a run folder.
+
+Last file of analysis. Reads the folder that it is given and nothing else, fits nothing, and says plainly what is missing: no law, a
+law that refused, failed cells, damaged files, an empty sweep. The page carries its figures, styles and one small script for
+sorting inside itself and stays readable on a phone, on paper and to a screen reader.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+import pandas as pd
+import pyarrow as pa
+from markupsafe import Markup, escape
+
+from analysis import detail_figures, figures, law_figures, summary, tables
+from analysis.style import NARROW, WIDE, missing, size_text, svg
+from analysis.view import View, view
+from gaplaw.canonical import from_dict
+from gaplaw.errors import GaplawError, TableError
+from gaplaw.grid import Sweep
+from gaplaw.results import read_rows, row_files
+
+_FOLDER = Path(__file__).resolve().parent
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Run:
+    """What a folder holds: rows, curves, the sweep it belongs to (None when it says none), and files that cannot be read."""
+
+    name: str
+    cells: pd.DataFrame
+    curves: pd.DataFrame
+    sweep: Sweep | None
+    damaged: tuple[str, ...]
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Cells of the sweep that have left no row yet."""
+        if self.sweep is None:
+            return ()
+        known = set(self.cells["cell_id"]) if "cell_id" in self.cells else set()
+        return tuple(cell.id for cell in self.sweep.cells if cell.id not in known)
+
+
+def read_run(folder: Path | str) -> Run:
+    """Read a run folder as far as it can be read. Raises: TableError when there is no such folder."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise TableError(f"{folder}: no such folder; `gaplaw run EXPERIMENT --out {folder}` makes one")
+    damaged: list[str] = []
+    cells, curves = (_read(folder, table, damaged) for table in ("cells", "curves"))
+    return Run(
+        name=folder.resolve().name,
+        cells=cells,
+        curves=curves,
+        sweep=_read_sweep(folder, damaged),
+        damaged=tuple(damaged),
+    )
+
+
+def _read(folder: Path, table: str, damaged: list[str]) -> pd.DataFrame:
+    parts = []
+    for path in row_files(folder, table):
+        try:
+            parts.append(read_rows(path))
+        except TableError:
+            damaged.append(f"{table}/{path.name}")
+    return pa.concat_tables(parts, promote_options="default").to_pandas() if parts else pd.DataFrame()
+
+
+def _read_sweep(folder: Path, damaged: list[str]) -> Sweep | None:
+    path = folder / "sweep.json"
+    if not path.exists():
+        return None
+    try:
+        return from_dict(Sweep, json.loads(path.read_text(encoding="utf-8"))["sweep"])
+    except (ValueError, KeyError, TypeError, AttributeError, GaplawError):
+        damaged.append("sweep.json")
+        return None
+
+
+def write_report(folder: Path | str, law=None, choice=None, out: Path | str | None = None) -> Path:
+    """Write the report page of a run folder and return its path.
+
+    Args:
+        folder: what `gaplaw run --out` wrote; may be unfinished or empty.
+        law: a fitted `gaplaw.law.Law` of this run, or None: the page then says that none was fitted.
+        choice: a `gaplaw.law.choose.Choice` to put first, or None: then only the measured students are asked about.
+        out: the page; by default FOLDER/report.html.
+    Raises: TableError when the folder is missing or the page cannot be written.
+    """
+    page = render(read_run(folder), law, choice)
+    path = Path(out) if out is not None else Path(folder) / "report.html"
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        part.write_text(page, encoding="utf-8")
+        os.replace(part, path)
+    except OSError as fault:
+        raise TableError(f"{path}: the report cannot be written ({fault.strerror or fault})") from None
+    finally:
+        part.unlink(missing_ok=True)
+    return path
+
+
+def render(run: Run, law=None, choice=None) -> str:
+    """The page of a run as one HTML string."""
+    seen = view(run.cells, law.coordinate if law else None)
+    loader = jinja2.FileSystemLoader(_FOLDER)
+    environment = jinja2.Environment(
+        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["size"] = size_text
+    environment.filters["flops"] = tables.flops_text
+    asked = summary.measured_choices(law, seen) if law is not None else []
+    page = environment.get_template("report.html.j2").render(
+        run=run,
+        seen=seen,
+        law=law,
+        choice=choice,
+        asked=asked,
+        headline=summary.headline(seen, law, choice),
+        facts=_facts(run, seen),
+        pictures=_pictures(run, seen, law, choice, asked),
+        optima=tables.optima_rows(law) if law else [],
+        parameters=tables.parameter_rows(law) if law else [],
+        rivals=tables.rivals_table(law) if law else {"head": [], "rows": [], "sentence": ""},
+        noise=tables.noise_rows(law) if law else [],
+        table=tables.cells_table(seen),
+        failures=tables.failures(seen),
+        provenance=tables.provenance(seen, run.name),
+        commands=_commands(run, seen, law),
+        question=run.sweep.question if run.sweep else None,
+        title=run.sweep.name if run.sweep else run.name,
+    )
+    return page.replace(" %", "\u00a0%")  # a number and its sign stay on one line
+
+
+def _facts(run: Run, seen: View) -> list[tuple[str, str]]:
+    rows = seen.rows
+    done = int((rows["status"] == "done").sum())
+    planned = len(run.sweep.cells) if run.sweep else None
+    seeds = sorted({int(v) for s in seen.students for v in s.rows["seed"].dropna()})
+    return [
+        ("teachers", str(len(seen.ladder))),
+        ("students", str(len(seen.students))),
+        ("seeds a student", str(len(seeds)) if seeds else "none stated"),
+        ("cells done", f"{done} of {planned}" if planned else str(done)),
+        ("failed", str(len(seen.failed) + len(run.damaged))),
+    ]
+
+
+def _pictures(run: Run, seen: View, law, choice, asked) -> dict[str, Markup]:
+    """Every figure of the page, at both widths, with its text alternative."""
+    labels = ", ".join(student.label for student in seen.students) or "no student yet"
+    draw: dict[str, tuple[Callable, str]] = {
+        "student_loss": (lambda width: figures.student_loss(run.cells, law, width=width), _describe(seen)),
+        "pairing": (
+            lambda width: detail_figures.seed_pairing(run.cells, width=width),
+            f"Spread of the difference between two teachers with seeds unpaired and paired, for students {labels}.",
+        ),
+        "curves": (
+            lambda width: figures.loss_curves(run.cells, run.curves, width=width),
+            f"Validation loss against training tokens for the teachers and for students {labels}.",
+        ),
+        "domains": (
+            lambda width: detail_figures.domain_losses(run.cells, width=width),
+            f"Loss above each domain's best teacher against teacher size, for students {labels}.",
+        ),
+        "fidelity": (
+            lambda width: detail_figures.fidelity(run.cells, width=width),
+            f"KL divergence from the teacher, agreement and calibration error against teacher size, for students {labels}.",
+        ),
+    }
+    if law is not None:
+        draw["optimal_teacher"] = (
+            lambda width: law_figures.optimal_teacher(law, width=width),
+            "Optimal teacher against student size: each student's optimum with its interval, and the law with its bands.",
+        )
+        if seen.students and not law.refused:
+            draw["residuals"] = (
+                lambda width: law_figures.residuals(run.cells, law, width=width),
+                "Residuals of the law against teacher size and against student size.",
+            )
+        main = choice or (asked[-1]["choice"] if asked else None)
+        if main is not None and not law.refused:
+            draw["regret"] = (
+                lambda width: law_figures.regret(law, main, width=width),
+                f"Expected regret against teacher for a student of {size_text(main.student_params)} parameters.",
+            )
+    return {name: picture(function, text) for name, (function, text) in draw.items()}
+
+
+def _describe(seen: View) -> str:
+    best = "; ".join(
+        f"{s.label} student lowest at teacher {summary.lowest_text(s, seen.coordinate)}" for s in seen.students
+    )
+    return f"Validation loss of each student against its teacher. {best or 'Nothing was measured yet'}."
+
+
+def picture(draw: Callable, text: str) -> Markup:
+    """A figure for wide screens and paper, and the same drawn again for phones, as one picture element."""
+    figure = draw(WIDE)
+    if missing(figure):
+        return Markup(f'<p class="missing">{escape(missing(figure))}</p>')
+    wide, narrow = svg(figure), svg(draw(NARROW))
+    source, image = (
+        "data:image/svg+xml;base64," + base64.b64encode(drawn.encode()).decode() for drawn in (narrow, wide)
+    )
+    alt = escape(text)
+    return Markup(
+        f'<picture><source media="screen and (max-width: 640px)" srcset="{source}"><img src="{image}" alt="{alt}"></picture>'
+    )
+
+
+def _commands(run: Run, seen: View, law) -> list[str]:
+    name = run.sweep.name if run.sweep else "EXPERIMENT"
+    folder = f"runs/{run.name}"
+    protocol = f" --protocol '{seen.protocols[0]}'" if len(seen.protocols) > 1 else ""
+    question = ""
+    if law is not None and law.students:
+        teachers = ",".join(summary.value_name(value, seen.coordinate) for value in seen.ladder)
+        question = f" --student {law.students[-1].student_params:.0f} --teachers {teachers}"
+    return [
+        f"gaplaw run experiments/{name}.py --out {folder}",
+        f"gaplaw fit {folder}{protocol} --out {folder}/law.json",
+        f"gaplaw choose {folder}/law.json{question or ' --student SIZE --teachers SIZE,SIZE'}",
+        f"gaplaw report {folder}",
+    ]

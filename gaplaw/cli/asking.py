@@ -1,0 +1,223 @@
+"""The verbs that ask a table or a law: fit, choose, predict, next, report, power. No JAX behind any of them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import arg
+
+from gaplaw.cli.options import Flag, Folder, LawFile, OutFile, Source, named, print_json, required, size
+
+REFUSED = 3
+
+Columns = Annotated[str | None, named("NAME=COLUMN,...")]
+Protocol = Annotated[str | None, named("PROTOCOL")]
+Size = Annotated[str | None, named("SIZE")]
+TheStudent = Annotated[str, required("SIZE")]
+Teachers = Annotated[str | None, named("SIZE,...")]
+Number = Annotated[float | None, named("X")]
+BudgetFlops = Annotated[float, required("FLOPS")]
+
+
+def fit(
+    source: Source,
+    /,
+    columns: Columns = None,
+    protocol: Protocol = None,
+    higher_is_better: Flag = False,
+    out: OutFile = None,
+    json: Flag = False,
+) -> int:
+    """Fit the teacher law to a sweep folder, or to any parquet or CSV table, with its uncertainty.
+
+    Example: gaplaw fit runs/quickstart
+
+    Example: gaplaw fit table.csv --columns student_params=NS,teacher_loss=LT,student_loss=LS --out law.json
+
+    Ends with 3 when the law is refused (too few teachers or students, no interior minimum, ...); the file is written anyway and
+    carries the reasons.
+
+    Args:
+        source: what `gaplaw run` wrote, or a .parquet or .csv file with one row per student run.
+        columns: which columns of the table mean what; canonical names need no entry.
+        protocol: which protocol to fit, where the table holds several.
+        higher_is_better: the losses are scores, such as accuracies.
+        out: where the law goes (DIR/law.json for a folder, law.json for a table).
+        json: print the law as one JSON object.
+    """
+    from gaplaw import law as laws
+    from gaplaw.cli.law_text import law_text
+
+    law = laws.fit(source, columns=columns, protocol=protocol, higher_is_better=higher_is_better)
+    path = out or (source / "law.json" if source.is_dir() else Path("law.json"))
+    law.save(path)
+    if json:
+        print_json(law.to_dict())
+    else:
+        print(law_text(law))
+        print(f"law written to {path}")
+    return _verdict(law.flags)
+
+
+def choose(
+    law: LawFile,
+    /,
+    student: TheStudent,
+    tokens: Size = None,
+    teachers: Teachers = None,
+    teachers_file: OutFile = None,
+    cost: Literal["best", "inference", "pretraining", "both"] = "best",
+    price_per_flop: Number = None,
+    json: Flag = False,
+) -> int:
+    """Choose a teacher for a new student: expected regret and compute of each, and how far to trust it.
+
+    Example: gaplaw choose runs/quickstart/law.json --student 3B --tokens 100B --teachers 7B,13B,70B
+
+    Ends with 3 when the law gives no answer, for instance far outside the measured sizes.
+
+    Args:
+        law: a file that `gaplaw fit` wrote.
+        student: the student's parameters, such as 190M.
+        tokens: tokens that the student will train on.
+        teachers: parameters of the teachers at hand (losses, for a law in teacher loss), separated by commas.
+        teachers_file: a .csv with columns name, params, tokens, loss instead.
+        cost: which teacher FLOPs count against it.
+        price_per_flop: nats that a FLOP is worth (what the student itself would gain from it, if not given).
+        json: print one JSON object.
+    """
+    from gaplaw.errors import LawError
+    from gaplaw.law import load_law
+
+    if (teachers is None) == (teachers_file is None):
+        raise LawError("choose: needs either --teachers 7B,13B,... or --teachers-file FILE")
+    choice = load_law(law).choose(
+        student_params=size(student, "--student"),
+        student_tokens=size(tokens, "--tokens"),
+        teachers=teachers_file if teachers is None else [part.strip() for part in teachers.split(",") if part.strip()],
+        cost=cost,
+        price_per_flop=price_per_flop,
+    )
+    if json:
+        print_json(choice.to_dict())
+    else:
+        print(choice.text())
+    return _verdict(choice.flags)
+
+
+def predict(law: LawFile, table: Source, /, columns: Columns = None, json: Flag = False) -> int:
+    """Predict the student's loss for each row of a table, in order.
+
+    Example: gaplaw predict law.json new_students.csv --json
+
+    Args:
+        law: a file that `gaplaw fit` wrote.
+        table: a .csv or .parquet file with the columns that the law asks for.
+        columns: which columns of the table mean what.
+        json: print {"student_loss": [...]} instead of one number a line.
+    """
+    from gaplaw.law import load_law
+
+    losses = load_law(law).predict(table, columns=columns)
+    if json:
+        print_json({"student_loss": losses})
+    else:
+        for loss in losses:
+            print(f"{loss:.6f}")
+    return 0
+
+
+def next_cells(
+    law: LawFile,
+    /,
+    budget_flops: BudgetFlops,
+    target: TheStudent,
+    tokens: Size = None,
+    json: Flag = False,
+) -> int:
+    """Rank the cells worth running next, by expected drop in regret at a target student per FLOP; say when to stop.
+
+    Example: gaplaw next law.json --budget-flops 1e18 --target 3B
+
+    Args:
+        law: a file that `gaplaw fit` wrote.
+        budget_flops: FLOPs that may be spent.
+        target: parameters of the student that the choice is for.
+        tokens: tokens that it will train on.
+        json: print one JSON object.
+    """
+    from gaplaw.law import load_law
+    from gaplaw.law.next_cell import next_cells as rank
+
+    found = rank(
+        load_law(law),
+        budget_flops=budget_flops,
+        student_params=size(target, "--target"),
+        student_tokens=size(tokens, "--tokens"),
+    )
+    if json:
+        print_json(found.to_dict())
+    else:
+        print(found.text())
+    return 0
+
+
+def report(folder: Folder, /, law: OutFile = None, out: OutFile = None) -> int:
+    """Write the report page of a run folder: one self-contained HTML file.
+
+    Example: gaplaw report runs/quickstart
+
+    Args:
+        folder: what `gaplaw run` wrote; may be unfinished.
+        law: the law to show (DIR/law.json if it is there).
+        out: the page (DIR/report.html if not given).
+    """
+    from analysis.report import write_report
+    from gaplaw.errors import TableError
+    from gaplaw.law import load_law
+
+    if not folder.is_dir():
+        raise TableError(f"{folder}: no such folder")
+    given = law or folder / "law.json"
+    page = write_report(folder, law=load_law(given) if law or given.exists() else None, out=out)
+    print(f"report written to {page}")
+    return 0
+
+
+def power(
+    teachers: Annotated[int, arg(metavar="N")] = 7,
+    students: Annotated[int, arg(metavar="N")] = 6,
+    seeds: Annotated[int, arg(metavar="N")] = 2,
+    noise: Annotated[float, arg(metavar="NATS")] = 0.003,
+    json: Flag = False,
+) -> int:
+    """Tell from simulated tables how many teachers, students and seeds a question needs.
+
+    Example: gaplaw power --teachers 7 --students 6 --seeds 2 --noise 0.003
+
+    Args:
+        teachers: teachers on the grid.
+        students: student sizes on the grid.
+        seeds: seeds of each pair.
+        noise: standard deviation of a paired loss difference, in nats.
+        json: print one JSON object.
+    """
+    from gaplaw.law.power import power as simulate
+
+    found = simulate(teachers=teachers, students=students, seeds=seeds, noise=noise)
+    if json:
+        print_json(found.to_dict())
+    else:
+        print(found.text())
+    return 0
+
+
+def _verdict(flags) -> int:
+    """3 and one line when a flag is a refusal, else 0."""
+    refusals = [flag for flag in flags if flag.severity == "refusal"]
+    if not refusals:
+        return 0
+    print(f"gaplaw: refused: {' '.join(refusals[0].message.split())}", file=sys.stderr)
+    return REFUSED

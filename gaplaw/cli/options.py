@@ -1,0 +1,64 @@
+"""How do options look on the command line? Types that several verbs share: a placeholder name, and no noise about defaults."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from gaplaw.errors import SpecError
+from gaplaw.sizes import parse_size
+from gaplaw.spec import Execution
+
+
+def named(metavar: str) -> object:
+    """An option shown as METAVAR, whose help text says all there is to say about its default."""
+    return arg(metavar=metavar, help_behavior_hint="")
+
+
+def required(metavar: str) -> object:
+    return arg(metavar=metavar, help_behavior_hint="(required)")
+
+
+Experiment = Annotated[str, Positional, named("EXPERIMENT")]
+Folder = Annotated[Path, Positional, named("DIR")]
+LawFile = Annotated[Path, Positional, named("LAW.json")]
+Source = Annotated[Path, Positional, named("DIR|TABLE")]
+OutFolder = Annotated[Path | None, named("DIR")]
+OutFile = Annotated[Path | None, named("FILE")]
+Flag = Annotated[bool, arg(help_behavior_hint="")]
+HowToRun = Annotated[Execution, arg(name="")]
+
+
+def size(text: str | None, option: str) -> int | None:
+    """A size string given for an option. Raises: SpecError naming the option."""
+    if text is None:
+        return None
+    try:
+        return parse_size(text)
+    except SpecError as fault:
+        raise SpecError(f"{option}: {fault}") from None
+
+
+def numbers(text: str, option: str) -> tuple[int, ...]:
+    """Whole numbers separated by commas. Raises: SpecError naming the option."""
+    return tuple(size(part, option) for part in text.split(",") if part.strip())
+
+
+def print_json(value: object) -> None:
+    """Exactly one JSON document on standard output; what is not finite becomes null."""
+    print(json.dumps(_plain(value), allow_nan=False))
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, dict):
+        return {str(name): _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if hasattr(value, "tolist"):  # NumPy arrays and scalars
+        return _plain(value.tolist())
+    if isinstance(value, float) and (value != value or abs(value) == float("inf")):
+        return None
+    return value

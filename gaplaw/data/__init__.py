@@ -1,0 +1,89 @@
+"""What do models read? A corpus: documents with domain labels, split, tokenized once, served as batches = f(seed, step).
+
+In reading order: documents → sources (folder, stdlib_corpus) → split → tokenizers → pack → batches. Nothing here
+imports JAX or TensorFlow, and a corpus whose tokens are cached imports neither TFDS nor a tokenizer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from gaplaw.canonical import short_hash
+from gaplaw.data import tokenizers
+from gaplaw.data.batches import Corpus, Validation
+from gaplaw.data.pack import RECIPE, cache_folder, is_packed, packed_folder, prepare
+from gaplaw.data.sources import open_source
+from gaplaw.errors import DataError
+from gaplaw.spec import DataSpec
+
+__all__ = ["Corpus", "Validation", "cache_folder", "describe", "load", "resolve", "vocab_size"]
+
+
+def resolve(spec: DataSpec) -> DataSpec:
+    """The spec with its manifest: a hash of the corpus' content and of the tokenizer file; files are read once.
+
+    Raises: DataError when the content is missing, or is not what the spec's own manifest says.
+    """
+    manifest = _manifest(spec.source, spec.tokenizer)
+    if spec.manifest not in ("", manifest):
+        raise DataError(
+            f"DataSpec.manifest = {spec.manifest!r}: the content of {spec.source!r} with {spec.tokenizer!r} here hashes to "
+            f"{manifest!r}; it has changed, or this is another Python"
+        )
+    return replace(spec, manifest=manifest)
+
+
+def load(spec: DataSpec, cache_dir: Path | None = None) -> Corpus:
+    """The corpus of a spec, prepared on first use and memory-mapped from the cache ever after.
+
+    A spec that carries a manifest is served from the cache without reading its source again. On the embedded default
+    the first call took 4.6 s (5.0 s of CPU) and a second process 0.22 s, imports included (CPython 3.11.7, single run).
+
+    Args:
+      spec: resolved or not.
+      cache_dir: instead of $GAPLAW_CACHE or ~/.cache/gaplaw.
+
+    Raises: DataError in one line when the source, the tokenizer or the cache cannot be used.
+    """
+    cache = Path(cache_dir) if cache_dir else cache_folder()
+    spec = spec if spec.manifest else resolve(spec)
+    folder = packed_folder(spec, cache)
+    if not is_packed(folder):
+        resolve(spec)  # the source must still be what the manifest says before its tokens go under that name
+        prepare(spec, open_source(spec.source, cache), folder)
+    return Corpus(spec, folder)
+
+
+def vocab_size(spec: DataSpec) -> int:
+    """The number of symbols of the spec's tokenizer: what `ModelSpec.vocab_size` must be. Raises: DataError."""
+    return tokenizers.vocab_size(spec.tokenizer)
+
+
+def describe(spec: DataSpec, cache_dir: Path | None = None) -> dict:
+    """What a corpus holds, in plain values: manifest, tokenizer, vocabulary, documents and tokens by split and domain.
+
+    Returns: {"source", "manifest", "tokenizer", "tokenizer_hash", "vocab_size", "splits": {split: {"tokens",
+    "documents", "domains": {domain: {"tokens", "documents"}}}}}. Prepares the corpus where it is not cached.
+    """
+    corpus = load(spec, cache_dir)
+    splits = {}
+    for split, entry in corpus.index["splits"].items():
+        domains = {
+            name: {"tokens": d["end"] - d["start"], "documents": d["documents"]} for name, d in entry["domains"].items()
+        }
+        documents = sum(d["documents"] for d in domains.values())
+        splits[split] = {"tokens": entry["tokens"], "documents": documents, "domains": domains}
+    return {
+        "source": spec.source,
+        "manifest": corpus.spec.manifest,
+        "tokenizer": spec.tokenizer,
+        "tokenizer_hash": corpus.tokenizer_hash,
+        "vocab_size": corpus.vocab_size,
+        "splits": splits,
+    }
+
+
+def _manifest(source: str, tokenizer: str) -> str:
+    content = open_source(source, cache_folder()).manifest()
+    return short_hash([RECIPE, content, tokenizers.tokenizer_identity(tokenizer)])

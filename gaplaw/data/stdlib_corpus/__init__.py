@@ -1,0 +1,1 @@
+"""The embedded default corpus: `texts` reads the standard library, `builder` makes it a TFDS dataset."""

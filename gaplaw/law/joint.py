@@ -1,0 +1,345 @@
+"""Where is the best teacher, told by all students at once? The joint fit of one shared bowl, offsets solved inside.
+
+    L_S(i, j) = c_ig + A h(u_ij; b),      u_ij = ln T_j + r v_j − (κ + p z_i + q w_i)
+
+z = ln N_S, w = ln(D_S / N_S), v = ln(D_T / N_T), each from its reference value; c_ig one offset per student, or per student and
+pairing group. Offsets and A are linear and solved inside (variable projection); (κ, p, q, r, b) are searched by damped
+Gauss-Newton steps with analytic derivatives, many starts, profiles or draws as one NumPy batch. Students whose optimum lies
+past the edge of the grid still bend the shared bowl and so inform κ and p; nothing is dropped. Follows `bowl`, feeds `intervals`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from gaplaw.law.bowl import SHAPES, Bowl
+
+# Weak priors and bounds of the location coefficients, in ln units: wide enough for every published law, narrow enough that a table
+# which says nothing about a coefficient shows itself as 'unidentified' and does not send the fit to infinity.
+EXPONENTS = {"p": (1.0, 1.0), "q": (0.0, 1.0), "r": (0.0, 1.0)}
+BOUND = 3.0  # in prior sd's
+BEYOND = 2.0  # how far past the measured teachers (ln units) an optimum is followed
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Design:
+    """The cells of a table (unique student, teacher pairs) and how rows average them. All logs natural.
+
+    names: location coefficients, 'kappa' first. columns (n_cells, m): d location / d coefficient; x (n_cells,): ln teacher size.
+    """
+
+    names: tuple[str, ...]
+    x: np.ndarray
+    columns: np.ndarray
+    cell: np.ndarray  # row → cell
+    offset: np.ndarray  # row → offset
+    student: np.ndarray  # cell → student
+    teacher: np.ndarray  # cell → teacher
+    y: np.ndarray
+    weight: np.ndarray
+
+    @property
+    def prior(self) -> tuple[np.ndarray, np.ndarray]:
+        """Prior mean and precision of the location coefficients; κ has none."""
+        pairs = [EXPONENTS.get(name, (0.0, np.inf)) for name in self.names]
+        return np.array([m for m, _ in pairs]), np.array([s**-2.0 for _, s in pairs])
+
+    @property
+    def bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        spread = self.columns[:, 0] * 0.0 + self.x
+        low, high = [spread.min() - BEYOND], [spread.max() + BEYOND]
+        for name in self.names[1:]:
+            mean, sd = EXPONENTS[name]
+            low.append(mean - BOUND * sd)
+            high.append(mean + BOUND * sd)
+        return np.array(low), np.array(high)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Problem:
+    """The table with offsets (and correlated effects) projected out: minimise |target − A · mix · h(cells)|².
+
+    mix (k, n_cells), target (k,), rest: residual sum of squares that no h can reach (seed noise), dof: rows − offsets.
+    """
+
+    design: Design
+    mix: np.ndarray
+    target: np.ndarray
+    rest: float
+    dof: int
+
+
+def project(design: Design, *, effects: np.ndarray | None = None, robust: np.ndarray | None = None) -> Problem:
+    """Whiten rows by weights and random effects, project offsets out, and compress rows to cells.
+
+    Args:
+        effects: (n_rows, e) columns of random effects in units of the noise sd: covariance I + effects effectsᵀ.
+        robust: (n_rows,) extra weights of a robust fit.
+    """
+    n = len(design.y)
+    weight = design.weight * (1.0 if robust is None else robust)
+    root = np.sqrt(weight)[:, None]
+    offsets = np.zeros((n, design.offset.max() + 1))
+    offsets[np.arange(n), design.offset] = 1.0
+    spread = np.zeros((n, len(design.x)))
+    spread[np.arange(n), design.cell] = 1.0
+    block = np.concatenate([design.y[:, None], offsets, spread], axis=1) * root
+    if effects is not None and effects.shape[1]:
+        scaled = effects * root
+        # (I + ZZᵀ)^(-1/2) by the SVD of Z; cheaper and steadier than an n × n Cholesky factor.
+        left, values, _ = np.linalg.svd(scaled, full_matrices=False)
+        block = block + left @ ((1.0 / np.sqrt(1.0 + values**2) - 1.0)[:, None] * (left.T @ block))
+    count = offsets.shape[1]
+    basis, _ = np.linalg.qr(block[:, 1 : 1 + count])
+    block = block - basis @ (basis.T @ block)
+    y, cells = block[:, 0], block[:, 1 + count :]
+    q, mix = np.linalg.qr(cells)
+    target = q.T @ y
+    rest = float(max(y @ y - target @ target, 0.0))
+    return Problem(design=design, mix=mix, target=target, rest=rest, dof=int((weight > 0).sum()) - count)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Points:
+    """A batch of fits: location (B, m), shape (B, SHAPES), amplitude (B,), rss (B,), objective (B,), promise (B,)."""
+
+    location: np.ndarray
+    shape: np.ndarray
+    amplitude: np.ndarray
+    rss: np.ndarray
+    objective: np.ndarray
+    promise: np.ndarray  # decrease of the objective that a full Gauss-Newton step still promises
+
+    def take(self, index) -> Points:
+        return Points(**{name: getattr(self, name)[index] for name in self.__dataclass_fields__})
+
+
+def solve(
+    problem: Problem,
+    location: np.ndarray,
+    shape: np.ndarray,
+    *,
+    variance: float | np.ndarray,
+    hold: tuple[int, ...] = (),
+    targets: np.ndarray | None = None,
+    prior_shift: np.ndarray | None = None,
+    iterations: int = 30,
+    tolerance: float = 1e-7,
+    chunk: int = 256,
+) -> Points:
+    """Minimise rss / variance + |b|² + exponent priors, from every start at once.
+
+    Args:
+        location: (B, m) starts; shape: (B, SHAPES).
+        variance: noise variance, nats², scalar or (B,).
+        hold: location coefficients kept at their start (profiles, restricted forms).
+        targets: (B, k) other targets than the problem's (draws); prior_shift (B, m + SHAPES) other prior means.
+    """
+    parts = []
+    total = len(location)
+    variance = np.broadcast_to(np.asarray(variance, dtype=np.float64), (total,))
+    for start in range(0, total, chunk):
+        rows = slice(start, start + chunk)
+        parts.append(
+            _solve_chunk(
+                problem,
+                location[rows],
+                shape[rows],
+                variance[rows],
+                hold,
+                None if targets is None else targets[rows],
+                None if prior_shift is None else prior_shift[rows],
+                iterations,
+                tolerance,
+            )
+        )
+    return Points(**{f: np.concatenate([getattr(p, f) for p in parts]) for f in Points.__dataclass_fields__})
+
+
+def _solve_chunk(problem, location, shape, variance, hold, targets, shift, iterations, tolerance) -> Points:
+    design = problem.design
+    batch, m = location.shape
+    low, high = design.bounds
+    target = np.broadcast_to(problem.target, (batch, len(problem.target))) if targets is None else targets
+    mean, precision = design.prior
+    centre = np.concatenate([mean, np.zeros(SHAPES)]) + (np.zeros((batch, 1)) if shift is None else shift)
+    precision = np.concatenate([precision, np.ones(SHAPES)])
+    free = np.array([k for k in range(m + SHAPES) if k not in hold])
+    diagonal = np.arange(len(free))
+
+    theta = np.concatenate([np.clip(location, low, high), shape], axis=1)
+    value, rss, amplitude = _objective(problem, theta, target, variance, centre, precision)
+    damping = np.full(batch, 1e-3)
+    promise = np.full(batch, np.inf)
+    active = np.arange(batch)
+    for _ in range(iterations):
+        at = theta[active]
+        gradient, normal = _normal_equations(problem, at, target[active], variance[active])
+        gradient = (gradient + (at - centre[active]) * precision)[:, free]
+        normal = normal[:, free[:, None], free] + np.diag(precision[free])
+        normal[:, diagonal, diagonal] *= 1.0 + damping[active][:, None]
+        normal[:, diagonal, diagonal] += 1e-9
+        step = -np.linalg.solve(normal, gradient[..., None])[..., 0]
+        trial = at.copy()
+        trial[:, free] += np.clip(step, -1.5, 1.5)
+        trial[:, :m] = np.clip(trial[:, :m], low, high)
+        got = _objective(problem, trial, target[active], variance[active], centre[active], precision)
+        drop = value[active] - got[0]
+        better = drop >= 0
+        index = active[better]
+        theta[index], value[index], rss[index], amplitude[index] = trial[better], *(g[better] for g in got)
+        damping[active] = np.where(better, damping[active] * 0.2, damping[active] * 8.0)
+        promise[active] = np.abs(np.einsum("bi,bi->b", gradient, step))
+        done = (better & (drop < tolerance * (1.0 + np.abs(got[0])))) | (damping[active] > 1e8)
+        active = active[~done]
+        if not len(active):
+            break
+    return Points(
+        location=theta[:, :m], shape=theta[:, m:], amplitude=amplitude, rss=rss, objective=value, promise=promise
+    )
+
+
+def _objective(problem, theta, target, variance, centre, precision):
+    """(objective, rss, amplitude), each (B,), with the amplitude solved inside and kept non-negative."""
+    m = problem.design.columns.shape[1]
+    u = problem.design.x - theta[:, :m] @ problem.design.columns.T
+    h = Bowl(theta[:, m:]).value(u) @ problem.mix.T
+    amplitude = np.maximum(np.einsum("bk,bk->b", h, target) / (np.einsum("bk,bk->b", h, h) + 1e-300), 0.0)
+    rss = ((target - amplitude[:, None] * h) ** 2).sum(1) + problem.rest
+    return rss / variance + ((theta - centre) ** 2 * precision).sum(1), rss, amplitude
+
+
+def jacobian(problem: Problem, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """mix · h (B, k) and its derivative in theta = (location, shape), (B, k, m + SHAPES), both per unit amplitude."""
+    m = problem.design.columns.shape[1]
+    u = problem.design.x - theta[:, :m] @ problem.design.columns.T
+    h, by_u, by_shape = Bowl(theta[:, m:]).with_gradients(u)
+    by = np.concatenate([-by_u[..., None] * problem.design.columns, by_shape], axis=2)
+    return h @ problem.mix.T, np.matmul(problem.mix, by)
+
+
+def _normal_equations(problem, theta, target, variance):
+    """Half gradient and Gauss-Newton matrix of rss / variance, the amplitude projected out (Kaufman's form)."""
+    h, by = jacobian(problem, theta)
+    norm = np.einsum("bk,bk->b", h, h) + 1e-300
+    amplitude = np.maximum(np.einsum("bk,bk->b", h, target) / norm, 0.0)
+    residual = target - amplitude[:, None] * h
+    along = np.einsum("bk,bki->bi", h, by) / norm[:, None]
+    by = amplitude[:, None, None] * (by - h[..., None] * along[:, None, :])
+    normal = np.matmul(by.transpose(0, 2, 1), by) / variance[:, None, None]
+    return -np.einsum("bki,bk->bi", by, residual) / variance[:, None], normal
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JointFit:
+    """The best fit and how it was reached."""
+
+    problem: Problem
+    best: Points  # batch of one
+    variance: float  # noise, nats²
+    freedom: float  # rows − offsets − effective parameters
+    share_of_starts: float
+    gap: float  # objective of the best other basin minus the best, in units of 2 Δ ln likelihood
+    robust: np.ndarray  # row weights of the robust loss
+
+    @property
+    def theta(self) -> np.ndarray:
+        return np.concatenate([self.best.location, self.best.shape], axis=1)[0]
+
+    @property
+    def amplitude(self) -> float:
+        return float(self.best.amplitude[0])
+
+
+def fit_joint(design: Design, *, effects: np.ndarray | None = None, hold: dict | None = None) -> JointFit:
+    """Fit the shared bowl from many starts, with the noise variance and Huber's row weights found by iteration.
+
+    Args:
+        effects: random-effect columns in units of the noise sd (see `project`).
+        hold: location coefficient → value, for a restricted law (p = 1).
+    """
+    hold = hold or {}
+    held = tuple(design.names.index(name) for name in hold)
+    problem = project(design, effects=effects)
+    location, shape = starts(design, hold)
+    variance = max(problem.target @ problem.target / max(problem.dof, 1) * 0.05, 1e-14)
+    points = solve(problem, location, shape, variance=variance, hold=held, iterations=25)
+    robust = np.ones(len(design.y))
+    keep = np.argsort(points.objective)[: max(6, len(location) // 6)]
+    points = points.take(keep)
+    share, gap = 0.0, 0.0
+    for round_ in range(5):
+        points = solve(problem, points.location, points.shape, variance=variance, hold=held, iterations=40)
+        best = int(np.argmin(points.objective))
+        theta = np.concatenate([points.location, points.shape], axis=1)[best : best + 1]
+        freedom = max(problem.dof - effective(problem, theta, points.amplitude[best], variance, held), 1.0)
+        previous, variance = variance, max(points.rss[best] / freedom, 1e-14)
+        if round_ < 3:
+            robust = _huber_weights(design, theta, points.amplitude[best], np.sqrt(variance))
+            problem = project(design, effects=effects, robust=robust)
+        elif abs(np.log(variance / previous)) < 0.02:
+            break
+    final = solve(problem, location, shape, variance=variance, hold=held, iterations=40)
+    points = Points(**{f: np.concatenate([getattr(points, f), getattr(final, f)]) for f in Points.__dataclass_fields__})
+    best = int(np.argmin(points.objective))
+    low = points.objective[best]
+    share = float(np.mean(final.objective <= low + 1e-2))
+    away = np.abs(points.location[:, 0] - points.location[best, 0]) > 0.1
+    gap = float(np.min(points.objective[away]) - low) if away.any() else np.inf
+    return JointFit(
+        problem=problem, best=points.take(slice(best, best + 1)), variance=float(variance), freedom=float(freedom),
+        share_of_starts=share, gap=gap, robust=robust,
+    )  # fmt: skip
+
+
+def starts(design: Design, hold: dict) -> tuple[np.ndarray, np.ndarray]:
+    """A grid over κ, p and the lean of the bowl; other coefficients start at their prior mean."""
+    mean, _ = design.prior
+    span = design.x.min(), design.x.max()
+    rows, shapes = [], []
+    for kappa in np.linspace(span[0] - 0.3, span[1] + 0.3, 9):
+        for p in (0.6, 1.2) if "p" in design.names and "p" not in hold else (None,):
+            for lean in (-0.8, 0.8):
+                row = mean.copy()
+                row[0] = kappa
+                if p is not None:
+                    row[design.names.index("p")] = p
+                for name, value in hold.items():
+                    row[design.names.index(name)] = value
+                rows.append(row)
+                shapes.append(np.eye(SHAPES)[0] * lean)
+    return np.array(rows), np.array(shapes)
+
+
+def effective(problem: Problem, theta: np.ndarray, amplitude: float, variance: float, held=()) -> float:
+    """Effective number of parameters: the amplitude plus the trace of the penalised fit's hat matrix."""
+    _, by = _projected(problem, theta, amplitude)
+    _, precision = problem.design.prior
+    precision = np.concatenate([precision, np.ones(SHAPES)])
+    free = np.array([k for k in range(theta.shape[1]) if k not in held])
+    normal = (by.T @ by / variance)[np.ix_(free, free)]
+    return 1.0 + float(np.trace(np.linalg.solve(normal + np.diag(precision[free] + 1e-9), normal)))
+
+
+def _projected(problem, theta, amplitude):
+    h, by = jacobian(problem, theta)
+    h, by = h[0], amplitude * by[0]
+    return h, by - np.outer(h, h @ by) / (h @ h + 1e-300)
+
+
+def fitted_rows(design: Design, theta: np.ndarray, amplitude: float, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(fitted loss per row (n,), offsets c (n_offsets,)) with offsets as weighted means."""
+    m = design.columns.shape[1]
+    u = design.x - theta[:, :m] @ design.columns.T
+    h = amplitude * Bowl(theta[:, m:]).value(u)[0][design.cell]
+    total = np.bincount(design.offset, weight)
+    c = np.bincount(design.offset, weight * (design.y - h)) / np.maximum(total, 1e-300)
+    return c[design.offset] + h, c
+
+
+def _huber_weights(design, theta, amplitude, sd, tuning=2.5):
+    fitted, _ = fitted_rows(design, theta, amplitude, design.weight)
+    size = np.abs(design.y - fitted) * np.sqrt(design.weight)
+    return np.minimum(1.0, tuning * sd / np.maximum(size, 1e-300))

@@ -1,0 +1,285 @@
+"""What does the model compute? A decoder-only transformer, GPT-2 or Llama block, as pure functions of a parameter dict.
+
+First file of models/ to read after attention. Flax Linen describes the parts; the functions at the bottom are the
+whole public surface. Parameter paths are stable (`layers_0/attention/query/kernel`), float32, and carry no device or
+mesh: sharding rules are applied from outside by path. All functions may be vmapped over a leading axis of parameters
+(students of one shape).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from gaplaw.canonical import refuse_unless
+from gaplaw.models.attention import Kernel, attend, rotate
+from gaplaw.spec import ModelSpec
+
+NORM_EPSILON = 1e-5  # GPT-2 and Llama-2
+
+
+class Masks(NamedTuple):
+    """Multipliers for pruning (see prune.py): None in ordinary use, ones while ranking, zeros and ones in its tests.
+
+    hidden_D is shared by all layers: it scales the embedding output and each residual write, and dimensions where it
+    is zero take no part in norms. heads_H scales each head's output; neurons_F each feed-forward neuron; one array
+    per layer.
+    """
+
+    hidden_D: jax.Array | None = None
+    heads_H: tuple[jax.Array, ...] | jax.Array | None = None
+    neurons_F: tuple[jax.Array, ...] | jax.Array | None = None
+
+    def layer(self, index: int) -> Masks:
+        heads, neurons = (None if held is None else held[index] for held in (self.heads_H, self.neurons_F))
+        return Masks(self.hidden_D, heads, neurons)
+
+
+def _scaled(x: jax.Array, mask: jax.Array | None) -> jax.Array:
+    return x if mask is None else x * mask.astype(x.dtype)
+
+
+def _deviation(path: str, shape: tuple[int, ...], spec: ModelSpec) -> float | None:
+    """Standard deviation of one weight's initial values by its path; None for what is not drawn (norm scales, biases).
+
+    sqrt(2/(5·fan_in)): 0.02 at fan_in 1000 as in GPT-2, and still of useful size at fan_in 4. A fixed 0.02 would make models
+    of width 8 start with vanishing signals and take ever larger steps at width 8192; so hidden and output signals keep one
+    scale at every width. Reference: Nguyen & Salazar 2019 (1910.05895) §3.2 (SmallInit).
+    """
+    if path.endswith(("scale", "bias")):
+        return None
+    residual = (2 * spec.depth) ** -0.5  # that many writes add up in the residual stream (Radford et al. 2019 §2.3)
+    if "attention/output" in path:
+        return residual * math.sqrt(0.4 / (shape[0] * shape[1]))
+    if "down" in path:
+        return residual * math.sqrt(0.4 / shape[0])
+    return math.sqrt(0.4 / spec.width) * (0.5 if "position" in path else 1.0)
+
+
+def _drawn(key: jax.Array, shapes: dict, spec: ModelSpec) -> dict:
+    """Initial values for a tree of shapes, from one normal draw: many small draws cost seconds of compile time each."""
+    leaves, tree = jax.tree_util.tree_flatten_with_path(shapes)
+    named = [("/".join(str(part.key) for part in path), leaf.shape) for path, leaf in leaves]
+    total = sum(math.prod(shape) for path, shape in named if _deviation(path, shape, spec) is not None)
+    normal, at, values = jax.random.normal(key, (total,)), 0, []
+    for path, shape in named:
+        deviation, size = _deviation(path, shape, spec), math.prod(shape)
+        if deviation is None:
+            values.append(jnp.ones(shape) if path.endswith("scale") else jnp.zeros(shape))
+        else:
+            values.append(deviation * normal[at : at + size].reshape(shape))
+            at += size
+    return jax.tree.unflatten(tree, values)
+
+
+class Norm(nn.Module):
+    """LayerNorm (gpt2) or RMSNorm (llama) over the dimensions that `hidden_D` keeps; statistics in float32."""
+
+    block: str
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x_BxLxD, hidden_D=None):
+        kind = nn.LayerNorm if self.block == "gpt2" else nn.RMSNorm
+        norm = kind(epsilon=NORM_EPSILON, use_fast_variance=False, dtype=self.dtype, name="norm")
+        nn.share_scope(self, norm)  # the path is attention_norm/scale, not attention_norm/norm/scale
+        # which dimensions are kept is a choice, not a quantity: importance does not flow through it (methods §1.4)
+        kept = None if hidden_D is None else jax.lax.stop_gradient(hidden_D) != 0
+        return _scaled(norm(x_BxLxD, mask=kept), kept)
+
+
+class Attention(nn.Module):
+    """Causal self-attention of one layer. Kernels: query D×H×K, key and value D×G×K (G = H/kv_group), output H×K×D."""
+
+    spec: ModelSpec
+    heads: int
+    dtype: jnp.dtype
+    kernel: Kernel
+
+    @nn.compact
+    def __call__(self, x_BxLxD, heads_H=None):
+        spec = self.spec
+
+        def project(name, heads):
+            return nn.DenseGeneral(
+                (heads, spec.head_size),
+                use_bias=spec.block == "gpt2",
+                dtype=self.dtype,
+                name=name,
+            )(x_BxLxD)
+
+        query, key = project("query", self.heads), project("key", self.heads // spec.kv_group)
+        value = project("value", self.heads // spec.kv_group)
+        if spec.block == "llama":
+            query, key = rotate(query), rotate(key)
+        context_BxLxHxK = attend(query, key, value, self.kernel)
+        return nn.DenseGeneral(
+            spec.width,
+            axis=(-2, -1),
+            use_bias=spec.block == "gpt2",
+            dtype=self.dtype,
+            name="output",
+        )(_scaled(context_BxLxHxK, None if heads_H is None else heads_H[:, None]))
+
+
+class FeedForward(nn.Module):
+    """gpt2: down(gelu(up(x))); llama: down(silu(gate(x))·up(x)). Kernels are up and gate D×F, down F×D."""
+
+    spec: ModelSpec
+    hidden: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x_BxLxD, neurons_F=None):
+        spec, biased = self.spec, self.spec.block == "gpt2"
+
+        def widen(name):
+            return nn.Dense(self.hidden, use_bias=biased, dtype=self.dtype, name=name)(x_BxLxD)
+
+        if spec.block == "gpt2":
+            inner_BxLxF = nn.gelu(widen("up"), approximate=True)
+        else:
+            inner_BxLxF = nn.silu(widen("gate")) * widen("up")
+        down = nn.Dense(spec.width, use_bias=biased, dtype=self.dtype, name="down")
+        return down(_scaled(inner_BxLxF, neurons_F))
+
+
+class Block(nn.Module):
+    """One layer: x + attention(norm(x)), then x + feed_forward(norm(x)); a half of size 0 is left out with its norm."""
+
+    spec: ModelSpec
+    heads: int
+    hidden: int
+    dtype: jnp.dtype
+    kernel: Kernel
+
+    @nn.compact
+    def __call__(self, x_BxLxD, masks: Masks):
+        spec, dtype = self.spec, self.dtype
+        if self.heads:
+            normed = Norm(spec.block, dtype, name="attention_norm")(x_BxLxD, masks.hidden_D)
+            write = Attention(spec, self.heads, dtype, self.kernel, name="attention")(normed, masks.heads_H)
+            x_BxLxD = x_BxLxD + _scaled(write, masks.hidden_D)
+        if self.hidden:
+            normed = Norm(spec.block, dtype, name="feed_forward_norm")(x_BxLxD, masks.hidden_D)
+            write = FeedForward(spec, self.hidden, dtype, name="feed_forward")(normed, masks.neurons_F)
+            x_BxLxD = x_BxLxD + _scaled(write, masks.hidden_D)
+        return x_BxLxD
+
+
+def _blocks(spec: ModelSpec, dtype=jnp.float32, kernel: Kernel = "plain") -> list[Block]:
+    layers = zip(spec.heads_by_layer, spec.hidden_by_layer, strict=True)
+    return [Block(spec, heads, hidden, dtype, kernel) for heads, hidden in layers]
+
+
+def init(rng: jax.Array, spec: ModelSpec) -> dict:
+    """Initial parameters, float32, as a plain nested dict; a function of (rng, spec) alone, vmappable over rng.
+
+    Weight by weight, with n(f) = N(0, 2/(5·f)) (see `_deviation`): token table n(D), which gives tied logits a variance
+    of 0.4 at every width; position table n(4·D), half as large (GPT-2: 0.01 beside 0.02); query, key, value, up, gate
+    n(D); output n(H·K) and down n(F), both divided by sqrt(2·depth); untied output matrix n(D); norm scales 1; biases 0.
+    """
+
+    def array(*shape):
+        return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+    width, blank_BxLxD = spec.width, array(1, 1, spec.width)
+    tables = {"token_embedding": {"embedding": array(spec.vocab_size, width)}}
+    if spec.block == "gpt2":
+        tables["position_embedding"] = {"embedding": array(spec.max_length, width)}
+    if not spec.tied:
+        tables["output"] = {"kernel": array(width, spec.vocab_size)}
+    key = jax.random.key(0)  # shapes do not depend on it
+    tables["final_norm"] = jax.eval_shape(Norm(spec.block, jnp.float32).init, key, blank_BxLxD)["params"]
+    params = _drawn(jax.random.fold_in(rng, 0), tables, spec)
+    for index, block in enumerate(_blocks(spec)):
+        if block.heads or block.hidden:  # a layer of which nothing is left has no entry
+            shapes = jax.eval_shape(block.init, key, blank_BxLxD, Masks())["params"]
+            params[f"layers_{index}"] = _drawn(jax.random.fold_in(rng, 1 + index), shapes, spec)
+    return params
+
+
+def stack_layers(params: dict, spec: ModelSpec) -> dict:
+    """The same parameters with `layers_0 …` as one `layers` of a leading depth axis: the stored form for scans.
+
+    Raises: SpecError unless every layer has the same shape.
+    """
+    refuse_unless(spec.uniform, "ModelSpec.heads and hidden", (spec.heads, spec.hidden), "must be even to scan layers")
+    rest = {name: part for name, part in params.items() if not name.startswith("layers_")}
+    layers = [params[f"layers_{index}"] for index in range(spec.depth)]
+    return rest | {"layers": jax.tree.map(lambda *parts: jnp.stack(parts), *layers)}
+
+
+def unstack_layers(params: dict, spec: ModelSpec) -> dict:
+    """The inverse of `stack_layers`."""
+    rest = {name: part for name, part in params.items() if name != "layers"}
+    layers = {f"layers_{i}": jax.tree.map(lambda part, i=i: part[i], params["layers"]) for i in range(spec.depth)}
+    return rest | layers
+
+
+def apply_hidden(
+    params: dict,
+    tokens_BxL: jax.Array,
+    spec: ModelSpec,
+    *,
+    dtype=jnp.float32,
+    kernel: Kernel = "plain",
+    scan: bool = False,
+    remat: bool = False,
+    masks: Masks = Masks(),  # noqa: B008 (an immutable tuple of None)
+) -> jax.Array:
+    """hidden_BxLxD in `dtype`, after the final norm; parameters, norm statistics and softmax stay float32.
+
+    Args:
+      params: from `init`, or stacked by `stack_layers` (which implies scan).
+      dtype: of the matrix products and of the residual stream.
+      kernel: of attention, see `attend`.
+      scan: run the layers as one scanned body (compile time independent of depth); needs an even model.
+      remat: recompute each layer in the backward pass, keeping only its input.
+    Raises: SpecError when L exceeds spec.max_length, or under scan with uneven layers.
+    """
+    length = tokens_BxL.shape[1]
+    refuse_unless(
+        length <= spec.max_length, "tokens", length, f"must not exceed ModelSpec.max_length = {spec.max_length}"
+    )
+    x_BxLxD = params["token_embedding"]["embedding"].astype(dtype)[tokens_BxL]
+    if spec.block == "gpt2":
+        x_BxLxD = x_BxLxD + params["position_embedding"]["embedding"][:length].astype(dtype)
+    x_BxLxD = _scaled(x_BxLxD, masks.hidden_D)
+
+    def run(block):
+        def layer(layer_params, x, layer_masks):
+            return block.apply({"params": layer_params}, x, layer_masks)
+
+        return jax.checkpoint(layer) if remat else layer
+
+    blocks = _blocks(spec, dtype, kernel)
+    if scan or "layers" in params:
+        stacked = params if "layers" in params else stack_layers(params, spec)
+        layer, masks_by_layer = run(blocks[0]), [masks.layer(i)._replace(hidden_D=None) for i in range(spec.depth)]
+        masks_stacked = jax.tree.map(lambda *parts: jnp.stack(parts), *masks_by_layer)
+
+        def body(x, piece):
+            return layer(piece[0], x, piece[1]._replace(hidden_D=masks.hidden_D)), None
+
+        x_BxLxD, _ = jax.lax.scan(body, x_BxLxD, (stacked["layers"], masks_stacked))
+    else:
+        for index, block in enumerate(blocks):
+            x_BxLxD = run(block)(params.get(f"layers_{index}", {}), x_BxLxD, masks.layer(index))
+    return Norm(spec.block, dtype).apply({"params": params["final_norm"]}, x_BxLxD, masks.hidden_D)
+
+
+def output_matrix(params: dict, spec: ModelSpec) -> jax.Array:
+    """out_DxV, float32: logits are hidden @ out. The transposed token table when tied."""
+    return params["token_embedding"]["embedding"].T if spec.tied else params["output"]["kernel"]
+
+
+def apply(params: dict, tokens_BxL: jax.Array, spec: ModelSpec, **options) -> jax.Array:
+    """logits_BxLxV in float32, whole: for tests and small vocabularies (training uses hidden states, in chunks)."""
+    hidden_BxLxD = apply_hidden(params, tokens_BxL, spec, **options)
+    out_DxV = output_matrix(params, spec).astype(hidden_BxLxD.dtype)
+    return jnp.einsum("bld,dv->blv", hidden_BxLxD, out_DxV, preferred_element_type=jnp.float32)

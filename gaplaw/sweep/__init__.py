@@ -1,0 +1,23 @@
+"""How are many cells planned, run by many processes, and watched? No JAX here except inside the worker process.
+
+In reading order: load → folder → cost → planning → claim → board → local, worker → eta, display → running → status.
+"""
+
+from importlib import import_module
+
+_PUBLIC = {
+    "load_experiment": "gaplaw.sweep.load",
+    "resolve": "gaplaw.sweep.load",
+    "plan": "gaplaw.sweep.planning",
+    "Plan": "gaplaw.sweep.planning",
+    "run": "gaplaw.sweep.running",
+    "Summary": "gaplaw.sweep.running",
+    "status_of": "gaplaw.sweep.status",
+}
+__all__ = list(_PUBLIC)
+
+
+def __getattr__(name):
+    if name in _PUBLIC:
+        return getattr(import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module 'gaplaw.sweep' has no attribute {name!r}")

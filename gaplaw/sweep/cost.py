@@ -1,0 +1,192 @@
+"""How long will a group of cells take? An estimate that says where it comes from, and corrects itself with what was measured.
+
+    seconds = start + steps · overhead + (training FLOPs + evaluation FLOPs) / (share · matrix-product rate)
+
+The matrix-product rate is measured on this machine, in the shapes that the group uses; `start`, `overhead` and `share`
+are defaults until groups have finished: then start becomes their mean and the rest is scaled by measured over estimated
+time.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+
+from gaplaw import results
+from gaplaw.canonical import from_dict
+from gaplaw.errors import GaplawError
+from gaplaw.grid import Group
+from gaplaw.sizes import count_params, forward_flops_per_token
+from gaplaw.spec import Cell, Execution
+from gaplaw.sweep.folder import RunFolder
+
+# Defaults before anything has been measured, from first runs of this project on a 2-core CPU: process start alone, that
+# and compilation with a cold cache, host work per step, and the share of the matrix-product rate that a training step
+# reaches.
+PROCESS_SECONDS = 3.0
+START_SECONDS = 8.0
+OVERHEAD_SECONDS = 3e-4
+SHARE = 0.5
+WIDTHS = (16, 64, 256, 1024)
+_ROW_BYTES, _CHECKPOINT_BYTES = 40_000, 30_000  # two parquet files of a cell; files around the arrays of a checkpoint
+
+_MEASURE = """
+import json, time, numpy as np
+rates = {}
+for width in WIDTHS:
+    a, b = np.ones((4096, width), np.float32), np.ones((width, width), np.float32)
+    a @ b
+    best, end = 1e9, time.perf_counter() + 0.03
+    while time.perf_counter() < end:
+        began = time.perf_counter()
+        a @ b
+        best = min(best, time.perf_counter() - began)
+    rates[width] = 2 * 4096 * width * width / best
+print(json.dumps(rates))
+"""
+
+
+def training_flops(group: Group) -> float:
+    """FLOPs of a group's training: three forwards for each student, one shared forward of the teacher."""
+    cell = group.cells[0]
+    length = cell.data.sequence_tokens
+    per_token = sum(3 * forward_flops_per_token(c.model, length) for c in group.cells)
+    if group.teacher is not None:
+        per_token += forward_flops_per_token(group.teacher.model, length)
+    return float(per_token) * cell.steps * cell.batch_tokens
+
+
+def evaluation_flops(group: Group, execution: Execution) -> float:
+    """FLOPs of measuring every cell of a group (and its teacher) on the validation tokens, each time."""
+    data = group.cells[0].data
+    models = [c.model for c in group.cells] + ([group.teacher.model] if group.teacher else [])
+    per_token = sum(forward_flops_per_token(model, data.sequence_tokens) for model in models)
+    return float(per_token) * data.validation_tokens * execution.evaluations
+
+
+def disk_bytes(cell: Cell, *, checkpoint: bool) -> int:
+    """Bytes that a finished cell leaves: its rows, and four bytes per parameter of a teacher that is kept."""
+    return _ROW_BYTES + (_CHECKPOINT_BYTES + 4 * count_params(cell.model).total if checkpoint else 0)
+
+
+@functools.cache
+def matrix_rates(single_thread: bool) -> dict[int, float]:
+    """Measured float32 FLOP/s of NumPy products of 4,096 tokens with a square matrix, by its width; takes about 0.3 s.
+
+    In a process of its own, because a library's thread count is fixed when it loads.
+    """
+    limits = (
+        {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")} if single_thread else {}
+    )
+    code = f"WIDTHS = {WIDTHS}\n{_MEASURE}"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | limits, capture_output=True, text=True, check=True
+    )
+    return {int(width): rate for width, rate in json.loads(done.stdout).items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What a finished or running group took: until its first step had run, and (extrapolated to the end) after it."""
+
+    group: Group
+    start_seconds: float
+    rest_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clock:
+    """Predicts seconds for a group, corrected by what has been measured of groups like it (with a teacher, or without)."""
+
+    execution: Execution
+    measured: tuple[Measured, ...] = ()
+
+    @property
+    def source(self) -> str:
+        if not self.measured:
+            return "matrix products just measured on this machine; no group has run yet"
+        return f"{len(self.measured)} measured group{'s' if len(self.measured) > 1 else ''} of this folder"
+
+    def seconds(self, group: Group) -> float:
+        start, scale = self._correction(group.teacher is not None)
+        return start + scale * self._plain_seconds(group)
+
+    def rest_seconds(self, group: Group) -> float:
+        """Without start and compilation."""
+        return self._correction(group.teacher is not None)[1] * self._plain_seconds(group)
+
+    def knowing(self, *more: Measured) -> Clock:
+        return replace(self, measured=(*self.measured, *more))
+
+    def _correction(self, taught: bool) -> tuple[float, float]:
+        """(start seconds, scale of the rest) from groups of the same kind, else from all, else the defaults."""
+        alike = [m for m in self.measured if (m.group.teacher is not None) == taught] or self.measured
+        plain = sum(self._plain_seconds(m.group) for m in alike)
+        if not plain:
+            return START_SECONDS, 1.0
+        return sum(m.start_seconds for m in alike) / len(alike), sum(m.rest_seconds for m in alike) / plain
+
+    def _plain_seconds(self, group: Group) -> float:
+        """Training and evaluation, before correction."""
+        rates = matrix_rates(self.execution.single_thread)
+        models = [c.model for c in group.cells] + ([group.teacher.model] if group.teacher else [])
+        width = max(model.width for model in models)
+        near = min(rates, key=lambda w: abs(math.log(w / width)))
+        flops = training_flops(group) + evaluation_flops(group, self.execution)
+        return group.cells[0].steps * OVERHEAD_SECONDS + flops / (SHARE * rates[near])
+
+
+def clock_for(folder: RunFolder, execution: Execution) -> Clock:
+    """A clock that knows the groups which finished in this folder under the same threading, if there are any."""
+    groups: dict[str, list[dict]] = {}
+    wanted = ["status", "spec", "group_id", "group_cells", "group_wall_seconds", "compile_seconds", "execution"]
+    for path in results.row_files(folder.out):
+        try:
+            row = results.read_rows(path).select(wanted).to_pylist()[0]
+        except (GaplawError, KeyError, IndexError):
+            continue
+        ran = json.loads(row["execution"]) if row["execution"] else {}
+        if (
+            row["status"] == "done"
+            and row["group_wall_seconds"]
+            and ran.get("single_thread") == execution.single_thread
+        ):
+            groups.setdefault(row["group_id"], []).append(row)
+    whole = (rows for rows in groups.values() if len(rows) == rows[0]["group_cells"])  # others would look too slow
+    return Clock(execution=execution).knowing(*(_measured(rows) for rows in whole))
+
+
+def _measured(rows: list[dict]) -> Measured:
+    compiled = rows[0]["compile_seconds"] or 0.0
+    return Measured(
+        group=Group(cells=tuple(from_dict(Cell, json.loads(row["spec"])) for row in rows)),
+        start_seconds=PROCESS_SECONDS + compiled,
+        rest_seconds=max(0.0, rows[0]["group_wall_seconds"] - compiled),
+    )
+
+
+def finish_seconds(tasks: list[tuple[str, float, str | None]], running: dict[str, float], workers: int) -> float:
+    """Wall seconds until the last of many tasks ends, with at most `workers` at a time, first come first served.
+
+    Args:
+      tasks: (name, seconds, name of the task that must end first or None), in the order in which they would start.
+      running: name → seconds left, of tasks that already run; each holds a worker.
+    Returns: the make-span of a greedy schedule, which is how `run` hands out work.
+    """
+    ends = dict(running)
+    free = sorted(list(running.values()) + [0.0] * max(0, workers - len(running)))
+    waiting = list(tasks)
+    while waiting:
+        at = free.pop(0)
+        ready = [t for t in waiting if t[2] not in {w[0] for w in waiting}]
+        begin = {t[0]: max(at, ends.get(t[2], 0.0)) for t in ready}
+        task = min(ready, key=lambda t: begin[t[0]])  # the first in order among those that can begin soonest
+        waiting.remove(task)
+        ends[task[0]] = begin[task[0]] + task[1]
+        free = sorted([*free, ends[task[0]]])
+    return max(ends.values(), default=0.0)

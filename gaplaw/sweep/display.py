@@ -1,0 +1,154 @@
+"""What does a person see while a sweep runs? A live table on a terminal, plain lines elsewhere; always on standard error.
+
+Shows a `Snapshot`; knows nothing of processes or files.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.markup import escape
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from gaplaw.sizes import size_name
+from gaplaw.sweep.eta import Running, Snapshot
+from gaplaw.sweep.planning import duration
+
+PLAIN_SECONDS = 10.0
+LIVE_SECONDS = 0.5
+_MOST_ROWS = 12
+
+
+class Screen(Protocol):
+    """Where `run` tells what happens; a context manager."""
+
+    def event(self, line: str) -> None: ...
+
+    def update(self, snapshot: Callable[[], Snapshot]) -> None:
+        """Show the state, if it is time to: `snapshot` is called only then."""
+
+    def __enter__(self) -> Screen: ...
+
+    def __exit__(self, *_) -> None: ...
+
+
+def screen_for(console: Console | None) -> Screen:
+    """The live table when standard error (or the given console) is a terminal, plain lines when not."""
+    console = console or Console(stderr=True)
+    return LiveScreen(console) if console.is_terminal and not console.is_dumb_terminal else PlainScreen(console)
+
+
+class PlainScreen:
+    """One line per event, one line of state every ten seconds: for logs and pipes."""
+
+    def __init__(self, console: Console | None = None):
+        self.file = console.file if console else sys.stderr
+        self.told = time.monotonic()
+
+    def __enter__(self) -> PlainScreen:
+        return self
+
+    def __exit__(self, *_) -> None:
+        pass
+
+    def event(self, line: str) -> None:
+        print(f"{time.strftime('%H:%M:%S')} {line}", file=self.file, flush=True)
+
+    def update(self, snapshot: Callable[[], Snapshot]) -> None:
+        if time.monotonic() - self.told >= PLAIN_SECONDS:
+            self.told = time.monotonic()
+            self.event(one_line(snapshot()))
+
+
+class LiveScreen:
+    """A table that redraws in place: a bar for each running group, one for the sweep; events scroll above it."""
+
+    def __init__(self, console: Console):
+        self.console = console
+        self.live = Live(console=console, auto_refresh=False, transient=True)
+        self.told = 0.0
+
+    def __enter__(self) -> LiveScreen:
+        self.live.__enter__()
+        return self
+
+    def __exit__(self, *exc) -> None:
+        self.live.__exit__(*exc)
+
+    def event(self, line: str) -> None:
+        style = "red" if line.startswith("failed") else "yellow" if line.startswith("warning") else "dim"
+        self.live.console.print(
+            f"[dim]{time.strftime('%H:%M:%S')}[/dim] [{style}]{escape(line)}[/{style}]", highlight=False
+        )
+
+    def update(self, snapshot: Callable[[], Snapshot]) -> None:
+        if time.monotonic() - self.told >= LIVE_SECONDS:
+            self.told = time.monotonic()
+            self.live.update(picture(snapshot()), refresh=True)
+
+
+def one_line(now: Snapshot) -> str:
+    """The state in one plain line: cells, running groups with their progress, time left."""
+    parts = [f"{now.sweep}: {now.done}/{now.cells} cells done"]
+    if now.failed:
+        parts.append(f"{now.failed} failed")
+    parts += [describe(one) for one in now.running]
+    if now.elsewhere:
+        parts.append(f"{len(now.elsewhere)} groups run elsewhere")
+    parts.append(time_left(now))
+    return "; ".join(parts)
+
+
+def describe(one: Running) -> str:
+    """A running group in words: `from-t98k-1a2b3c 40% (310k tokens/s)`."""
+    return f"{one.group} {_share(one):.0%} ({_state(one)})"
+
+
+def time_left(now: Snapshot) -> str:
+    """The time left in words, called an estimate until a group has been measured."""
+    if now.seconds_left is None:
+        return "nothing left" if not now.groups_left else "time left unknown"
+    return f"about {duration(now.seconds_left)} left" + ("" if now.measured else " (estimate, nothing measured yet)")
+
+
+def picture(now: Snapshot) -> Group:
+    """The live table."""
+    rows = Table(box=None, padding=(0, 1), show_header=False)
+    for name in ("group", "bar", "share", "state", "loss", "host"):
+        rows.add_column(name, no_wrap=True, justify="right" if name in ("share", "loss") else "left")
+    shown = (*now.running, *now.elsewhere)
+    for one in shown[:_MOST_ROWS]:
+        loss = "" if one.loss_nats is None else f"{one.loss_nats:.3f} nats"
+        host = f"on {one.host}" if one in now.elsewhere else ""
+        bar = ProgressBar(total=max(1, one.steps), completed=one.step, width=24)
+        rows.add_row(Text(one.group), bar, f"{_share(one):.0%}", _state(one), loss, host)
+    if len(shown) > _MOST_ROWS:
+        rows.add_row(f"and {len(shown) - _MOST_ROWS} more")
+    cells = now.done + now.failed
+    rows.add_row(
+        Text(now.sweep, style="bold"),
+        ProgressBar(total=now.cells, completed=cells, width=24),
+        f"{cells / now.cells:.0%}",
+        f"{now.done}/{now.cells} cells" + (f", [red]{now.failed} failed[/red]" if now.failed else ""),
+    )
+    line = f"  {duration(now.elapsed_seconds)} so far, {time_left(now)}; Ctrl-C stops, the same command goes on"
+    return Group(rows, Text(line, style="dim"))
+
+
+def _share(one: Running) -> float:
+    return one.step / one.steps if one.steps else 0.0
+
+
+def _state(one: Running) -> str:
+    if one.phase == "train" and one.tokens_per_second:
+        return f"{size_name(round(one.tokens_per_second))} tokens/s"
+    return {"start": "starting", "compile": "compiling", "train": "training", "evaluate": "evaluating"}.get(
+        one.phase, one.phase
+    )

@@ -1,0 +1,241 @@
+"""What lies where in a run folder, what of it is finished, and which sweep does it belong to?
+
+    OUT/sweep.json                    the sweep's cells: what belongs here
+    OUT/{cells,curves}/<cell>.parquet results, one file per cell and table (gaplaw.results)
+    OUT/{locks,tasks,progress,logs}/  claims, what each worker is to do, where it stands, what it said
+    OUT/../store/teachers/<cell>/     a teacher's checkpoint and its rows, for every sweep beside this one
+
+Only files are asked, so any process on any machine that sees the folder gets the same answer.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+
+from gaplaw import __version__, results
+from gaplaw.canonical import from_dict, short_hash, to_dict
+from gaplaw.errors import GaplawError, SweepError, TableError
+from gaplaw.grid import Group, Sweep
+from gaplaw.spec import Cell, Execution, science
+
+PARTS = ("cells", "curves", "locks", "tasks", "progress", "logs")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellState:
+    """What the folder says of one cell. `written` identifies the version of its file."""
+
+    status: str  # "done", "failed", "missing" or "corrupt"
+    error: str | None = None
+    written: int = 0
+
+
+MISSING = CellState(status="missing")
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write a whole file or none: readers never see half of it."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        temporary.write_text(json.dumps(value))
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_json(path: Path) -> dict | None:
+    """The value of a JSON file; None when it is absent or not whole."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def seconds_now() -> float:
+    return datetime.now(UTC).timestamp()
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths and questions of one run folder; holds nothing in memory."""
+
+    out: Path
+
+    @cached_property
+    def store(self) -> Path:
+        return self.out.absolute().parent / "store"
+
+    def part(self, name: str) -> Path:
+        return self.out / name
+
+    def prepare(self) -> None:
+        """Make the folder and prove that it can be written. Raises: SweepError in one line."""
+        try:
+            for place in (*(self.part(name) for name in PARTS), self.store / "teachers", self.store / "locks"):
+                place.mkdir(parents=True, exist_ok=True)
+            for place in (self.out, self.store):
+                probe = place / f".probe-{uuid.uuid4().hex[:8]}"
+                probe.write_bytes(b"0" * 4096)
+                probe.unlink()
+        except OSError as fault:
+            raise SweepError(cannot_write(self.out, fault)) from None
+
+    # ---- which sweep
+
+    def sweep(self) -> Sweep:
+        """The sweep that the folder belongs to. Raises: SweepError when it holds none, or a damaged one."""
+        path = self.out / "sweep.json"
+        if not path.exists():
+            raise SweepError(
+                f"{self.out}: holds no sweep (no file sweep.json); `gaplaw run EXPERIMENT --out {self.out}` makes one"
+            )
+        try:
+            return from_dict(Sweep, json.loads(path.read_text())["sweep"])
+        except (ValueError, KeyError, TypeError, AttributeError, GaplawError) as fault:
+            raise SweepError(
+                f"{path}: not a readable sweep ({type(fault).__name__}); delete it and run again"
+            ) from None
+
+    def adopt(self, sweep: Sweep) -> str | None:
+        """Record that the folder holds this sweep; it may grow, but never change its science.
+
+        A cell's name means one science for ever; the folder must share cells with the sweep; and added cells must read
+        a corpus that the folder already knows. Anything else belongs in another folder.
+
+        Returns: a line to show when the sweep grew or shrank, else None.
+        Raises: SweepError naming the two sciences.
+        """
+        old = self.sweep() if (self.out / "sweep.json").exists() else None
+        if old is None:
+            write_json(self.out / "sweep.json", {"gaplaw": __version__, "sweep": to_dict(sweep)})
+            return None
+        if old.name != sweep.name:
+            raise SweepError(f"{self.out}: holds the sweep {old.name!r}, not {sweep.name!r}; give another --out folder")
+        before, now = ({cell.name: cell for cell in some.cells} for some in (old, sweep))
+        for name in before.keys() & now.keys():
+            if before[name].fingerprint != now[name].fingerprint:
+                raise SweepError(
+                    f"{self.out}: holds a sweep {old.name!r} of different science ({_difference(before[name], now[name])}); "
+                    "give another --out folder or another Sweep.name"
+                )
+        if not before.keys() & now.keys():
+            raise SweepError(
+                f"{self.out}: holds another sweep named {old.name!r}, with no cell in common; give another --out folder"
+            )
+        known = {short_hash(science(cell)["data"]) for cell in old.cells}
+        for cell in sweep.cells:
+            if cell.name not in before and short_hash(science(cell)["data"]) not in known:
+                raise SweepError(
+                    f"{self.out}: new cell {cell.name} reads another corpus than the cells there; give another --out folder"
+                )
+        added, gone = now.keys() - before.keys(), before.keys() - now.keys()
+        if added:
+            write_json(self.out / "sweep.json", {"gaplaw": __version__, "sweep": to_dict(_union(old, sweep))})
+        notes = [f"{len(added)} cells added to the sweep"] if added else []
+        notes += (
+            [f"{len(gone)} cells of the folder are not in the experiment any more; their rows stay"] if gone else []
+        )
+        return "; ".join(notes) or None
+
+    # ---- what is finished
+
+    def row_path(self, cell: Cell) -> Path:
+        return self.part("cells") / f"{cell.id}.parquet"
+
+    def state(self, cell: Cell) -> CellState:
+        """Whether a cell is finished, from its row."""
+        path = self.row_path(cell)
+        try:
+            written = path.stat().st_mtime_ns
+            row = results.read_rows(path).select(["fingerprint", "status", "error"]).to_pylist()[0]
+        except FileNotFoundError:
+            return MISSING
+        except (TableError, KeyError, IndexError):
+            if not path.exists():
+                return MISSING
+            return CellState(status="corrupt", error=f"{path}: damaged; the cell is run again")
+        if row["fingerprint"] != cell.fingerprint:
+            return CellState(status="corrupt", error=f"{path}: holds another cell; the cell is run again")
+        return CellState(status=row["status"], error=row["error"], written=written)
+
+    def teacher_entry(self, cell: Cell) -> Path | None:
+        """The store's finished folder of a teacher, under whatever name it was trained; None when there is none."""
+        for entry in sorted((self.store / "teachers").glob(f"*-{cell.fingerprint[:6]}")):
+            for path in results.row_files(entry):
+                try:
+                    row = results.read_rows(path).select(["fingerprint", "status"]).to_pylist()[0]
+                except (TableError, KeyError, IndexError):
+                    continue
+                if row == {"fingerprint": cell.fingerprint, "status": "done"} and (entry / "checkpoint").is_dir():
+                    return entry
+        return None
+
+    def reuse_teacher(self, sweep: Sweep, cell: Cell, entry: Path) -> None:
+        """Give this folder the rows of a teacher that another sweep trained, under this sweep's names."""
+        for table in ("curves", "cells"):  # the row last: a cell whose row exists is complete
+            for path in results.row_files(entry, table):
+                rows = results.read_rows(path).to_pylist()
+                names = {"cell_id": cell.id}
+                if table == "cells":
+                    names |= {"sweep": sweep.name, "role": sweep.role(cell), "spec": json.dumps(to_dict(cell))}
+                results.write_rows(self.out, table, cell.id, [row | names for row in rows])
+
+    def write_failure(self, sweep: Sweep, cell: Cell, error: str, execution: Execution) -> None:
+        """Record why a cell has no numbers, for a worker that could not do so itself."""
+        row = results.describe_cell(cell, sweep.role(cell))
+        row |= {"sweep": sweep.name, "status": "failed", "error": error, "finished_at": datetime.now(UTC).isoformat()}
+        results.write_rows(self.out, "cells", cell.id, [row | {"execution": json.dumps(to_dict(execution))}])
+
+    # ---- who is at it
+
+    def claim_of(self, group: Group, *, keeps: bool) -> tuple[Path, str]:
+        """(folder, key) of a group's claim: the same for every run of a sweep, however many of its cells are left.
+
+        A group that trains teachers (`keeps`) is claimed in the store: sweeps in other folders may want the same ones.
+        """
+        cell = group.cells[0]
+        fields = science(cell)
+        shared = [fields["data"], cell.split, cell.train.tokens, cell.train.batch_sequences, cell.train.batch_seed]
+        kind = f"from-{group.teacher.id}" if group.teacher else "teacher" if keeps else "alone"
+        shape = None if group.teacher else fields["model"]
+        return self.store / "locks" if keeps else self.part("locks"), f"{kind}-{short_hash([shape, *shared])}"
+
+
+def _union(old: Sweep, new: Sweep) -> Sweep:
+    """All cells of both, the new sweep's order first."""
+
+    def both(part: str) -> tuple[Cell, ...]:
+        fresh = getattr(new, part)
+        names = {cell.name for cell in fresh}
+        return fresh + tuple(cell for cell in getattr(old, part) if cell.name not in names)
+
+    return Sweep(
+        name=new.name,
+        question=new.question,
+        teachers=both("teachers"),
+        students=both("students"),
+        baselines=both("baselines"),
+    )
+
+
+def _difference(before: Cell, now: Cell) -> str:
+    """The first science field in which two cells differ: `s2k-t10k-r0: train.tokens was 4096, is now 8192`."""
+
+    def first(was: object, is_now: object, path: str) -> str | None:
+        if isinstance(was, dict) and isinstance(is_now, dict):
+            found = (first(was.get(k), is_now.get(k), f"{path}.{k}" if path else k) for k in {**was, **is_now})
+            return next((line for line in found if line), None)
+        return None if was == is_now else f"{path} was {was!r}, is now {is_now!r}"
+
+    return f"{now.name}: {first(science(before), science(now), '')}"
+
+
+def cannot_write(folder: Path, fault: OSError) -> str:
+    """One line for a folder that cannot be written: read-only, full, forbidden, or not a folder."""
+    return f"{folder}: cannot be written ({fault.strerror or type(fault).__name__}); rows already there are safe"

@@ -1,0 +1,118 @@
+"""How does an experiment file become a sweep that can be run? Executed, checked, and its data given their content hash.
+
+First stop of the sweep part of the walk. An experiment is a Python file that builds a `Sweep`: a module attribute
+`sweep`, or a function `sweep()`. Whatever is wrong with it is told in one line that names the file, and the line of the
+file if it raised.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import linecache
+import sys
+import traceback
+from dataclasses import replace
+from pathlib import Path
+
+import gaplaw
+from gaplaw.errors import SweepError
+from gaplaw.grid import Sweep
+from gaplaw.spec import Cell, DataSpec
+
+
+def find_experiment(name: str) -> Path:
+    """The file that a person means: a path, or the bare name of a file in `experiments/` here or beside the package.
+
+    Raises: SweepError when there is no such file, listing those that exist.
+    """
+    given = Path(name)
+    if given.suffix == ".py" or len(given.parts) > 1:
+        if given.is_file():
+            return given
+        raise SweepError(f"experiment {name!r}: no such file")
+    folders = list(dict.fromkeys((Path("experiments"), Path(gaplaw.__file__).parents[1] / "experiments")))
+    for folder in folders:
+        if (folder / f"{name}.py").is_file():
+            return folder / f"{name}.py"
+    known = sorted({p.stem for folder in folders for p in folder.glob("[a-z]*.py")})
+    raise SweepError(f"experiment {name!r}: no such file; known here: {', '.join(known) or 'none'}")
+
+
+def load_experiment(name: str) -> Sweep:
+    """Execute an experiment file and return its sweep, as written (see `resolve` for the data's content hash).
+
+    Args: name: a path such as experiments/quickstart.py, or the bare name quickstart.
+    Raises: SweepError in one line: file missing, no Sweep in it, or the line that raised and what.
+    """
+    path = find_experiment(name)
+    spec = importlib.util.spec_from_file_location(f"gaplaw_experiment_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up while the file runs
+    try:
+        spec.loader.exec_module(module)
+        found = getattr(module, "sweep", None)
+        found = found() if callable(found) else found
+    except KeyboardInterrupt:
+        raise
+    except BaseException as fault:  # SystemExit as well: nothing that a file does may pass for our own exit
+        raise SweepError(_where(path, fault)) from fault
+    finally:
+        sys.modules.pop(spec.name, None)
+    if not isinstance(found, Sweep):
+        was = "nothing of that name" if found is None else f"a {type(found).__name__}"
+        raise SweepError(
+            f"{path}: needs a module attribute `sweep` (or a function `sweep()`) that is a Sweep; found {was}"
+        )
+    if not found.cells:
+        raise SweepError(f"{path}: its sweep {found.name!r} has no cells")
+    if found.name != Path(found.name).name or found.name.startswith("."):
+        raise SweepError(f"{path}: Sweep.name = {found.name!r}: must be usable as a folder name")
+    return found
+
+
+def _where(path: Path, fault: BaseException) -> str:
+    """One line: file, line number, its text, the kind of exception and the first line of its message."""
+    message = " ".join(str(fault).split()) or "no message"
+    if isinstance(fault, SyntaxError) and fault.lineno:
+        return f"{path}, line {fault.lineno}: {(fault.text or '').strip()}: {type(fault).__name__}: {fault.msg}"
+    lines = [f.lineno for f in traceback.extract_tb(fault.__traceback__) if Path(f.filename) == path and f.lineno]
+    if not lines:
+        return f"{path}: {type(fault).__name__}: {message}"
+    text = linecache.getline(str(path), lines[-1]).strip()
+    return f"{path}, line {lines[-1]}: {text}: {type(fault).__name__}: {message}"
+
+
+def resolve(sweep: Sweep) -> Sweep:
+    """The same sweep with every corpus's content hash filled in, so that fingerprints speak of content, not of paths.
+
+    Raises: DataError for a corpus that is not there; SweepError when a model's vocabulary is too small for its
+    tokenizer.
+    """
+    from gaplaw import data
+
+    resolved: dict[DataSpec, DataSpec] = {}
+    sizes: dict[DataSpec, int] = {}
+    teachers: dict[str, Cell] = {}
+
+    def cell_with_data(cell: Cell) -> Cell:
+        if cell.data not in resolved:
+            resolved[cell.data] = data.resolve(cell.data)
+            sizes[cell.data] = data.vocab_size(resolved[cell.data])
+        if cell.model.vocab_size < sizes[cell.data]:
+            raise SweepError(
+                f"{cell.name}: ModelSpec.vocab_size = {cell.model.vocab_size}: must be at least {sizes[cell.data]}, the "
+                f"vocabulary of tokenizer {cell.data.tokenizer!r}"
+            )
+        teacher = cell.teacher
+        if teacher is not None:
+            if teacher.fingerprint not in teachers:
+                teachers[teacher.fingerprint] = cell_with_data(teacher)
+            teacher = teachers[teacher.fingerprint]
+        return replace(cell, data=resolved[cell.data], teacher=teacher)
+
+    return replace(
+        sweep,
+        teachers=tuple(cell_with_data(cell) for cell in sweep.teachers),
+        baselines=tuple(cell_with_data(cell) for cell in sweep.baselines),
+        students=tuple(cell_with_data(cell) for cell in sweep.students),
+    )

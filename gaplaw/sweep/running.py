@@ -1,0 +1,301 @@
+"""How does a whole sweep get run? Claim groups, start processes, write down failures, until every cell has a row.
+
+A group is ready when its teacher's checkpoint is in the store; the longest path starts first. Several `run` commands
+may share a folder: each claims groups, waits for those of others, and takes over claims that have expired. Stopping at
+any moment loses at most the groups in flight, because finished cells are whole files and everything else can be made
+again.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+
+from gaplaw.canonical import to_dict
+from gaplaw.errors import SweepError
+from gaplaw.grid import Group, Sweep
+from gaplaw.spec import Cell, Execution
+from gaplaw.sweep import worker
+from gaplaw.sweep.board import Board
+from gaplaw.sweep.claim import EXPIRY_SECONDS, Claim, Heartbeat, claim
+from gaplaw.sweep.cost import clock_for
+from gaplaw.sweep.display import screen_for
+from gaplaw.sweep.eta import Eta, Running, Snapshot, progress_of
+from gaplaw.sweep.folder import RunFolder, cannot_write, read_json, write_json
+from gaplaw.sweep.local import Executor, Handle, LocalExecutor, how_it_ended
+from gaplaw.sweep.planning import Work, duration, starting_order, works_of
+
+POLL_SECONDS = 0.1
+LOOK_SECONDS = 1.0  # how often rows and claims of other `run` commands are looked at
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """What a run came to; `failures` maps cell ids to their error."""
+
+    sweep: str
+    out: str
+    cells: int
+    done: int
+    failed: int
+    done_before: int
+    seconds: float
+    failures: dict[str, str]
+
+    def lines(self) -> list[str]:
+        """The same for people."""
+        counts = f"{self.done} of {self.cells} cells done"
+        if self.done_before:
+            counts += f" ({self.done_before} of them before)"
+        lines = [f"{self.sweep}: {counts}, {self.failed} failed, in {duration(self.seconds)}; results in {self.out}"]
+        lines += [f"failed: {name}: {error}" for name, error in self.failures.items()]
+        if self.failed:
+            lines.append("the same command tries the failed cells again")
+        return lines
+
+
+def run(
+    sweep: Sweep,
+    out: Path | str,
+    execution: Execution,
+    console=None,
+    *,
+    executor: Executor | None = None,
+    expiry_seconds: float = EXPIRY_SECONDS,
+) -> Summary:
+    """Run what a sweep still lacks in a folder, with up to `execution.workers` processes at a time.
+
+    Args:
+      sweep: resolved (`gaplaw.sweep.resolve`), so that cells are identified by their data's content.
+      out: the run folder; made if absent. Cells done there are not run again; cells that failed earlier are.
+      console: a rich Console for the display, standard error if None.
+      executor: the engine that starts groups; processes on this machine if None.
+      expiry_seconds: after how long a silent `run` on another machine counts as dead.
+    Returns: counts and failures. A failed cell is a row with its error, not an exception.
+    Raises: SweepError for a folder that cannot be written or holds other science; KeyboardInterrupt after stopping
+    cleanly.
+    """
+    folder = RunFolder(Path(out))
+    folder.prepare()
+    try:
+        note = folder.adopt(sweep)
+        with screen_for(console) as screen, Heartbeat() as heartbeat:
+            if note:
+                screen.event(note)
+            runner = _Runner(sweep, folder, execution, executor or LocalExecutor(), expiry_seconds, screen, heartbeat)
+            return runner.until_finished()
+    except OSError as fault:
+        raise SweepError(cannot_write(folder.out, fault)) from None
+
+
+@dataclass
+class _Job:
+    """A claimed group and the attempts that it still needs: whole at first, cell by cell after a crash."""
+
+    work: Work
+    claim: Claim
+    attempts: deque[tuple[Cell, ...]]
+    group: Group | None = None
+    handle: Handle | None = None
+    started: float = 0.0
+
+
+class _Runner:
+    """The moving parts of one `run` command: the board, the jobs, and what is pending."""
+
+    def __init__(self, sweep, folder, execution, executor, expiry_seconds, screen, heartbeat):
+        self.sweep, self.folder, self.execution, self.executor = sweep, folder, execution, executor
+        self.expiry_seconds, self.screen, self.heartbeat = expiry_seconds, screen, heartbeat
+        self.began = time.monotonic()
+        clock = clock_for(folder, execution)
+        self.works = starting_order(works_of(sweep, clock))
+        self.eta = Eta(clock)
+        self.board = Board(sweep, folder, self.works, execution)
+        for state in self.board.states.values():
+            if state.status == "corrupt":
+                screen.event(f"warning: {state.error}")
+        self.jobs: dict[str, _Job] = {}
+        self.pending: list[Work] = []
+        self.try_again_at: dict[str, float] = {}  # groups that other runs hold
+        self.looked = float("-inf")
+        self.retrained: set[str] = set()
+
+    def until_finished(self) -> Summary:
+        try:
+            self.settle()
+            self.prepare_data()
+            while self.pending or self.jobs:
+                for job in list(self.jobs.values()):
+                    self.attend(job)
+                if time.monotonic() - self.looked >= LOOK_SECONDS:
+                    self.settle()
+                while len(self.jobs) < self.execution.workers and self.start_one():
+                    pass
+                self.screen.update(self.snapshot)
+                time.sleep(POLL_SECONDS)
+        finally:
+            for job in self.jobs.values():
+                if job.handle is not None:
+                    job.handle.stop()
+                    self.tidy(job)
+        board = self.board
+        return Summary(
+            sweep=self.sweep.name,
+            out=str(self.folder.out),
+            cells=len(board.states),
+            done=board.count("done"),
+            failed=board.count("failed"),
+            done_before=board.done_before,
+            seconds=time.monotonic() - self.began,
+            failures=board.failures,
+        )
+
+    def prepare_data(self) -> None:
+        """Pack each corpus once, here, so that workers find it in the cache."""
+        from gaplaw import data
+
+        for spec in {cell.data for work in self.pending for cell in work.group.cells}:
+            self.screen.event(f"corpus: {spec.source}, tokenizer {spec.tokenizer}")
+            data.load(spec)
+
+    def settle(self) -> None:
+        """See which groups are left, whoever finished the others, and fail the students of failed teachers."""
+        self.looked = time.monotonic()
+        self.pending = []
+        for work in self.works:
+            lacking = () if work.id in self.jobs else self.board.lacking(work)
+            reason = self.board.blocked(work)
+            if reason is None and lacking:
+                self.pending.append(work)
+            elif lacking:
+                self.fail(lacking, reason)
+
+    def fail(self, cells: tuple[Cell, ...], error: str) -> None:
+        for cell in cells:
+            self.board.fail(cell, error)
+            self.screen.event(f"failed: {cell.id}: {error}")
+
+    def start_one(self) -> bool:
+        """Claim and start the first pending group that is ready and free. Returns: whether there was one."""
+        for work in self.pending:
+            if time.monotonic() < self.try_again_at.get(work.id, 0.0) or not self.board.ready(work):
+                continue
+            place, key = self.folder.claim_of(work.group, keeps=bool(work.keeps))
+            held = claim(place, key, expiry_seconds=self.expiry_seconds)
+            if held is None:
+                self.try_again_at[work.id] = time.monotonic() + LOOK_SECONDS
+                continue
+            self.heartbeat.keep(held)
+            self.pending.remove(work)
+            lacking = self.board.lacking(work)  # another run may have finished it between our look and our claim
+            if not lacking:
+                self.heartbeat.drop(held)
+                return True
+            job = self.jobs[work.id] = _Job(work=work, claim=held, attempts=deque([lacking]))
+            self.launch(job)
+            return True
+        return False
+
+    def launch(self, job: _Job) -> None:
+        cells = job.attempts.popleft()
+        job.group, job.started = Group(cells=cells), time.monotonic()
+        task = {
+            "group": job.group.id,
+            "sweep": self.sweep.name,
+            "execution": to_dict(self.execution),
+            "cells": [to_dict(cell) for cell in cells],
+            "roles": {cell.id: self.sweep.role(cell) for cell in cells},
+            "keeps": [cell.id for cell in cells if cell.id in job.work.keeps],
+        }
+        self.tidy(job)
+        write_json(self.folder.part("tasks") / f"{job.group.id}.json", task)
+        job.handle = self.executor.start(self.folder, job.group.id, self.execution)
+        self.screen.event(f"started: {job.group.id}, {len(cells)} cell{'s' if len(cells) > 1 else ''}")
+
+    def tidy(self, job: _Job) -> None:
+        for part in ("tasks", "progress"):
+            (self.folder.part(part) / f"{job.group.id}.json").unlink(missing_ok=True)
+
+    def attend(self, job: _Job) -> None:
+        """See whether a job's process has ended, and what follows from how it did."""
+        code = job.handle.poll()
+        if code is None:
+            if self.heartbeat.lost(job.claim):
+                job.handle.stop()
+                self.screen.event(
+                    f"warning: {job.group.id}: another run took this group over; its process is stopped here"
+                )
+                self.end(job)
+            return
+        told = read_json(self.folder.part("progress") / f"{job.group.id}.json") or {}
+        error = told.get("error") if told.get("phase") == "failed" else None
+        error = error or f"worker {how_it_ended(code)}; see {job.handle.log}"
+        if code == worker.CANNOT_WRITE:
+            raise SweepError(f"{self.folder.out}: cannot be written ({error}); rows already there are safe")
+        self.board.look_again(job.group.cells)
+        lacking = tuple(cell for cell in self.board.lacking(job.work) if cell in job.group.cells)
+        if not lacking:
+            self.report(job, told)
+        elif code == worker.BAD_TEACHER and self.retrain(job, error):
+            job.attempts.clear()
+        elif code not in (worker.BAD_TEACHER, worker.HOPELESS) and len(job.group.cells) > 1:
+            self.screen.event(
+                f"warning: {job.group.id}: {error}; its {len(lacking)} unfinished cells are tried one by one"
+            )
+            job.attempts.extend((cell,) for cell in lacking)
+        else:
+            self.fail(lacking, error)
+        if job.attempts:
+            self.launch(job)
+        else:
+            self.end(job)
+
+    def end(self, job: _Job) -> None:
+        self.tidy(job)
+        self.heartbeat.drop(job.claim)
+        del self.jobs[job.work.id]
+        self.settle()
+
+    def report(self, job: _Job, told: dict) -> None:
+        seconds = time.monotonic() - job.started
+        self.eta.learn(job.group, seconds, told)
+        for cell in job.group.cells:
+            if self.board.failed(cell):
+                self.screen.event(f"failed: {cell.id}: {self.board.states[cell.id].error}")
+        self.screen.event(f"finished: {job.group.id} in {duration(seconds)}")
+
+    def retrain(self, job: _Job, error: str) -> bool:
+        """Drop a teacher's unusable checkpoint, so that it is trained again. False when that has been tried already."""
+        teacher = job.group.teacher
+        if teacher.fingerprint in self.retrained:
+            return False
+        self.retrained.add(teacher.fingerprint)
+        self.screen.event(f"warning: {error}; teacher {teacher.id} is trained again")
+        entry = self.folder.teacher_entry(teacher)
+        if entry is not None:
+            shutil.rmtree(entry / "checkpoint", ignore_errors=True)
+        return True
+
+    def snapshot(self) -> Snapshot:
+        """Where the sweep stands now, for the display."""
+        told = {one["group"]: one for one in progress_of(self.folder) if "group" in one}
+        mine = {job.work.id: told.pop(job.group.id, {"group": job.group.id}) for job in self.jobs.values()}
+        running = [
+            (job.work.id, job.group, time.monotonic() - job.started, mine[job.work.id]) for job in self.jobs.values()
+        ]
+        left, measured = self.eta.seconds_left(self.pending, running, len(told), self.execution.workers)
+        return Snapshot(
+            sweep=self.sweep.name,
+            cells=len(self.board.states),
+            done=self.board.count("done"),
+            failed=sum(self.board.failed(cell) for cell in self.sweep.cells),
+            groups_left=len(self.pending) + len(self.jobs),
+            running=tuple(Running.of(one) for one in mine.values()),
+            elsewhere=tuple(Running.of(one) for one in told.values()),
+            seconds_left=left,
+            measured=measured,
+            elapsed_seconds=time.monotonic() - self.began,
+        )

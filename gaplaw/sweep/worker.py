@@ -1,0 +1,178 @@
+"""What does one worker process do? One group: load its teacher and corpus, train, write rows, keep teachers. `python -m` it.
+
+    python -m gaplaw.sweep.worker OUT GROUP_ID
+
+The task OUT/tasks/GROUP_ID.json says which cells. The process ends at once when its standard input closes, that is when
+the `run` that started it is gone. Everything it leaves is written whole or not at all, so it may be killed at any
+moment.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+from gaplaw import __version__, results
+from gaplaw.canonical import from_dict
+from gaplaw.errors import CheckpointError, DataError, GaplawError
+from gaplaw.grid import Group
+from gaplaw.spec import Cell, Execution
+from gaplaw.sweep.folder import RunFolder, read_json, seconds_now, write_json
+
+# Exit codes that tell the parent what to do next; any other failure is a crash, worth another try cell by cell.
+DONE, CANNOT_WRITE, BAD_TEACHER, HOPELESS = 0, 5, 6, 7
+REPORT_SECONDS = 0.5
+
+
+def main(out: str, group_id: str) -> int:
+    """Run one group. Returns the exit code; the error's one line goes into the progress file, its traceback to the log."""
+    folder = RunFolder(Path(out))
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        task = read_json(folder.part("tasks") / f"{group_id}.json")
+        if task is None:
+            raise DataError(f"{folder.part('tasks')}/{group_id}.json: no such task")
+        _run_task(folder, task)
+    except Exception as fault:
+        import traceback
+
+        traceback.print_exc()
+        report = {"group": group_id, "phase": "failed", "error": one_line(fault), "updated": seconds_now()}
+        code = _code(fault)
+        try:
+            write_json(folder.part("progress") / f"{group_id}.json", report)
+        except OSError:
+            code = CANNOT_WRITE
+        return code
+    return DONE
+
+
+def _code(fault: Exception) -> int:
+    if isinstance(fault, CheckpointError):
+        return BAD_TEACHER
+    if isinstance(fault, DataError):
+        return HOPELESS
+    if isinstance(fault, OSError) and fault.errno in _CANNOT_WRITE:
+        return CANNOT_WRITE
+    return 1
+
+
+_CANNOT_WRITE = (28, 30, 13, 122)  # no space, read-only file system, permission, quota
+
+
+def one_line(fault: BaseException) -> str:
+    """An exception as one line for a row: our own messages as they are, others with their kind."""
+    message = " ".join(str(fault).split())[:500]
+    return message if isinstance(fault, GaplawError) else f"{type(fault).__name__}: {message}"
+
+
+def _end_with_parent() -> None:
+    """End the process when the parent's end of our standard input closes, however the parent ended."""
+    while os.read(0, 1024):
+        pass
+    os._exit(1)
+
+
+def _run_task(folder: RunFolder, task: dict) -> None:
+    execution = from_dict(Execution, task["execution"])
+    group = Group(cells=tuple(from_dict(Cell, cell) for cell in task["cells"]))
+    report = _Reporter(folder, task["group"], [cell.name for cell in group.cells])
+    report.write(phase="start", step=0, steps=group.cells[0].steps, tokens=0, tokens_per_second=0.0, losses_nats={})
+    _cache_compilations()
+
+    from gaplaw import data
+    from gaplaw.train import checkpoint, run_group
+
+    teacher = None
+    if group.teacher is not None:
+        entry = folder.teacher_entry(group.teacher)
+        if entry is None:
+            raise CheckpointError(f"{folder.store}: no finished teacher {group.teacher.id}")
+        teacher = checkpoint.load(entry / "checkpoint")
+        if teacher[1] != group.teacher.model:
+            raise CheckpointError(f"{entry}: holds a teacher of another shape than {group.teacher.name}")
+    corpus = data.load(group.cells[0].data)
+    keeps = set(task["keeps"])
+    outcomes = run_group(
+        group,
+        corpus=corpus,
+        execution=execution,
+        teacher=teacher,
+        progress=lambda now: report.write(**asdict(now)),
+        keep_params=bool(keeps),
+    )
+    stamp = provenance()
+    for outcome in outcomes:
+        cell = outcome.cell
+        row = results.describe_cell(cell, task["roles"][cell.id], model=outcome.model) | outcome.metrics
+        row |= {"sweep": task["sweep"], "status": outcome.status, "error": outcome.error} | stamp
+        if cell.id in keeps and outcome.status == "done":
+            entry = folder.store / "teachers" / cell.id
+            checkpoint.save(entry / "checkpoint", outcome.params, outcome.model)
+            results.write_cell(entry, row, outcome.curve, execution)
+        results.write_cell(folder.out, row, outcome.curve, execution)
+
+
+def provenance() -> dict:
+    """Columns that say which code made a row: versions, and the commit if the package lies in a git working copy."""
+    names = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+    versions = {"python": platform.python_version(), "gaplaw": __version__}
+    versions |= {name: metadata.version(name) for name in names}
+    home = Path(__file__).resolve().parent
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(["git", "-C", str(home), *arguments], capture_output=True, text=True, timeout=20)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    tracked = git("ls-files", "--error-unmatch", str(home / "worker.py"))  # not some other repository that holds a venv
+    commit = git("rev-parse", "HEAD") if tracked else None
+    changes = git("status", "--porcelain", "--untracked-files=no") if commit else None
+    return {
+        "versions": json.dumps(versions),
+        "git_commit": commit,
+        "git_dirty": None if changes is None else bool(changes),
+        "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _cache_compilations() -> None:
+    """Keep every compiled program on disk, however small, for the next process of the same shapes."""
+    import jax
+
+    home = Path(os.environ.get("GAPLAW_CACHE") or Path.home() / ".cache" / "gaplaw")
+    jax.config.update("jax_compilation_cache_dir", str(home / "xla"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+class _Reporter:
+    """Writes a group's progress file: at each new phase, and else at most twice a second."""
+
+    def __init__(self, folder: RunFolder, group_id: str, cells: list[str]):
+        self.path = folder.part("progress") / f"{group_id}.json"
+        self.fixed = {"group": group_id, "cells": cells, "host": platform.node(), "pid": os.getpid()}
+        self.fixed["started"] = seconds_now()
+        self.phase, self.told = None, 0.0
+
+    def write(self, *, phase: str, losses_nats: dict[str, float], **numbers) -> None:
+        if phase == self.phase and time.monotonic() - self.told < REPORT_SECONDS:
+            return
+        self.phase, self.told = phase, time.monotonic()
+        finite = {name: loss for name, loss in losses_nats.items() if loss == loss and abs(loss) != float("inf")}
+        write_json(self.path, self.fixed | numbers | {"phase": phase, "losses_nats": finite, "updated": seconds_now()})
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

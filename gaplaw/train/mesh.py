@@ -1,0 +1,100 @@
+"""Which device holds which part of which array? One mesh, one table of rules by parameter path.
+
+The only file that names mesh axes. The same table serves a teacher, a single student and a stack of students; models do not
+know that they are sharded. One device is a mesh of one, so every run goes through this code.
+"""
+
+from __future__ import annotations
+
+import re
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from gaplaw.distill import Layout
+from gaplaw.errors import SpecError
+from gaplaw.spec import Execution, MeshSpec
+
+AXES = ("student", "data", "fsdp", "tensor")
+BATCH = ("data", "fsdp")
+
+# Path pattern → axes of the parameter's own dimensions; the first match wins. D goes over fsdp; heads, neurons and symbols
+# over tensor; norms and biases are small and whole on every device.
+RULES = (
+    (r"token_embedding/embedding", ("tensor", "fsdp")),
+    (r"position_embedding/embedding", (None, "fsdp")),
+    (r"(query|key|value)/kernel", ("fsdp", "tensor", None)),
+    (r"attention/output/kernel", ("tensor", None, "fsdp")),
+    (r"(up|gate)/kernel", ("fsdp", "tensor")),
+    (r"down/kernel", ("tensor", "fsdp")),
+    (r"output/kernel", ("fsdp", "tensor")),
+    (r".*", ()),
+)
+
+
+def make_mesh(spec: MeshSpec, devices=None) -> Mesh:
+    """A mesh of `spec` over the first devices, with AxisType.Auto: the compiler propagates shardings from the inputs.
+
+    Raises: SpecError when there are fewer devices than the axes ask for.
+    """
+    devices = list(jax.devices() if devices is None else devices)
+    shape = (spec.student, spec.data, spec.fsdp, spec.tensor)
+    if len(devices) < spec.devices:
+        raise SpecError(
+            f"Execution.mesh = {dict(zip(AXES, shape, strict=True))}: the product of the axes, {spec.devices}, "
+            f"must not exceed the {len(devices)} devices here"
+        )
+    return Mesh(np.asarray(devices[: spec.devices]).reshape(shape), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def layout(mesh: Mesh | None, execution: Execution) -> Layout:
+    """How the objective is spread over the mesh, or computed on one device without one."""
+    if mesh is None:
+        return Layout(execution.chunk_tokens)
+    return Layout(execution.chunk_tokens, mesh, token_axes=BATCH, vocab_axis="tensor", student_axis="student")
+
+
+def path_name(path) -> str:
+    """layers_0/attention/query/kernel for a key path of a parameter tree, optimizer state included."""
+    return "/".join(str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key)))) for key in path)
+
+
+def partition(mesh: Mesh, name: str, shape: tuple[int, ...], stacked: bool) -> P:
+    """The partition of one array. A dimension that its axis does not divide stays whole.
+
+    stacked: whether the first dimension is students. A layer-scanned parameter's depth axis stays whole, too.
+    """
+    axes = next(found for pattern, found in RULES if re.search(rf"(^|/){pattern}$", name))
+    own = len(shape) - stacked
+    axes = (None,) * (own - len(axes)) + axes if own >= len(axes) else ()
+    axes = (("student",) if stacked else ()) + axes
+    return P(
+        *(axis if axis and size % mesh.shape[axis] == 0 else None for axis, size in zip(axes, shape, strict=False))
+    )
+
+
+def shardings(mesh: Mesh, tree, *, stacked: bool):
+    """A NamedSharding for every array (or ShapeDtypeStruct) of a parameter or optimizer tree."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: NamedSharding(mesh, partition(mesh, path_name(path), leaf.shape, stacked)), tree
+    )
+
+
+def batch_sharding(mesh: Mesh, dimensions: int) -> NamedSharding:
+    """For [K, B, …] arrays of batches: B over the batch axes."""
+    return NamedSharding(mesh, P(None, BATCH, *(None,) * (dimensions - 2)))
+
+
+def check_batch(mesh: Mesh, sequences: int, what: str) -> None:
+    """Raises: SpecError unless the batch axes divide the batch."""
+    ways = mesh.shape["data"] * mesh.shape["fsdp"]
+    if sequences % ways:
+        raise SpecError(f"{what} = {sequences}: must be a multiple of data × fsdp = {ways}")
+
+
+def put(mesh: Mesh, array: np.ndarray) -> jax.Array:
+    """A global [K, B, …] array from the whole batch, which every process holds (batches are functions of seed and step)."""
+    sharding = batch_sharding(mesh, array.ndim)
+    return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])

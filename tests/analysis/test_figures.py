@@ -1,0 +1,157 @@
+"""Do the figures show the numbers of the table and the law, at both widths, and nothing that was refused?"""
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib import rcParams
+
+import analysis
+from analysis.style import NARROW, WIDE, colours, missing, size_text, svg, thinned
+from analysis.view import paired, view
+from tests.analysis.known import REFUSAL, known_law
+from tests.analysis.simulated import TRUE_RATIO
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+
+def lines(axes):
+    """Every line that the axes hold in data coordinates, as (x, y) arrays."""
+    return [tuple(np.asarray(part, float) for part in line.get_data()) for line in axes.lines]
+
+
+def holds(axes, x, y) -> bool:
+    return any(len(a) == len(x) and np.allclose(a, x) and np.allclose(b, y) for a, b in lines(axes))
+
+
+def test_student_loss_shows_the_paired_means_and_the_baseline(cells):
+    seen = view(cells)
+    figure = analysis.student_loss(cells)
+    assert len(figure.axes) == len(seen.students) == 4
+    for axes, student in zip(figure.axes, seen.students, strict=True):
+        means = paired(student).means
+        assert holds(axes, means["teacher"], means["value"])
+        level = student.baseline_loss
+        drawn = any(np.allclose(y, level) for _, y in lines(axes) if len(y) == 2)
+        assert drawn or any(f"{level:.3f}" in text.get_text() for text in axes.texts)
+
+
+def test_the_optimum_stands_where_the_law_puts_it_and_past_the_ladder_is_an_arrow(cells):
+    law = known_law(view(cells))
+    figure = analysis.student_loss(cells, law)
+    for axes, student in zip(figure.axes, law.students, strict=True):
+        at = TRUE_RATIO * student.student_params
+        assert any(line.get_marker() == "D" and line.get_xdata() == [at] for line in axes.lines)
+    small = cells[cells["teacher_params"].isna() | (cells["teacher_params"] < 25_000)]
+    law = known_law(view(small))
+    censored = [s.method("joint").censored for s in law.students]
+    assert censored[0] is None and censored[-1] == "high"
+    last = analysis.student_loss(small, law).axes[-1]
+    assert not any(line.get_marker() == "D" for line in last.lines)
+    assert any("beyond" in text.get_text() for text in last.texts)
+    assert any(getattr(text, "arrow_patch", None) is not None for text in last.texts)
+
+
+def test_a_refused_law_is_not_drawn(cells):
+    law = known_law(view(cells), flags=[REFUSAL])
+    assert not any(line.get_marker() == "D" for axes in analysis.student_loss(cells, law).axes for line in axes.lines)
+    (axes,) = analysis.optimal_teacher(law).axes
+    assert not axes.collections  # no bands
+    assert missing(analysis.regret(law, student_params=3000))
+
+
+def test_the_bands_are_the_quantiles_of_the_laws_draws(cells):
+    law = known_law(view(cells))
+    (axes,) = analysis.optimal_teacher(law).axes
+    wide = axes.collections[0].get_paths()[0].vertices
+    size = wide[len(wide) // 4, 0]
+    band = wide[np.isclose(wide[:, 0], size), 1]
+    expected = np.exp(np.quantile(law.optimum_draws(size), [0.05, 0.95], method="closest_observation"))
+    np.testing.assert_allclose([band.min(), band.max()], expected, rtol=1e-9)
+    assert holds(axes, np.geomspace(*axes.get_xlim(), 60), 2.5 * np.geomspace(*axes.get_xlim(), 60))
+
+
+def test_residuals_of_the_true_law_are_the_noise(cells):
+    left, _ = analysis.residuals(cells, known_law(view(cells))).axes
+    rest = np.concatenate([line.get_ydata() for line in left.lines if len(line.get_xdata()) == 7])
+    assert len(rest) == 28 and 0.0003 < rest.std() < 0.003  # the table's noise is 0.002 nats a run, three runs a mean
+
+
+def test_regret_dots_are_those_of_the_choice(cells):
+    law = known_law(view(cells))
+    choice = law.choose(student_params=3000, teachers=[12_000, 30_000, 200_000])
+    (axes,) = analysis.regret(law, choice).axes
+    dots = {line.get_xdata()[0]: line.get_ydata()[0] for line in axes.lines if line.get_marker() == "o"}
+    assert dots == {teacher.params: teacher.expected_regret_nats for teacher in choice.teachers}
+    full = [line.get_xdata()[0] for line in axes.lines if line.get_marker() == "o" and line.get_mfc() != "white"]
+    assert full == [choice.teacher(choice.recommended).params]
+
+
+def test_pairing_shows_a_smaller_spread_after_than_before(cells):
+    (axes,) = analysis.seed_pairing(cells).axes
+    dots = [line for line in axes.lines if line.get_marker() == "o"]
+    before = [d.get_xdata()[0] for d in dots if d.get_mfc() == "white"]
+    after = [d.get_xdata()[0] for d in dots if d.get_mfc() != "white"]
+    assert len(before) == len(after) == 4
+    # Seeds of sd 0.02 cancel down to the noise of 0.002 nats a run, a difference of two runs carries √2 of it.
+    assert all(0.001 < a < 0.005 and 3 * a < b < 0.1 for a, b in zip(after, before, strict=True))
+
+
+def test_curves_of_students_are_shown_less_their_mean(cells, curves):
+    figure = analysis.loss_curves(cells, curves)
+    for axes in figure.axes[1:]:
+        taught = [line.get_ydata() for line in axes.lines if line.get_linestyle() == "-"]
+        assert len(taught) == 7
+        np.testing.assert_allclose(np.mean(taught, axis=0), 0, atol=1e-12)
+
+
+def test_every_domains_best_teacher_is_at_zero(cells):
+    for axes in analysis.domain_losses(cells).axes:
+        assert len(axes.lines) == 4 and all(line.get_ydata().min() == 0 for line in axes.lines)
+
+
+@pytest.mark.parametrize("width", [WIDE, NARROW])
+def test_every_figure_keeps_its_width_and_leaves_settings_alone(cells, curves, width):
+    before = dict(rcParams)
+    law = known_law(view(cells))
+    drawn = [
+        analysis.student_loss(cells, law, width=width),
+        analysis.loss_curves(cells, curves, width=width),
+        analysis.domain_losses(cells, width=width),
+        analysis.fidelity(cells, width=width),
+        analysis.seed_pairing(cells, width=width),
+        analysis.optimal_teacher(law, width=width),
+        analysis.residuals(cells, law, width=width),
+        analysis.regret(law, student_params=3000, width=width),
+    ]
+    assert all(figure.get_figwidth() <= width and not missing(figure) for figure in drawn)
+    assert svg(drawn[0]).startswith("<?xml") and dict(rcParams) == before
+
+
+def test_an_empty_table_says_what_is_missing():
+    nothing = pd.DataFrame()
+    for figure in (
+        analysis.student_loss(nothing),
+        analysis.loss_curves(nothing, None),
+        analysis.domain_losses(nothing),
+        analysis.fidelity(nothing),
+        analysis.seed_pairing(nothing),
+    ):
+        assert missing(figure).endswith(".")
+
+
+def test_a_table_known_by_teacher_loss_is_drawn_with_better_teachers_to_the_right():
+    frame = pd.DataFrame({"student_params": 1e8, "teacher_loss": [2.4, 2.2, 2.0], "student_loss": [2.6, 2.5, 2.55]})
+    (axes,) = analysis.student_loss(frame).axes
+    left, right = axes.get_xlim()
+    assert left > 2.4 > 2.0 > right
+
+
+def test_colours_are_distinct_and_follow_size():
+    shades = list(colours([3, 1, 2, 9, 5]).items())
+    assert [size for size, _ in shades] == [1, 2, 3, 5, 9] and len({shade for _, shade in shades}) == 5
+
+
+def test_thinned_labels_keep_both_ends_and_a_distance():
+    kept = thinned([1, 1.1, 4, 30, 95, 100], 0.2)
+    assert kept == [1, 4, 30, 100]
+    assert size_text(1536) == "1.5k" and size_text(None) == size_text(float("nan")) == "unknown"

@@ -1,0 +1,167 @@
+"""Is the page self-contained, accessible and honest: with a law, with a refused one, with none, and with nothing at all?"""
+
+import shutil
+from html.parser import HTMLParser
+
+import pytest
+from markupsafe import Markup
+
+from analysis.report import read_run, render, write_report
+from analysis.view import view
+from gaplaw.errors import TableError
+from tests.analysis.known import REFUSAL, known_law
+from tests.analysis.simulated import write_folder
+
+MOST_BYTES = 3_000_000
+VOID = {"meta", "img", "source", "br", "link", "input", "hr"}
+
+
+class Page(HTMLParser):
+    """Collects what the tests ask: text by section, images, links, and whether every element is closed."""
+
+    def __init__(self, html: str):
+        super().__init__()
+        self.open, self.ids, self.images, self.links, self.addresses = [], [], [], [], []
+        self.text: dict[str, str] = {}
+        self.headings: list[int] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attributes):
+        given = dict(attributes)
+        if tag not in VOID:
+            self.open.append((tag, given.get("id")))
+        if "id" in given:
+            self.ids.append(given["id"])
+        if tag == "img":
+            self.images.append(given)
+        if tag == "a":
+            self.links.append(given["href"])
+        if tag in ("h1", "h2", "h3"):
+            self.headings.append(int(tag[1]))
+        self.addresses += [given[name] for name in ("src", "href", "srcset") if name in given]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop()[0] == tag
+
+    def handle_data(self, data):
+        for tag, name in self.open:
+            if tag == "section" or tag == "header":
+                key = name or tag
+                self.text[key] = self.text.get(key, "") + data
+
+
+@pytest.fixture(scope="module")
+def run(run_folder):
+    return read_run(run_folder)
+
+
+@pytest.fixture
+def words_only(monkeypatch):
+    """Leave the figures out: drawing takes seconds, and these tests read words."""
+    monkeypatch.setattr("analysis.report.picture", lambda draw, text: Markup("<p>a figure</p>"))
+
+
+@pytest.fixture(scope="module")
+def full(run):
+    law = known_law(view(run.cells))
+    teachers = [{"name": "small", "params": 2e4}, {"name": "medium", "params": 8e4}, {"name": "large", "params": 3e5}]
+    return render(run, law, law.choose(student_params=9000, teachers=teachers))
+
+
+def test_the_page_is_one_well_formed_file_that_asks_nothing_of_the_network(full):
+    page = Page(full)
+    assert page.open == [] and len(set(page.ids)) == len(page.ids)
+    assert all(address.startswith(("data:image/svg+xml;base64,", "#")) for address in page.addresses)
+    assert {link.removeprefix("#") for link in page.links} <= set(page.ids)
+    assert len(full.encode()) < MOST_BYTES
+    assert all(word not in full for word in ("<script src", "@import", "url("))
+
+
+def test_the_page_can_be_read_without_seeing_it(full):
+    page = Page(full)
+    assert len(page.images) == 8 and all(len(image["alt"]) > 30 for image in page.images)
+    assert page.headings[0] == 1 and page.headings.count(1) == 1
+    steps = zip(page.headings, page.headings[1:], strict=False)
+    assert all(after - before <= 1 for before, after in steps)
+    assert '<html lang="en">' in full and 'name="viewport"' in full
+
+
+def test_the_headline_names_the_teachers_and_the_choice(full):
+    head = Page(full).text["header"]
+    assert "law identified" in head and "4 of 4 students" in head
+    assert "1.3k student learns best from a teacher of 12k (9×)" in head
+    assert "For a 9k student, of 3 teachers, take medium" in head
+    assert "102 of 103" in head
+
+
+def test_tables_hold_the_law_the_choice_the_cells_and_the_provenance(full, run):
+    text = Page(full).text
+    assert "not distinguishable" in text["law"] and "0.0456" in text["law"] and "70\xa0%" in text["law"]
+    assert "7 to ∞" in text["law"] and "T* = k · S^p" in text["law"]
+    assert all(name in text["choice"] for name in ("small", "medium", "large", "recommended", "2.5 times"))
+    assert all(cell in text["cells"] for cell in run.cells["cell_id"])
+    assert "0123456789ab" in text["provenance"] and "jax 0.10.2" in text["provenance"]
+    assert "gaplaw run experiments/simulated.py" in text["rebuild"]
+
+
+def test_a_failed_cell_shows_its_error(full):
+    assert "the loss became NaN at step 512" in Page(full).text["failures"]
+
+
+def test_a_refused_law_says_why_and_shows_the_near_optimal_sets(run, words_only):
+    text = Page(render(run, known_law(view(run.cells), flags=[REFUSAL]))).text
+    assert "law not identified" in text["header"] and "bends enough" in text["header"]
+    assert "so not distinguishable" in text["header"]
+    assert "refusal" in text["law"] and "Nothing is extrapolated" in text["law"]
+    assert "no choice and no regret is claimed" in text["choice"]
+
+
+def test_one_seed_is_never_called_identified(tmp_path, words_only):
+    run = read_run(write_folder(tmp_path / "single", seeds=(0,), curves=False))
+    text = Page(render(run, known_law(view(run.cells)))).text["header"]
+    assert "law not identified" in text and "1 seed a student" in text and "a single run of each" in text
+
+
+def test_without_a_law_the_page_says_so(run, words_only):
+    text = Page(render(run)).text
+    assert "no law" in text["header"] and "No law was fitted" in text["law"]
+    assert "lowest mean loss from the teacher of" in text["header"]
+
+
+def test_an_empty_folder_a_missing_cell_and_a_damaged_file(tmp_path, run_folder):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    page = Page(write_report(empty).read_text())
+    assert "nothing to conclude" in page.text["header"] and page.images == []
+    assert "No cell has run yet" in page.text["failures"]
+
+    part = tmp_path / "part"
+    (part / "cells").mkdir(parents=True)
+    shutil.copy(run_folder / "sweep.json", part)
+    files = sorted((run_folder / "cells").iterdir())
+    shutil.copy(files[0], part / "cells")
+    (part / "cells" / files[1].name).write_bytes(b"PAR1 not parquet")
+    text = Page(write_report(part).read_text()).text["failures"]
+    assert f"cells/{files[1].name}" in text and "102 cells of the sweep have not run yet" in text
+
+
+def test_error_texts_are_escaped(tmp_path, words_only):
+    folder = write_folder(tmp_path / "run", students=(8,), teachers=(16, 24), seeds=(0, 1), fail=(0,), curves=False)
+    run = read_run(folder)
+    run.cells.loc[run.cells["status"] == "failed", "error"] = "<script>alert(1)</script>"
+    page = render(run)
+    assert "<script>alert" not in page and "&lt;script&gt;alert(1)" in page
+
+
+def test_the_same_folder_gives_the_same_bytes(tmp_path):
+    folder = write_folder(tmp_path / "run", students=(8,), teachers=(16, 24), seeds=(0,))
+    first = write_report(folder).read_bytes()
+    assert write_report(folder, out=tmp_path / "again.html").read_bytes() == first
+    assert sorted(path.name for path in folder.iterdir()) == ["cells", "curves", "report.html"]
+
+
+def test_what_cannot_be_read_or_written_is_one_clear_line(tmp_path):
+    with pytest.raises(TableError, match="no such folder"):
+        write_report(tmp_path / "absent")
+    with pytest.raises(TableError, match="cannot be written"):
+        write_report(tmp_path, out=tmp_path / "absent" / "report.html")

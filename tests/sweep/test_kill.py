@@ -1,0 +1,120 @@
+"""Killed or interrupted at any moment, a sweep loses nothing finished, leaves no process behind, and ends with the same table."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from gaplaw import results
+from gaplaw.sweep.folder import RunFolder
+from tests.sweep.sweeps import ROOT
+
+RUN = """
+import sys
+from gaplaw.spec import Execution
+from gaplaw.sweep import resolve, run
+from gaplaw.sweep.local import LocalExecutor
+from tests.sweep.sweeps import QUICK, tiny_sweep
+module, out, source = sys.argv[1:]
+print(run(resolve(tiny_sweep(source)), out, QUICK, executor=LocalExecutor(module=module)).done)
+"""
+STAND_IN, REAL = "tests.sweep.stand_in_worker", "gaplaw.sweep.worker"
+
+
+def start(module: str, out: Path, source: str) -> subprocess.Popen:
+    command = [sys.executable, "-c", RUN, module, str(out), source]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, **pipes)
+
+
+def finish(module: str, out: Path, source: str) -> pd.DataFrame:
+    """Run to the end and return the part of the table that must not depend on how it was reached."""
+    process = start(module, out, source)
+    said, shown = process.communicate(timeout=300)
+    assert process.returncode == 0 and said.strip() == "8", shown
+    return table(out)
+
+
+def table(out: Path) -> pd.DataFrame:
+    frame = results.read(out)
+    changing = ["finished_at", "group_id", "group_cells", "git_commit", "git_dirty"]
+    changing += [name for name in frame if name.endswith("_seconds")]
+    return frame.drop(columns=changing).sort_values("cell_id").reset_index(drop=True)
+
+
+def workers_of(out: Path) -> list[int]:
+    """Living worker processes of a run folder."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+            ended = (entry / "stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+        except OSError:
+            continue
+        if not ended and str(out).encode() in words and b"-m" in words:
+            found.append(int(entry.name))
+    return found
+
+
+def wait_until(true, seconds: float) -> bool:
+    end = time.monotonic() + seconds
+    while not true() and time.monotonic() < end:
+        time.sleep(0.05)
+    return true()
+
+
+def stop_somewhere(module: str, out: Path, source: str, how: signal.Signals, seconds: float) -> subprocess.Popen:
+    """Start a run and stop it after some seconds of working (or let it end first)."""
+    process = start(module, out, source)
+    wait_until(lambda: (out / "sweep.json").exists() or process.poll() is not None, 60)
+    time.sleep(seconds)
+    process.send_signal(how)
+    process.wait(timeout=60)
+    return process
+
+
+def killed_and_finished(module, out, source, moments, reference):
+    """Kill -9 at each moment in turn, finish, and compare with the uninterrupted table."""
+    for seconds in moments:
+        before = dict.fromkeys(path.name for path in results.row_files(out)) if out.exists() else {}
+        stop_somewhere(module, out, source, signal.SIGKILL, seconds)
+        assert wait_until(lambda: not workers_of(out), 20), "workers outlived their parent"
+        assert before.keys() <= {path.name for path in results.row_files(out)}
+        for path in results.row_files(out):
+            results.read_rows(path)  # every file that is there is whole
+    pd.testing.assert_frame_equal(finish(module, out, source), reference)
+    assert not list(RunFolder(out).part("locks").iterdir())
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
+def test_kill_9_of_the_parent_stops_the_workers_and_the_next_run_completes_the_same_table(tmp_path, source):
+    reference = finish(STAND_IN, tmp_path / "whole" / "tiny", source)
+    chance = random.Random(os.urandom(8))
+    moments = [chance.uniform(0, 3) for _ in range(3)]
+    killed_and_finished(STAND_IN, tmp_path / "killed" / "tiny", source, moments, reference)
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
+def test_ctrl_c_stops_the_workers_and_frees_the_claims(tmp_path, source, monkeypatch):
+    monkeypatch.setenv("STAND_IN_SECONDS", "60")
+    out = tmp_path / "runs" / "tiny"
+    process = start(STAND_IN, out, source)
+    assert wait_until(lambda: (out / "ran.txt").exists(), 60)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=20) != 0
+    assert not workers_of(out)
+    assert not list(RunFolder(out).part("locks").iterdir()) and not list((RunFolder(out).store / "locks").iterdir())
+
+
+@pytest.mark.slow
+def test_kill_9_at_twenty_moments_with_the_real_trainer_ends_with_the_same_numbers(tmp_path, source):
+    reference = finish(REAL, tmp_path / "whole" / "tiny", source)
+    chance = random.Random(os.urandom(8))
+    moments = [chance.uniform(0, 15) for _ in range(20)]
+    killed_and_finished(REAL, tmp_path / "killed" / "tiny", source, moments, reference)

@@ -1,0 +1,128 @@
+"""A group's numbers equal its members' numbers; pairing is exact; a student that breaks leaves its neighbours alone."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from gaplaw.grid import Group
+from gaplaw.spec import ObjectiveSpec
+from gaplaw.train import run_group
+from tests import toy
+
+
+@pytest.fixture(scope="module")
+def corpus():
+    return toy.MarkovCorpus()
+
+
+@pytest.fixture(scope="module")
+def teacher(corpus):
+    cell = toy.sweep().teachers[0]
+    (outcome,) = run_group(Group(cells=(cell,)), corpus=corpus, execution=toy.EXECUTION, keep_params=True)
+    return outcome
+
+
+def students(teacher, sweep=None):
+    sweep = sweep or toy.sweep()
+    return tuple(cell for cell in sweep.students if cell.teacher.fingerprint == teacher.cell.fingerprint)
+
+
+def run(cells, corpus, teacher, **kwargs):
+    outcomes = run_group(
+        Group(cells=tuple(cells)),
+        corpus=corpus,
+        execution=toy.EXECUTION,
+        teacher=(teacher.params, teacher.model),
+        **kwargs,
+    )
+    return {outcome.cell.id: outcome for outcome in outcomes}
+
+
+def test_a_teacher_learns_the_source(teacher):
+    losses = [row["validation_loss_nats"] for row in teacher.curve if "validation_loss_nats" in row]
+    assert len(losses) == 2 and losses[-1] < losses[0] < np.log(toy.VOCAB) + 0.2
+    assert teacher.curve[-1]["tokens"] == teacher.cell.steps * teacher.cell.batch_tokens
+
+
+def test_group_equals_single_cells(corpus, teacher):
+    cells = students(teacher)
+    together = run(cells, corpus, teacher)
+    assert len(together) == 4
+    for cell in cells:
+        alone = run([cell], corpus, teacher)[cell.id].metrics
+        for name, value in together[cell.id].metrics.items():
+            if name.endswith("_nats") or name in ("agreement", "calibration_error"):
+                np.testing.assert_allclose(value, alone[name], rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+def test_reported_numbers_agree_with_each_other(corpus, teacher):
+    outcome = run(students(teacher)[:1], corpus, teacher)[students(teacher)[0].id]
+    row = outcome.metrics
+    assert row["loss_teacher_ce_nats"] == pytest.approx(teacher.metrics["loss_student_ce_nats"], rel=1e-5)
+    shares = np.bincount(corpus.validation().domain_N) / len(corpus.validation().domain_N)
+    mixed = shares @ [row["domain_even_loss_nats"], row["domain_odd_loss_nats"]]
+    assert row["loss_student_ce_nats"] == pytest.approx(mixed, rel=1e-5)
+    assert row["kl_teacher_student_nats"] > 0 and 0 <= row["agreement"] <= 1
+
+
+def test_one_seed_means_one_initialisation_and_one_batch_order_under_every_teacher(corpus):
+    sweep = toy.sweep()
+    by_pair = {}
+    for cell in sweep.students:
+        by_pair.setdefault(cell.pair, []).append(cell)
+    assert all(len(cells) == 2 for cells in by_pair.values()) and len(by_pair) == 4
+    baselines = {cell.pair for cell in sweep.baselines}
+    assert baselines == set(by_pair)
+
+
+def test_a_student_that_goes_nan_fails_alone(corpus, teacher):
+    cells = students(teacher)
+    mad = dataclasses.replace(cells[0], name="mad", train=dataclasses.replace(cells[0].train, learning_rate=1e30))
+    outcomes = run([mad, *cells[1:]], corpus, teacher)
+    calm = run(cells[1:], corpus, teacher)
+    assert outcomes[mad.id].status == "failed" and "at step" in outcomes[mad.id].error
+    assert "loss_student_ce_nats" not in outcomes[mad.id].metrics
+    for cell in cells[1:]:
+        ours, theirs = outcomes[cell.id].metrics, calm[cell.id].metrics
+        assert ours["loss_student_ce_nats"] == pytest.approx(theirs["loss_student_ce_nats"], rel=1e-5)
+
+
+EXECUTIONS = [
+    dict(steps_per_dispatch=1, chunk_tokens=32),
+    dict(core_blocked=False),
+    dict(core_blocked=False, chunk_tokens=32, scan_layers=True, remat=True, attention="xla"),
+]
+
+
+@pytest.mark.parametrize("fields", EXECUTIONS, ids=str)
+def test_execution_does_not_change_the_numbers(corpus, teacher, fields):
+    cell = students(teacher)[0]
+    base = run([cell], corpus, teacher)[cell.id].metrics["loss_student_ce_nats"]
+    other = dataclasses.replace(toy.EXECUTION, **fields)
+    (outcome,) = run_group(
+        Group(cells=(cell,)), corpus=corpus, execution=other, teacher=(teacher.params, teacher.model)
+    )
+    assert outcome.metrics["loss_student_ce_nats"] == pytest.approx(base, rel=1e-4)
+
+
+def test_pure_soft_targets_pull_the_student_to_its_teacher(corpus, teacher):
+    hard = students(teacher, toy.sweep(objective=ObjectiveSpec(soft_weight=0.0)))[0]
+    soft = students(teacher, toy.sweep(objective=ObjectiveSpec(soft_weight=1.0)))[0]
+    outcomes = run([hard, soft], corpus, teacher)
+    kl = {cell.id: outcomes[cell.id].metrics["kl_teacher_student_nats"] for cell in (hard, soft)}
+    assert kl[soft.id] < kl[hard.id]
+
+
+def test_pruned_students_meet_their_size_and_start_near_the_teacher(corpus, teacher):
+    sweep = toy.sweep(init="prune", students=[toy.model(12)])
+    cells = students(teacher, sweep)
+    outcomes = run(cells, corpus, teacher, keep_params=True)
+    from gaplaw.sizes import count_params
+
+    for cell in cells:
+        size = count_params(outcomes[cell.id].model).non_embedding
+        assert abs(size / cell.target_params - 1) <= 0.05
+        built = sum(leaf.size for leaf in jax.tree.leaves(outcomes[cell.id].params))
+        assert built == count_params(outcomes[cell.id].model).total
