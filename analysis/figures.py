@@ -50,14 +50,14 @@ def student_loss(cells: pd.DataFrame, law=None, *, width: float = WIDE) -> Figur
     colour = colours(s.params for s in seen.students)
     law = None if law is not None and law.refused else law  # a refused law leaves the measurements to speak
     for ax, student in zip(axes, seen.students, strict=True):
-        means = _measured(ax, student, colour[student.params], join=law is None)
         teacher_axis(ax, seen)
+        means = _measured(ax, student, colour[student.params], join=law is None)
         optimum = measured_optimum(law, student)
         _title(ax, student, optimum, law, means, seen.coordinate)
         if law is not None:
             _fitted(ax, law, student, means)
         if optimum is not None:
-            _mark_optimum(ax, optimum)
+            _mark_optimum(ax, optimum, seen.coordinate)
     shared_labels(figure, seen, "validation loss, nats")
     return figure
 
@@ -66,7 +66,8 @@ def _measured(ax: Axes, student: Student, colour: str, *, join: bool) -> pd.Data
     split = paired(student)
     means = split.means
     if means["runs"].max() > 1:
-        ax.plot(split.points["teacher"], split.points["value"], "o", ms=3, alpha=0.28, mew=0, color=colour)
+        beside = split.points["teacher"] * _beside(student)
+        ax.plot(beside, split.points["value"], "o", ms=3, alpha=0.35, mew=0, color=colour)
     width = means["half_width"].fillna(0.0)
     ax.errorbar(
         means["teacher"],
@@ -88,7 +89,7 @@ def _measured(ax: Axes, student: Student, colour: str, *, join: bool) -> pd.Data
         if low - 0.7 * reach <= level <= high + 0.7 * reach:
             bottom, top = min(bottom, level - 2.2 * pad), max(top, level + pad)
             ax.axhline(level, color=MUTED, ls=(0, (5, 3)), lw=1.2)
-            near = means["value"].to_numpy()
+            near = means["value"].to_numpy()[:: -1 if ax.xaxis_inverted() else 1]
             left = abs(near[0] - level) > abs(near[-1] - level)  # write on the side where the dots are farther away
             ax.annotate("no teacher", (0.01 if left else 0.99, level), xycoords=("axes fraction", "data"), xytext=(0, 3),
                         textcoords="offset points", ha="left" if left else "right", fontsize=8, color=MUTED)  # fmt: skip
@@ -98,6 +99,14 @@ def _measured(ax: Axes, student: Student, colour: str, *, join: bool) -> pd.Data
                         xycoords="axes fraction", ha="right", va="top", fontsize=8, color=MUTED)  # fmt: skip
     ax.set_ylim(bottom, top)
     return means
+
+
+def _beside(student: Student) -> np.ndarray:
+    """Factors that spread the runs of one teacher a little to both sides of it, seed by seed, so that none hides another."""
+    teachers, seeds = student.teachers, student.rows["seed"].rank(method="dense").fillna(1.0).to_numpy()
+    reach = 0.018 * np.log(teachers[-1] / teachers[0])
+    middle = (seeds.max() + 1) / 2
+    return np.exp(reach * (seeds - middle) / max(middle - 1, 1))
 
 
 def _span(low, high) -> tuple[float, float]:
@@ -118,7 +127,7 @@ def measured_optimum(law, student: Student):
 def _title(ax: Axes, student: Student, optimum, law, means: pd.DataFrame, coordinate: str) -> None:
     joint = optimum.method("joint") if optimum is not None else None
     if joint is not None and joint.censored:
-        verdict = f"best teacher {'below' if joint.censored == 'low' else 'beyond'} the ladder"
+        verdict = f"best teacher {censored_text(joint.censored, coordinate)}"
     elif joint is not None and joint.point is not None:
         verdict = f"best teacher {teacher_text(joint.point, coordinate, student.params)}"
     elif law is not None:
@@ -134,8 +143,18 @@ def _title(ax: Axes, student: Student, optimum, law, means: pd.DataFrame, coordi
 def teacher_text(value: float, coordinate: str, student_params: float) -> str:
     """A teacher for people: '14k (9×)' in parameters, '1.92 nats' in loss."""
     if coordinate == "teacher_loss":
-        return f"at {value:.3g} nats"
+        return f"{value:.3g} nats"
     return f"{size_text(value)} ({ratio_text(value / student_params)})"
+
+
+def censored_text(censored: str, coordinate: str) -> str:
+    """Where an optimum past the edge of the teachers lies; a low loss is a strong teacher."""
+    return f"{'stronger' if is_stronger(censored, coordinate) else 'weaker'} than any tried"
+
+
+def is_stronger(censored: str, coordinate: str) -> bool:
+    """Whether an optimum past the edge ('low' or 'high' in the coordinate) lies past the strongest teacher."""
+    return censored == ("high" if coordinate == "teacher_params" else "low")
 
 
 def teacher_axis(ax: Axes, seen: View) -> None:
@@ -175,12 +194,12 @@ def student_level(law, student: Student, means: pd.DataFrame) -> float:
     return float(np.average(rest, weights=means["runs"]))
 
 
-def _mark_optimum(ax: Axes, optimum) -> None:
+def _mark_optimum(ax: Axes, optimum, coordinate: str) -> None:
     joint = optimum.method("joint")
     place = ax.get_xaxis_transform()  # x in data, y as a share of the height
     edge = sorted(ax.get_xlim())
     if joint.censored:
-        tip, start = (1, -1) if joint.censored == "high" else (0, 1)
+        tip, start = (1, -1) if is_stronger(joint.censored, coordinate) else (0, 1)
         ax.annotate("", (tip, 0.06), (tip + 0.16 * start, 0.06), xycoords="axes fraction",
                     arrowprops={"arrowstyle": "-|>", "color": ACCENT, "lw": 2})  # fmt: skip
         return

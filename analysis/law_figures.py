@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
-from analysis.figures import NOTHING, law_question, student_level, teacher_axis
+from analysis.figures import NOTHING, is_stronger, law_question, student_level, teacher_axis
 from analysis.style import (
     ACCENT,
     INK,
@@ -68,7 +68,7 @@ def optimal_teacher(law, *, width: float = WIDE) -> Figure:
         ax.plot(sizes, PUBLISHED_RATIO * sizes, ":", color=PUBLISHED, lw=1.8)
     for found in law.students:
         for method in found.methods:
-            _student_mark(ax, found, method, (low, high))
+            _student_mark(ax, found, method, (low, high), law.coordinate)
     size_axis(ax.xaxis)
     if in_params:
         size_axis(ax.yaxis)
@@ -77,9 +77,7 @@ def optimal_teacher(law, *, width: float = WIDE) -> Figure:
         ax.yaxis.set_minor_formatter(lambda value, _: f"{value:.3g}")
         ax.invert_yaxis()
     ax.set_xlabel("student S, non-embedding parameters")
-    ax.set_ylabel(
-        "optimal teacher T*, " + ("non-embedding parameters" if in_params else "loss in nats (better is higher)")
-    )
+    ax.set_ylabel("optimal teacher T*, " + ("parameters" if in_params else "nats (better is higher)"))
     figure.legend(
         handles=_law_legend(law, in_params), loc="outside upper left", ncols=1 if width < 6 else 2, fontsize=8.2
     )
@@ -109,16 +107,17 @@ def _tokens_at(law, student_params: float) -> float | None:
     return float(np.exp(np.interp(np.log(student_params), size, tokens)))
 
 
-def _student_mark(ax: Axes, found, method, ladder: tuple[float, float]) -> None:
+def _student_mark(ax: Axes, found, method, ladder: tuple[float, float], coordinate: str) -> None:
     joint = method.method == "joint"
     shift = {"joint": 1.0, "akima": 1.045, "quadratic": 1 / 1.045}.get(method.method, 1.0)
     at, colour = found.student_params * shift, INK if joint else MUTED
     if method.censored or method.point is None:
         if joint and method.censored:
-            edge, step = (ladder[1], 1) if method.censored == "high" else (ladder[0], -1)
+            stronger = is_stronger(method.censored, coordinate)
             ax.annotate(
-                "", (at, edge * 1.9**step), (at, edge), arrowprops={"arrowstyle": "-|>", "color": INK, "lw": 1.6}
-            )
+                "", (at, ladder[method.censored == "high"]), xytext=(0, -26 if stronger else 26), textcoords="offset points",
+                arrowprops={"arrowstyle": "-|>", "color": INK, "lw": 1.6},
+            )  # fmt: skip
         return
     if joint:
         bottom, top = sorted(ax.get_ylim())
@@ -135,7 +134,7 @@ def _law_legend(law, in_params: bool) -> list:
     if law.refused:
         handles.append(Line2D([], [], ls="", label="the law was refused: no line is drawn"))
     else:
-        handles.append(Line2D([], [], color=ACCENT, lw=2.2, label=f"law: {law.form}"))
+        handles.append(Line2D([], [], color=ACCENT, lw=2.2, label=f"law: {law.form}" if len(law.form) < 40 else "law"))
         handles.append(Patch(color=ACCENT, alpha=0.3, label="50 and 90 %, a new student"))
     handles.append(Patch(fc=SHADE, ec=MUTED, lw=0.5, label="measured (outside: extrapolated)"))
     if in_params:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -118,6 +119,7 @@ def render(run: Run, law=None, choice=None) -> str:
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["size"] = size_text
+    environment.filters["raised"] = lambda text: Markup(re.sub(r"\^([\w.]+)", r"<sup>\1</sup>", str(escape(text))))
     environment.filters["flops"] = tables.flops_text
     asked = summary.measured_choices(law, seen) if law is not None else []
     page = environment.get_template("report.html.j2").render(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import io
 import math
+import re
 from collections.abc import Callable, Iterable, Sequence
 
 import matplotlib
@@ -169,4 +170,8 @@ def svg(figure: Figure) -> str:
     out = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": "gaplaw"}):
         figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
-    return out.getvalue()
+    return _LONG_NUMBER.sub(r"\1", out.getvalue())
+
+
+# A hundredth of a point is invisible; numbers below 1 stay whole, because scales are among them.
+_LONG_NUMBER = re.compile(r"\b([1-9]\d*\.\d\d)\d+")

@@ -10,7 +10,7 @@ import json
 import numpy as np
 import pandas as pd
 
-from analysis.figures import teacher_text
+from analysis.figures import censored_text, teacher_text
 from analysis.style import size_text
 from analysis.view import View
 from gaplaw.law.words import interval_words
@@ -46,7 +46,7 @@ def optima_rows(law) -> list[dict]:
 def _method_words(method, student_params: float, coordinate: str) -> tuple[str, str]:
     """A method's optimum and its interval, or why there is none."""
     if method.censored:
-        return f"{'below' if method.censored == 'low' else 'beyond'} the ladder", method.note
+        return censored_text(method.censored, coordinate), method.note
     if method.point is None:
         return "none", method.note
     return teacher_text(method.point, coordinate, student_params), interval_words(method.interval90, coordinate)
@@ -171,7 +171,7 @@ def rivals_table(law) -> dict:
         sentence += (
             f" Lowest regret on students left out: {winner}, first in {100 * share:.0f} % of resamples of students."
         )
-    return {"head": [head for _, head, _ in shown], "rows": rows, "sentence": sentence.strip()}
+    return {"head": [(head, form is not str) for _, head, form in shown], "rows": rows, "sentence": sentence.strip()}
 
 
 def _cell(value, form) -> str:

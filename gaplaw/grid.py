@@ -6,6 +6,7 @@ compiled program over one shared teacher pass. After spec and sizes in the walk;
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -96,22 +97,24 @@ class Sweep:
         """Every student shape × seed × objective under every teacher, plus each teacher and each no-teacher baseline.
 
         Under init = "prune" the students' `model` gives only the size to meet: each is re-shaped to its teacher's depth
-        and proportions, and pairs whose teacher is not larger are left out.
+        and proportions, and pairs whose teacher is not larger are left out. A pruned student has no random initialisation,
+        so its seed orders the batches instead (and its baseline's).
         """
-        train_of = {
-            role: (given if callable(given) else (lambda _, fixed=given: fixed))
-            for role, given in (("teacher", teacher_train), ("student", student_train))
-        }
+
+        def recipe(given, model, seed=None):
+            train = given(model) if callable(given) else given
+            return dataclasses.replace(train, batch_seed=seed) if init == "prune" and seed is not None else train
+
         objectives = (objective,) if isinstance(objective, ObjectiveSpec) else tuple(objective)
         split = "teacher" if data.teacher_fraction > 0 else "train"
         students, seeds = tuple(students), tuple(seeds)
-        label = {model: size_name(count_params(model).non_embedding) for model in (*students,)}
+        label = {model: size_name(count_params(model).non_embedding) for model in students}
         teacher_cells = tuple(
             Cell(
                 name=f"t{size_name(count_params(model).non_embedding)}",
                 model=model,
                 data=data,
-                train=train_of["teacher"](model),
+                train=recipe(teacher_train, model),
                 split=split,
             )
             for model in teachers
@@ -121,7 +124,7 @@ class Sweep:
                 name=f"s{label[model]}-alone-r{seed}",
                 model=model,
                 data=data,
-                train=train_of["student"](model),
+                train=recipe(student_train, model, seed),
                 seed=seed,
             )
             for model in students
@@ -142,7 +145,7 @@ class Sweep:
                             name=f"s{label[model]}-{teacher.name}{tag}-r{seed}",
                             model=shape,
                             data=data,
-                            train=train_of["student"](model),
+                            train=recipe(student_train, model, seed),
                             objective=soft,
                             teacher=teacher,
                             init=init,

@@ -19,8 +19,9 @@ import pyarrow.parquet as pq
 
 from gaplaw.canonical import to_dict
 from gaplaw.errors import TableError
+from gaplaw.execution import Execution
 from gaplaw.sizes import ParamCounts, count_params, teacher_flops, train_flops
-from gaplaw.spec import Cell, Execution, ModelSpec, Role
+from gaplaw.spec import Cell, ModelSpec, Role
 
 SCHEMA_VERSION = 1
 TABLES = ("cells", "curves")

@@ -2,7 +2,7 @@
 
 Frozen values only: a model shape, a corpus, an objective, a training recipe, a cell made of them, and a sweep of cells. A
 cell's `fingerprint` hashes its science (sizes, data, tokenizer, objective, schedule, seed, teacher); how it is executed
-(`Execution`: workers, chunk size, devices) is recorded in the results but is not identity. No JAX, no file access.
+(`gaplaw.execution`) is recorded in the results but is not identity. No JAX, no file access.
 """
 
 from __future__ import annotations
@@ -288,48 +288,3 @@ def science(cell: Cell) -> dict:
         fields["data"]["tokenizer"] = cell.data.tokenizer.partition("file:")[0] or "file"
     fields["teacher"] = science(cell.teacher) if cell.teacher else None
     return fields
-
-
-@dataclass(frozen=True, kw_only=True)
-class MeshSpec:
-    """Devices by axis: batch rows over data × fsdp, parameters over fsdp × tensor, stacked students over student."""
-
-    data: int = 1
-    fsdp: int = 1
-    tensor: int = 1
-    student: int = 1
-
-    def __post_init__(self):
-        for name in ("data", "fsdp", "tensor", "student"):
-            refuse_unless(getattr(self, name) >= 1, f"MeshSpec.{name}", getattr(self, name), "must be at least 1")
-
-    @property
-    def devices(self) -> int:
-        return self.data * self.fsdp * self.tensor * self.student
-
-
-@dataclass(frozen=True, kw_only=True)
-class Execution:
-    """How to run, not what: recorded in every row, never part of a fingerprint.
-
-    workers: groups that run at once on this machine. single_thread: one core for each (fastest for tiny models).
-    core_blocked: on one CPU device, students run one after the other and features stand before tokens, so that a tiny
-    model's step stays in its core's cache; ignored on accelerators, on meshes and for large vocabularies.
-    chunk_tokens: tokens per device whose logits exist at one time. scan_layers and remat: see `models.apply_hidden`.
-    """
-
-    workers: int = 2
-    single_thread: bool = True
-    mesh: MeshSpec = MeshSpec()  # noqa: RUF009 (frozen)
-    core_blocked: bool = True
-    chunk_tokens: int = 512
-    steps_per_dispatch: int = 64
-    evaluations: int = 8
-    compute_dtype: Literal["float32", "bfloat16"] = "float32"
-    attention: Literal["plain", "xla", "cudnn"] = "plain"
-    scan_layers: bool = False
-    remat: bool = False
-
-    def __post_init__(self):
-        for name in ("workers", "chunk_tokens", "steps_per_dispatch", "evaluations"):
-            refuse_unless(getattr(self, name) >= 1, f"Execution.{name}", getattr(self, name), "must be at least 1")

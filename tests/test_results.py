@@ -11,8 +11,9 @@ import pytest
 from gaplaw import results
 from gaplaw.canonical import from_dict
 from gaplaw.errors import TableError
+from gaplaw.execution import Execution
 from gaplaw.sizes import count_params
-from gaplaw.spec import Cell, Execution
+from gaplaw.spec import Cell
 from tests import toy
 
 

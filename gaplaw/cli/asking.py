@@ -26,6 +26,9 @@ def fit(
     /,
     columns: Columns = None,
     protocol: Protocol = None,
+    coordinate: Annotated[
+        Literal["teacher_params", "teacher_loss"] | None, named("teacher_params|teacher_loss")
+    ] = None,
     higher_is_better: Flag = False,
     out: OutFile = None,
     json: Flag = False,
@@ -43,18 +46,19 @@ def fit(
         source: what `gaplaw run` wrote, or a .parquet or .csv file with one row per student run.
         columns: which columns of the table mean what; canonical names need no entry.
         protocol: which protocol to fit, where the table holds several.
+        coordinate: how teachers are measured, where the table has both.
         higher_is_better: the losses are scores, such as accuracies.
         out: where the law goes (DIR/law.json for a folder, law.json for a table).
-        json: print the law as one JSON object.
+        json: print the law as one JSON object (its draws are only in the file).
     """
     from gaplaw import law as laws
     from gaplaw.cli.law_text import law_text
 
-    law = laws.fit(source, columns=columns, protocol=protocol, higher_is_better=higher_is_better)
+    law = laws.fit(source, columns, protocol=protocol, higher_is_better=higher_is_better, coordinate=coordinate)
     path = out or (source / "law.json" if source.is_dir() else Path("law.json"))
     law.save(path)
     if json:
-        print_json(law.to_dict())
+        print_json({"law_file": str(path)} | {k: v for k, v in law.to_dict().items() if k != "surface"})
     else:
         print(law_text(law))
         print(f"law written to {path}")
@@ -154,8 +158,8 @@ def next_cells(
     found = rank(
         load_law(law),
         budget_flops=budget_flops,
-        student_params=size(target, "--target"),
-        student_tokens=size(tokens, "--tokens"),
+        target_student_params=size(target, "--target"),
+        target_student_tokens=size(tokens, "--tokens"),
     )
     if json:
         print_json(found.to_dict())

@@ -18,7 +18,7 @@ def law_text(law) -> str:
         )
     lines.append("best measured teacher by student (90 % interval):")
     for student in law.students:
-        joint = student.method("joint")
+        joint = student.methods[-1]
         tokens = f", {size_words(student.student_tokens)} tokens" if student.student_tokens else ""
         place = place_words(joint.point, axis) if joint.point is not None else "no interior optimum"
         notes = f", off the {joint.censored} end of the grid" if joint.censored else ""

@@ -9,8 +9,8 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from gaplaw.errors import SpecError
+from gaplaw.execution import Execution
 from gaplaw.sizes import parse_size
-from gaplaw.spec import Execution
 
 
 def named(metavar: str) -> object:

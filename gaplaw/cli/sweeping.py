@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from gaplaw.cli.options import Experiment, Flag, Folder, HowToRun, OutFolder, print_json
-from gaplaw.spec import Execution
+from gaplaw.execution import Execution
 
 
 def plan(
@@ -67,9 +67,12 @@ def run(
     """
     from gaplaw import sweep
 
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # stop the workers on the way out
     found = sweep.resolve(sweep.load_experiment(experiment))
-    summary = sweep.run(found, _out(out, found.name), execution)
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the workers are stopped on the way out
+    try:
+        summary = sweep.run(found, _out(out, found.name), execution)
+    finally:
+        signal.signal(signal.SIGTERM, before)
     if json:
         print_json(asdict(summary))
     else:

@@ -12,6 +12,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pandas as pd
+from scipy.interpolate import CubicSpline
+from scipy.ndimage import gaussian_filter1d
 
 from gaplaw.law.available import EQUIVALENT_TOKENS_PER_PARAM
 from gaplaw.law.baseline import fit_baseline
@@ -19,7 +22,8 @@ from gaplaw.law.flags import Flag
 from gaplaw.law.rules import PUBLISHED_RATIO, nearest, size_equivalents
 
 FEWEST_TEACHERS = 4  # for a student to be scored
-PLACES = 241
+PLACES = 2401  # of the bowl, ln T: finer than any one student can tell
+SCATTER_FLOOR = 0.05  # ln T; between-student scatter is never taken to be smaller when forms are compared
 RESAMPLES = 1000
 INDISTINGUISHABLE_AICC = 2.0
 
@@ -129,16 +133,18 @@ FORMS = (
 )
 
 
-def evidence(case: Case, u: np.ndarray, curve: np.ndarray, noise: float, tau: float, places: np.ndarray) -> np.ndarray:
-    """ln likelihood (PLACES,) of the bowl's place for one student, offset profiled out, blurred by the student scatter."""
-    h = np.interp(case.log_teacher[None] - places[:, None], u, curve)
+def evidence(case: Case, bowl, noise: float, tau: float, places: np.ndarray) -> np.ndarray:
+    """ln likelihood (PLACES,) of the bowl's place for one student, from its own best: offset profiled out, blurred by tau."""
+    h = bowl(case.log_teacher[None] - places[:, None])
     w = case.rows / noise**2
     gap = case.loss[None] - h
     gap = gap - (gap @ w / w.sum())[:, None]
     log_like = -0.5 * (gap**2 @ w)
     top = log_like.max()
-    kernel = np.exp(-0.5 * ((places[:, None] - places[None]) / max(tau, places[1] - places[0])) ** 2)
-    return top + np.log(np.maximum(kernel @ np.exp(log_like - top) / kernel.sum(1), 1e-300))
+    blurred = gaussian_filter1d(np.exp(log_like - top), tau / (places[1] - places[0]), mode="nearest", truncate=6.0)
+    # Past the blur's reach the likelihood keeps falling as it does without blur: no form may win by being lost in zeros.
+    out = np.maximum(np.log(np.maximum(blurred, 1e-300)), np.maximum(log_like - top, -600.0))
+    return out - out.max()
 
 
 def fit_forms(log_likes: np.ndarray, places: np.ndarray, log_size: np.ndarray, log_ratio: np.ndarray, drift: bool):
@@ -188,12 +194,12 @@ def compare(table, law):
     if law.refused or len(np.unique(sizes)) < 3:
         ratio = learn_ratio(cases) if cases else None
         return law.with_rivals((), {"verdict": "too few students to compare", "constant_ratio": ratio})
-    u, curve = shared_bowl(law, cases)
+    bowl = shared_bowl(law, cases)
     measured = np.concatenate([case.log_teacher for case in cases])
     places = np.linspace(measured.min() - 1.5, measured.max() + 1.5, PLACES)
     noise = max(law.noise.residual_sd_nats, 1e-6)
-    tau = law.noise.student_scatter_ln or 0.0
-    likes = np.array([evidence(case, u, curve, noise, tau, places) for case in cases])
+    tau = max(law.noise.student_scatter_ln or 0.0, SCATTER_FLOOR)
+    likes = np.array([evidence(case, bowl, noise, tau, places) for case in cases])
     log_size = np.log(sizes) - np.log(sizes).mean()
     tokens = [case.student_tokens for case in cases]
     log_ratio = np.zeros(len(cases)) if tokens[0] is None else np.log(np.array(tokens) / sizes)
@@ -210,7 +216,7 @@ def compare(table, law):
             inside = case.log_teacher.min() <= own <= case.log_teacher.max()
             for name, (form, theta, _) in fits.items():
                 place = float(form.places(theta[None], log_size[index : index + 1], log_ratio[index : index + 1])[0, 0])
-                pick = int(np.argmin(np.interp(case.log_teacher - place, u, curve)))
+                pick = int(np.argmin(bowl(case.log_teacher - place)))
                 scores.add(name, "law", index, case.regret(pick), place - own if inside else None)
             for name, pick in rule_picks(case, ratio).items():
                 if pick is not None:
@@ -223,16 +229,20 @@ def compare(table, law):
     return law.with_rivals(rivals, comparison, _verdict_flags(comparison))
 
 
-def shared_bowl(law, cases: list[Case]) -> tuple[np.ndarray, np.ndarray]:
-    """(u, curve): the law's own bowl around its minimum, nats, seen at the middle student."""
+def shared_bowl(law, cases: list[Case]):
+    """u → nats: the law's own bowl around its minimum, seen at the middle student."""
     middle = cases[len(cases) // 2]
     logs = np.concatenate([case.log_teacher for case in cases])
-    reach = np.ptp(logs) + 3.0
+    reach = np.ptp(logs) + 2.0
     place = law.surface.optimum_point(middle.student_params, middle.student_tokens)
     place = float(np.clip(place, logs.min(), logs.max()))
     u = np.linspace(-reach, reach, 401)
-    curve = law.loss_draws(middle.student_params, middle.student_tokens, np.exp(place + u)).mean(0)
-    return u - u[int(np.argmin(curve))], curve - curve.min()
+    ask = pd.DataFrame({"student_params": middle.student_params, "teacher_params": np.exp(place + u)})
+    if middle.student_tokens is not None:
+        ask["student_tokens"] = middle.student_tokens
+    curve = law.surface.predict(ask)
+    spline = CubicSpline(u - u[int(np.argmin(curve))], curve - curve.min())
+    return lambda at: spline(np.clip(at, spline.x[0], spline.x[-1]))
 
 
 class _Scores:

@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from gaplaw.law.bowl import SHAPES, Bowl
-from gaplaw.law.joint import BEYOND, Design, JointFit, Points, project, solve
+from gaplaw.law.joint import BEYOND, Design, JointFit, Points, degrees, project, solve
 
 WEBB = np.sqrt([1.5, 1.0, 0.5])
 
@@ -169,8 +169,6 @@ class _Unbounded(Design):
 
 def refit(design: Design, fit: JointFit, effects: np.ndarray, rounds: int = 2) -> JointFit:
     """The fit again with random effects in its covariance, warm-started at `fit` and its other basins."""
-    from gaplaw.law.joint import effective
-
     problem = project(design, effects=effects, robust=fit.robust)
     m = design.columns.shape[1]
     location, shape, variance = fit.best.location, fit.best.shape, fit.variance
@@ -178,6 +176,6 @@ def refit(design: Design, fit: JointFit, effects: np.ndarray, rounds: int = 2) -
         got = solve(problem, location[:, :m], shape, variance=variance, iterations=40)
         location, shape = got.location, got.shape
         theta = np.concatenate([location, shape], axis=1)
-        freedom = max(problem.dof - effective(problem, theta, got.amplitude[0], variance), 1.0)
+        freedom = degrees(problem, theta, got.amplitude[0], variance, fit.robust)
         variance = max(float(got.rss[0]) / freedom, 1e-14)
     return replace(fit, problem=problem, best=got, variance=variance, freedom=freedom)

@@ -20,6 +20,8 @@ from gaplaw.law.bowl import SHAPES, Bowl
 # which says nothing about a coefficient shows itself as 'unidentified' and does not send the fit to infinity.
 EXPONENTS = {"p": (1.0, 1.0), "q": (0.0, 1.0), "r": (0.0, 1.0)}
 BOUND = 3.0  # in prior sd's
+HUBER = 2.5  # residuals beyond this many noise sd's pull with constant force
+MISFIT = 0.03  # relative error of any bowl's height that must not move its minimum
 BEYOND = 2.0  # how far past the measured teachers (ln units) an optimum is followed
 
 
@@ -269,20 +271,21 @@ def fit_joint(design: Design, *, effects: np.ndarray | None = None, hold: dict |
     robust = np.ones(len(design.y))
     keep = np.argsort(points.objective)[: max(6, len(location) // 6)]
     points = points.take(keep)
-    share, gap = 0.0, 0.0
     for round_ in range(5):
         points = solve(problem, points.location, points.shape, variance=variance, hold=held, iterations=40)
         best = int(np.argmin(points.objective))
         theta = np.concatenate([points.location, points.shape], axis=1)[best : best + 1]
-        freedom = max(problem.dof - effective(problem, theta, points.amplitude[best], variance, held), 1.0)
+        freedom = degrees(problem, theta, points.amplitude[best], variance, robust, held)
         previous, variance = variance, max(points.rss[best] / freedom, 1e-14)
         if round_ < 3:
-            robust = _huber_weights(design, theta, points.amplitude[best], np.sqrt(variance))
+            robust = _row_weights(design, theta, points.amplitude[best], np.sqrt(variance))
             problem = project(design, effects=effects, robust=robust)
         elif abs(np.log(variance / previous)) < 0.02:
             break
-    final = solve(problem, location, shape, variance=variance, hold=held, iterations=40)
-    points = Points(**{f: np.concatenate([getattr(points, f), getattr(final, f)]) for f in Points.__dataclass_fields__})
+    # Every start again at the final variance and weights: which of them reach the best answer is part of the result.
+    final = solve(problem, location, shape, variance=variance, hold=held, iterations=60)
+    again = solve(problem, points.location, points.shape, variance=variance, hold=held, iterations=60)
+    points = Points(**{f: np.concatenate([getattr(final, f), getattr(again, f)]) for f in Points.__dataclass_fields__})
     best = int(np.argmin(points.objective))
     low = points.objective[best]
     share = float(np.mean(final.objective <= low + 1e-2))
@@ -313,20 +316,21 @@ def starts(design: Design, hold: dict) -> tuple[np.ndarray, np.ndarray]:
     return np.array(rows), np.array(shapes)
 
 
-def effective(problem: Problem, theta: np.ndarray, amplitude: float, variance: float, held=()) -> float:
-    """Effective number of parameters: the amplitude plus the trace of the penalised fit's hat matrix."""
-    _, by = _projected(problem, theta, amplitude)
-    _, precision = problem.design.prior
-    precision = np.concatenate([precision, np.ones(SHAPES)])
-    free = np.array([k for k in range(theta.shape[1]) if k not in held])
-    normal = (by.T @ by / variance)[np.ix_(free, free)]
-    return 1.0 + float(np.trace(np.linalg.solve(normal + np.diag(precision[free] + 1e-9), normal)))
+def degrees(problem: Problem, theta: np.ndarray, amplitude: float, variance: float, robust, held=()) -> float:
+    """Degrees of freedom of the weighted residual sum of squares: Σ robust_i (1 − leverage_i), penalised fit and offsets counted.
 
-
-def _projected(problem, theta, amplitude):
+    A down-weighted row adds less than one, so that distrust in the far walls of a bowl does not shrink the noise estimate.
+    """
+    design = problem.design
     h, by = jacobian(problem, theta)
-    h, by = h[0], amplitude * by[0]
-    return h, by - np.outer(h, h @ by) / (h @ h + 1e-300)
+    columns = np.concatenate([h[0][:, None], amplitude * by[0]], axis=1)
+    precision = np.concatenate([[0.0], design.prior[1], np.ones(SHAPES)])
+    free = np.array([k for k in range(columns.shape[1]) if k - 1 not in held])
+    columns, precision = columns[:, free], precision[free]
+    normal = columns.T @ columns / variance
+    used = float(np.trace(np.linalg.solve(normal + np.diag(precision + 1e-9), normal)))
+    trust = float(robust.sum() / (robust > 0).sum())
+    return max(trust * (problem.dof - used), 1.0)
 
 
 def fitted_rows(design: Design, theta: np.ndarray, amplitude: float, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -339,7 +343,10 @@ def fitted_rows(design: Design, theta: np.ndarray, amplitude: float, weight: np.
     return c[design.offset] + h, c
 
 
-def _huber_weights(design, theta, amplitude, sd, tuning=2.5):
-    fitted, _ = fitted_rows(design, theta, amplitude, design.weight)
-    size = np.abs(design.y - fitted) * np.sqrt(design.weight)
-    return np.minimum(1.0, tuning * sd / np.maximum(size, 1e-300))
+def _row_weights(design, theta, amplitude, sd):
+    """Huber's weights, and less trust in a bowl's far walls: the family is believed to MISFIT of its height above the minimum."""
+    fitted, c = fitted_rows(design, theta, amplitude, design.weight)
+    height = fitted - c[design.offset]
+    trust = 1.0 / (1.0 + (MISFIT * height / sd) ** 2)
+    size = np.abs(design.y - fitted) * np.sqrt(design.weight * trust)
+    return trust * np.minimum(1.0, HUBER * sd / np.maximum(size, 1e-300))

@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from scipy.stats import chi2
 
 from gaplaw.errors import LawError
+from gaplaw.law import optimum
 from gaplaw.law.baseline import baseline_loss, fit_baseline
 from gaplaw.law.flags import FEWEST_STUDENTS, FEWEST_TEACHERS, Flag, worst_first
-from gaplaw.law.law import Law, Noise, Parameter
+from gaplaw.law.law import Law, Noise, Parameter, interval
 from gaplaw.law.loss_coordinate import LossSurface, columns_of
 from gaplaw.law.loss_forms import Points, residual_functions
-from gaplaw.law.loss_stack import FORMS, HUBER_TUNING, draw, fit_stack, ridge_of
+from gaplaw.law.loss_stack import HUBER_TUNING, draw, fit_stack, ridge_of
 from gaplaw.law.minimise import minimise
 
 FEWEST_ROWS = 20
 SCATTER_FLOOR = 0.01  # ln L_T; a new student's own shift is never taken to be exactly zero
-INTERIOR_SHARE = 0.9  # of draws, for a measured student to have an optimum at all
+NO_SLOPE = 1e-4  # d ln L_S / d ln L_T that counts as none
 
 
 def fit_loss_law(table, *, seed: int = 0, draws: int = 400) -> Law:
@@ -64,20 +66,22 @@ def fit_loss_law(table, *, seed: int = 0, draws: int = 400) -> Law:
         baseline=baseline,
     )
     status, flags = _flags(table, surface, stack, frame)
+    flags += _shape_flags(stack, surface, points, log_s, weight, frame)
+    noise = _noise(stack, log_s, frame, tau)
     law = Law(
         coordinate="teacher_loss",
         form=" + ".join(f"{part.weight:.2f} {part.form.name}" for part in stack.components),
         status=status,
         share_of_starts=float(min(part.share_at_best for part in stack.components)),
         parameters=_parameters(stack, points, log_s, weight, surface, frame),
-        students=_students(frame, surface, flags),
+        students=_students(frame, surface, noise.residual_sd_nats, seed),
         flags=worst_first(flags),
         measured={
             name: (float(frame[name].min()), float(frame[name].max()))
             for name in ("student_params", "student_tokens", "teacher_loss", "student_loss")
             if name in frame
         },
-        noise=_noise(stack, log_s, frame, tau),
+        noise=noise,
         surface=surface,
         provenance={
             "source": table.source, "rows": len(frame), "protocol": table.protocol, "notes": list(table.notes),
@@ -154,8 +158,7 @@ def _parameters(stack, points, log_loss, weight, surface, frame) -> dict[str, Pa
             name=name, point=float(value[0]), interval50=pair[0.5], interval90=pair[0.9], bootstrap90=pair[0.9],
             note=notes.get(name, "wild cluster bootstrap"),
         )  # fmt: skip
-    kappa = inside["kappa"]
-    profile = _profile(reach, points, log_loss, weight, kappa, float(np.std(draws[:, kappa])))
+    profile = _profile(reach, points, log_loss, weight, inside["kappa"])
     out["c"] = Parameter(
         name="c", point=out["c"].point, interval50=profile[0.5], interval90=profile[0.9],
         bootstrap90=out["c"].bootstrap90, note=notes["c"],
@@ -184,31 +187,12 @@ def _parameters(stack, points, log_loss, weight, surface, frame) -> dict[str, Pa
     return out
 
 
-def _profile(part, points, log_loss, weight, column: int, bootstrap_sd: float) -> dict[float, tuple]:
+def _profile(part, points, log_loss, weight, column: int) -> dict[float, tuple]:
     """50 and 90 % profile intervals of exp(theta[column]); the likelihood is discounted by what clusters cost.
 
-    One parameter is pinned at a grid of values and everything else refitted. The objective's rise is compared with χ²₁ after
-    division by (bootstrap variance / independent-rows variance), so that shared teachers and students widen the interval.
+    One parameter is pinned at a grid of values and everything else refitted; see `_pinned` for the discount.
     """
-    from scipy.stats import chi2
-
-    value, residuals = residual_functions(part.form, points, log_loss)
-    centre, precision = ridge_of(part.form, part.scale)
-    own = None if weight is None else weight[None]
-    delta = HUBER_TUNING * part.scale
-    at = residuals(part.theta[None])
-    normal = at.jacobian[0].T @ at.jacobian[0] / part.scale**2 + np.diag(precision / part.scale**2)
-    plain_sd = float(np.sqrt(np.linalg.pinv(normal)[column, column]))
-    inflation = max((bootstrap_sd / max(plain_sd, 1e-12)) ** 2, 1.0)
-    places = part.theta[column] + plain_sd * np.sqrt(inflation) * np.linspace(-4, 4, 41)
-    centres = np.repeat(centre[None], len(places), axis=0)
-    precisions = np.repeat(precision[None], len(places), axis=0)
-    pin = 1e8 * max(float(at.jacobian[0, :, column] @ at.jacobian[0, :, column]), 1e-12)
-    centres[:, column], precisions[:, column] = places, pin
-    starts = np.repeat(part.theta[None], len(places), axis=0)
-    starts[:, column] = places
-    minima = minimise(value, residuals, starts, delta=delta, weights=own, penalty=(centres, precisions), tolerance=1e-8)
-    rise = 2 * (minima.objective - minima.objective.min()) / part.scale**2 / inflation
+    places, rise = _pinned(part, points, log_loss, weight, column, None)
     lowest = int(np.argmin(rise))
     out = {}
     for level in (0.5, 0.9):
@@ -218,6 +202,34 @@ def _profile(part, points, log_loss, weight, column: int, bootstrap_sd: float) -
                 np.interp(limit, high, places[lowest:]) if high[-1] > limit else None]  # fmt: skip
         out[level] = tuple(None if end is None else float(np.exp(end)) for end in ends)
     return out
+
+
+def _pinned(part, points, log_loss, weight, column: int, places) -> tuple[np.ndarray, np.ndarray]:
+    """(places, rise): 2 Δ ln likelihood with theta[column] pinned at each place (by default ±4 sd), everything else refitted.
+
+    Rows share teachers and students, so the likelihood is divided by the median over parameters of (cluster bootstrap variance /
+    independent-rows variance), where that exceeds 1.
+    """
+    value, residuals = residual_functions(part.form, points, log_loss)
+    centre, precision = ridge_of(part.form, part.scale)
+    at = residuals(part.theta[None]).jacobian[0]
+    normal = (at.T @ at + np.diag(precision)) / part.scale**2
+    plain = np.diag(np.linalg.pinv(normal))
+    spread = part.theta_draws.var(0)
+    told = (plain > 0) & (spread > 0)
+    inflation = max(float(np.median(spread[told] / plain[told])), 1.0)
+    if places is None:
+        places = part.theta[column] + np.sqrt(plain[column] * inflation) * np.linspace(-4, 4, 41)
+    centres = np.repeat(centre[None], len(places), axis=0)
+    precisions = np.repeat(precision[None], len(places), axis=0)
+    centres[:, column], precisions[:, column] = places, 1e8 * max(float(at[:, column] @ at[:, column]), 1e-12)
+    starts = np.repeat(part.theta[None], len(places), axis=0)
+    starts[:, column] = places
+    minima = minimise(
+        value, residuals, starts, delta=HUBER_TUNING * part.scale, weights=None if weight is None else weight[None],
+        penalty=(centres, precisions), tolerance=1e-8,
+    )  # fmt: skip
+    return places, 2 * (minima.objective - minima.objective.min()) / part.scale**2 / inflation
 
 
 def _flags(table, surface, stack, frame) -> tuple[str, list[Flag]]:
@@ -237,7 +249,6 @@ def _flags(table, surface, stack, frame) -> tuple[str, list[Flag]]:
         if weak:
             text = f"{weak} rows have a teacher no better than the student alone"
             flags.append(Flag("weak_teachers", text, "note"))
-    flags += _interior_flags(surface, frame)
     bad = [part for part in stack.components if part.status != "converged"]
     status = bad[0].status if bad else "converged"
     for part in bad:
@@ -245,30 +256,41 @@ def _flags(table, surface, stack, frame) -> tuple[str, list[Flag]]:
     return status, flags
 
 
-def _interior_flags(surface, frame) -> list[Flag]:
-    """Refuse when the measured students' curves have no minimum, or when the draws do not agree that they have."""
-    names = [name for name in ("student_params", "student_tokens") if name in frame]
-    pairs = frame[names].drop_duplicates()
-    if len(pairs) > 30:
-        pairs = pairs.sample(30, random_state=0)
-    inside, share = [], []
+def _shape_flags(stack, surface, points, log_loss, weight, frame) -> list[Flag]:
+    """Is there a bowl at all, and is its bottom inside the measured teachers?
+
+    Refused: a loss that rises significantly on neither side, or optima past the measured losses for every student, or for most of
+    them when the rise towards stronger teachers is not significant. A side's rise is significant when pinning its slope at
+    nothing costs likelihood in the better fitting of the two bowl forms.
+    """
+    rises = {}
+    for name in ("p", "q"):
+        forms = [part for part in stack.components if name in part.form.names]
+        gains = []
+        for part in forms:
+            column = part.form.names.index(name)
+            _, rise = _pinned(part, points, log_loss, weight, column, np.array([np.log(NO_SLOPE), part.theta[column]]))
+            gains.append(rise[0] - rise[1])
+        rises[name] = max(gains) >= chi2.ppf(0.9, 1)
     low, high = surface.span
-    for row in pairs.itertuples(index=False):
-        tokens = getattr(row, "student_tokens", None)
-        point = surface.optimum_point(row.student_params, tokens)
-        inside.append(low <= point <= high)
-        share.append(np.mean(np.isfinite(surface.optimum_draws(row.student_params, tokens))))
-    if not any(inside):
-        text = "no measured student has its best teacher inside the measured losses: there is no interior minimum"
-        return [Flag("no_interior_minimum", text, "refusal")]
-    if np.median(share) < INTERIOR_SHARE:
-        text = f"only {np.median(share):.0%} of the draws have a minimum: the bowl's curvature is not significant"
+    names = [name for name in ("student_params", "student_tokens") if name in frame]
+    students = frame[names].drop_duplicates().itertuples(index=False)
+    inside = [low <= surface.optimum_point(s.student_params, getattr(s, "student_tokens", None)) <= high for s in students]
+    share = float(np.mean(inside))
+    if not rises["q"]:
+        text = "student loss does not rise towards weaker teachers by more than the noise: no optimum can be named"
         return [Flag("curvature_not_significant", text, "refusal")]
-    edge = len(inside) - sum(inside)
-    if edge:
-        text = f"{edge} of {len(inside)} measured students have their best teacher past the measured losses"
-        return [Flag("edge_optimum", text, "note")]
-    return []
+    if share == 0 or (not rises["p"] and share < 0.5):
+        text = f"{share:.0%} of the measured students have their best teacher inside the measured losses: no interior minimum is shown"
+        return [Flag("no_interior_minimum", text, "refusal")]
+    flags = []
+    if not rises["p"]:
+        text = "the rise of student loss towards stronger teachers is not significant: how strong is too strong is not shown"
+        flags.append(Flag("strong_side_not_significant", text, "warning"))
+    if share < 1:
+        text = f"{sum(inside)} of {len(inside)} measured students have their best teacher inside the measured losses, the others past them"
+        flags.append(Flag("edge_optimum", text, "note"))
+    return flags
 
 
 def _noise(stack, log_loss, frame, tau) -> Noise:
@@ -288,9 +310,24 @@ def _noise(stack, log_loss, frame, tau) -> Noise:
     )
 
 
-def _students(frame, surface, flags) -> tuple:
-    """Per-student optima by every method, for students with enough teachers."""
-    return ()
-
-
-_ = FORMS
+def _students(frame, surface, sd: float, seed: int) -> tuple:
+    """Each measured student's optimum by parabola, Akima curve and this law, in ln L_T; disagreement is marked, not hidden."""
+    rng = np.random.default_rng(seed)
+    names = [name for name in ("student_params", "student_tokens") if name in frame]
+    out = []
+    for key, group in frame.groupby(names):
+        mean = group.groupby("teacher_loss")["student_loss"].agg(["mean", "count"])
+        if len(mean) < FEWEST_TEACHERS:
+            continue
+        params, tokens = float(key[0]), float(key[1]) if len(key) > 1 else None
+        data = optimum.Profile(
+            x=np.log(mean.index.to_numpy(float)), y=mean["mean"].to_numpy(), sd=sd / np.sqrt(mean["count"].to_numpy(float)),
+            freedom=float(len(frame)),
+        )  # fmt: skip
+        own = surface.optimum_draws(params, tokens) - surface.scatter
+        spans = [tuple(None if e is None else np.log(e) for e in interval(own, level)) for level in (0.5, 0.9)]
+        at = surface.optimum_point(params, tokens)
+        methods = [optimum.quadratic(data), optimum.akima(data, rng), optimum.joint(at, spans, data)]
+        level = float(np.exp(surface.stack.log_loss(surface._at(params, tokens, np.full(1, np.clip(at, *surface.span)))))[0])
+        out.append(optimum.side_by_side(params, tokens, data, methods, level))
+    return tuple(out)

@@ -1,6 +1,6 @@
 """How are many cells planned, run by many processes, and watched? No JAX here except inside the worker process.
 
-In reading order: load → folder → cost → planning → claim → board → local, worker → eta, display → running → status.
+In reading order: load → folder → cost → planning → claim → board → local, worker → eta, display → status → running.
 """
 
 from importlib import import_module
@@ -11,7 +11,7 @@ _PUBLIC = {
     "plan": "gaplaw.sweep.planning",
     "Plan": "gaplaw.sweep.planning",
     "run": "gaplaw.sweep.running",
-    "Summary": "gaplaw.sweep.running",
+    "Summary": "gaplaw.sweep.status",
     "status_of": "gaplaw.sweep.status",
 }
 __all__ = list(_PUBLIC)

@@ -6,8 +6,9 @@ failed since this command began; a teacher is finished for its students when its
 
 from __future__ import annotations
 
+from gaplaw.execution import Execution
 from gaplaw.grid import Sweep
-from gaplaw.spec import Cell, Execution
+from gaplaw.spec import Cell
 from gaplaw.sweep.folder import RunFolder
 from gaplaw.sweep.planning import Work
 

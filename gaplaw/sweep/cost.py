@@ -20,9 +20,10 @@ from dataclasses import dataclass, replace
 from gaplaw import results
 from gaplaw.canonical import from_dict
 from gaplaw.errors import GaplawError
+from gaplaw.execution import Execution
 from gaplaw.grid import Group
 from gaplaw.sizes import count_params, forward_flops_per_token
-from gaplaw.spec import Cell, Execution
+from gaplaw.spec import Cell
 from gaplaw.sweep.folder import RunFolder
 
 # Defaults before anything has been measured, from first runs of this project on a 2-core CPU: process start alone, that

@@ -91,7 +91,7 @@ class LiveScreen:
     def update(self, snapshot: Callable[[], Snapshot]) -> None:
         if time.monotonic() - self.told >= LIVE_SECONDS:
             self.told = time.monotonic()
-            self.live.update(picture(snapshot()), refresh=True)
+            self.live.update(picture(snapshot(), self.console.width), refresh=True)
 
 
 def one_line(now: Snapshot) -> str:
@@ -118,28 +118,29 @@ def time_left(now: Snapshot) -> str:
     return f"about {duration(now.seconds_left)} left" + ("" if now.measured else " (estimate, nothing measured yet)")
 
 
-def picture(now: Snapshot) -> Group:
-    """The live table."""
-    rows = Table(box=None, padding=(0, 1), show_header=False)
-    for name in ("group", "bar", "share", "state", "loss", "host"):
-        rows.add_column(name, no_wrap=True, justify="right" if name in ("share", "loss") else "left")
+def picture(now: Snapshot, width: int = 120) -> Group:
+    """The live table for a terminal of that many columns: narrow ones lose the loss and the host, then the rate."""
+    columns = ["group", "bar", "share", "state", "loss", "host"][: 6 if width >= 100 else 4 if width >= 70 else 3]
+    bar_width = 24 if width >= 70 else 8
+    table = Table(box=None, padding=(0, 1), show_header=False)
+    for name in columns:
+        table.add_column(name, no_wrap=True, justify="right" if name in ("share", "loss") else "left")
+
+    def add(name: str, total: int, completed: int, state: str, loss: str = "", host: str = "", style: str = "") -> None:
+        bar = ProgressBar(total=max(1, total), completed=completed, width=bar_width)
+        share = f"{completed / max(1, total):.0%}"
+        table.add_row(*(Text(name, style=style), bar, share, state, loss, host)[: len(columns)])
+
     shown = (*now.running, *now.elsewhere)
     for one in shown[:_MOST_ROWS]:
         loss = "" if one.loss_nats is None else f"{one.loss_nats:.3f} nats"
-        host = f"on {one.host}" if one in now.elsewhere else ""
-        bar = ProgressBar(total=max(1, one.steps), completed=one.step, width=24)
-        rows.add_row(Text(one.group), bar, f"{_share(one):.0%}", _state(one), loss, host)
+        add(one.group, one.steps, one.step, _state(one), loss, f"on {one.host}" if one in now.elsewhere else "")
+    state = f"{now.done}/{now.cells} cells" + (f", [red]{now.failed} failed[/red]" if now.failed else "")
+    add(now.sweep, now.cells, now.done + now.failed, state, style="bold")
+    line = f"{duration(now.elapsed_seconds)} so far, {time_left(now)}; Ctrl-C stops, the same command goes on"
     if len(shown) > _MOST_ROWS:
-        rows.add_row(f"and {len(shown) - _MOST_ROWS} more")
-    cells = now.done + now.failed
-    rows.add_row(
-        Text(now.sweep, style="bold"),
-        ProgressBar(total=now.cells, completed=cells, width=24),
-        f"{cells / now.cells:.0%}",
-        f"{now.done}/{now.cells} cells" + (f", [red]{now.failed} failed[/red]" if now.failed else ""),
-    )
-    line = f"  {duration(now.elapsed_seconds)} so far, {time_left(now)}; Ctrl-C stops, the same command goes on"
-    return Group(rows, Text(line, style="dim"))
+        line = f"and {len(shown) - _MOST_ROWS} more groups; {line}"
+    return Group(table, Text(f" {line}", style="dim"))
 
 
 def _share(one: Running) -> float:

@@ -21,8 +21,9 @@ from pathlib import Path
 from gaplaw import __version__, results
 from gaplaw.canonical import from_dict, short_hash, to_dict
 from gaplaw.errors import GaplawError, SweepError, TableError
+from gaplaw.execution import Execution
 from gaplaw.grid import Group, Sweep
-from gaplaw.spec import Cell, Execution, science
+from gaplaw.spec import Cell, science
 
 PARTS = ("cells", "curves", "locks", "tasks", "progress", "logs")
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from gaplaw.spec import Execution
+from gaplaw.execution import Execution
 from gaplaw.sweep.folder import RunFolder
 
 

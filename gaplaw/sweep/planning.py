@@ -10,10 +10,11 @@ from dataclasses import asdict, dataclass
 
 from rich.table import Table
 
+from gaplaw.execution import Execution
 from gaplaw.grid import Group, Sweep
 from gaplaw.results import describe_cell
 from gaplaw.sizes import size_name
-from gaplaw.spec import Cell, Execution, Role
+from gaplaw.spec import Cell, Role
 from gaplaw.sweep.cost import Clock, clock_for, disk_bytes, finish_seconds
 from gaplaw.sweep.folder import RunFolder
 

@@ -16,8 +16,9 @@ from pathlib import Path
 
 from gaplaw.canonical import to_dict
 from gaplaw.errors import SweepError
+from gaplaw.execution import Execution
 from gaplaw.grid import Group, Sweep
-from gaplaw.spec import Cell, Execution
+from gaplaw.spec import Cell
 from gaplaw.sweep import worker
 from gaplaw.sweep.board import Board
 from gaplaw.sweep.claim import EXPIRY_SECONDS, Claim, Heartbeat, claim
@@ -27,34 +28,10 @@ from gaplaw.sweep.eta import Eta, Running, Snapshot, progress_of
 from gaplaw.sweep.folder import RunFolder, cannot_write, read_json, write_json
 from gaplaw.sweep.local import Executor, Handle, LocalExecutor, how_it_ended
 from gaplaw.sweep.planning import Work, duration, starting_order, works_of
+from gaplaw.sweep.status import Summary
 
 POLL_SECONDS = 0.1
 LOOK_SECONDS = 1.0  # how often rows and claims of other `run` commands are looked at
-
-
-@dataclass(frozen=True, kw_only=True)
-class Summary:
-    """What a run came to; `failures` maps cell ids to their error."""
-
-    sweep: str
-    out: str
-    cells: int
-    done: int
-    failed: int
-    done_before: int
-    seconds: float
-    failures: dict[str, str]
-
-    def lines(self) -> list[str]:
-        """The same for people."""
-        counts = f"{self.done} of {self.cells} cells done"
-        if self.done_before:
-            counts += f" ({self.done_before} of them before)"
-        lines = [f"{self.sweep}: {counts}, {self.failed} failed, in {duration(self.seconds)}; results in {self.out}"]
-        lines += [f"failed: {name}: {error}" for name, error in self.failures.items()]
-        if self.failed:
-            lines.append("the same command tries the failed cells again")
-        return lines
 
 
 def run(

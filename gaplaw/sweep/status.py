@@ -1,4 +1,7 @@
-"""Where does a sweep stand, as its folder tells it? Works while it runs and on machines that only see the files."""
+"""Where does a sweep stand, as its folder tells it, and what did one `run` of it come to?
+
+`status_of` asks files only: it works while the sweep runs, and on machines that only see the folder.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from gaplaw.errors import SweepError
 from gaplaw.sweep.display import describe
 from gaplaw.sweep.eta import Running, progress_of
 from gaplaw.sweep.folder import RunFolder
+from gaplaw.sweep.planning import duration
 
 _MOST_FAILURES = 20
 
@@ -44,6 +48,31 @@ class Status:
             lines.append(f"and {len(self.failures) - _MOST_FAILURES} more failures")
         lines += [f"warning: {line}" for line in self.damaged]
         return "\n".join(lines)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """What a run came to; `failures` maps cell ids to their error."""
+
+    sweep: str
+    out: str
+    cells: int
+    done: int
+    failed: int
+    done_before: int
+    seconds: float
+    failures: dict[str, str]
+
+    def lines(self) -> list[str]:
+        """The same for people."""
+        counts = f"{self.done} of {self.cells} cells done"
+        if self.done_before:
+            counts += f" ({self.done_before} of them before)"
+        lines = [f"{self.sweep}: {counts}, {self.failed} failed, in {duration(self.seconds)}; results in {self.out}"]
+        lines += [f"failed: {name}: {error}" for name, error in self.failures.items()]
+        if self.failed:
+            lines.append("the same command tries the failed cells again")
+        return lines
 
 
 def status_of(folder: Path | str) -> Status:

@@ -24,8 +24,9 @@ from pathlib import Path
 from gaplaw import __version__, results
 from gaplaw.canonical import from_dict
 from gaplaw.errors import CheckpointError, DataError, GaplawError
+from gaplaw.execution import Execution
 from gaplaw.grid import Group
-from gaplaw.spec import Cell, Execution
+from gaplaw.spec import Cell
 from gaplaw.sweep.folder import RunFolder, read_json, seconds_now, write_json
 
 # Exit codes that tell the parent what to do next; any other failure is a crash, worth another try cell by cell.

@@ -15,9 +15,10 @@ import jax
 import numpy as np
 
 from gaplaw.distill.evaluate import Scores, summarise
+from gaplaw.execution import Execution
 from gaplaw.grid import Group
 from gaplaw.results import domain_column
-from gaplaw.spec import Cell, Execution, ModelSpec
+from gaplaw.spec import Cell, ModelSpec
 from gaplaw.train.mesh import check_batch, make_mesh, put, shardings
 from gaplaw.train.stack import cut_from_teacher, stacks_of, start
 from gaplaw.train.step import evaluate_program, train_program

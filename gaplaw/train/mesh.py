@@ -15,7 +15,7 @@ from jax.sharding import PartitionSpec as P
 
 from gaplaw.distill import Layout
 from gaplaw.errors import SpecError
-from gaplaw.spec import Execution, MeshSpec
+from gaplaw.execution import Execution, MeshSpec
 
 AXES = ("student", "data", "fsdp", "tensor")
 BATCH = ("data", "fsdp")

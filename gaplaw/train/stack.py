@@ -16,9 +16,10 @@ import optax
 
 from gaplaw import models
 from gaplaw.distill import Output
+from gaplaw.execution import Execution
 from gaplaw.models import narrow
 from gaplaw.models.prune import importance, prune
-from gaplaw.spec import Cell, Execution, ModelSpec
+from gaplaw.spec import Cell, ModelSpec
 from gaplaw.train.mesh import shardings
 from gaplaw.train.optimizer import optimizer
 

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import optax
 
 from gaplaw.distill import batch_targets, objective_losses, score_batch
-from gaplaw.spec import Execution, ModelSpec
+from gaplaw.execution import Execution
+from gaplaw.spec import ModelSpec
 from gaplaw.train.mesh import layout
 from gaplaw.train.stack import Stack, State, output_of, runs_core_blocked
 

@@ -47,7 +47,7 @@ def test_the_optimum_stands_where_the_law_puts_it_and_past_the_ladder_is_an_arro
     assert censored[0] is None and censored[-1] == "high"
     last = analysis.student_loss(small, law).axes[-1]
     assert not any(line.get_marker() == "D" for line in last.lines)
-    assert any("beyond" in text.get_text() for text in last.texts)
+    assert any("stronger than any tried" in text.get_text() for text in last.texts)
     assert any(getattr(text, "arrow_patch", None) is not None for text in last.texts)
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from gaplaw import DataSpec, ModelSpec, Sweep, TrainSpec, results
 from gaplaw.canonical import from_dict
-from gaplaw.spec import Cell, Execution
+from gaplaw.execution import Execution
+from gaplaw.spec import Cell
 from gaplaw.sweep import worker
 
 ROOT = Path(__file__).parents[2]
@@ -120,7 +121,9 @@ def texts(folder: Path) -> Path:
     return folder
 
 
-def tiny_sweep(source: str, *, name="tiny", student_tokens=16 * 8 * 12, teachers=(6, 8), students=(4,), seeds=(0, 1)):
+def tiny_sweep(
+    source: str, *, name="tiny", student_tokens=16 * 8 * 12, teachers=(6, 8), students=(4,), seeds=(0, 1), baseline=True
+):
     """Two teachers, one student shape, two seeds: 8 cells in 5 groups, a few thousand tokens each."""
     data = DataSpec(source=source, sequence_tokens=16, validation_tokens=512)
     return Sweep.grid(
@@ -132,6 +135,7 @@ def tiny_sweep(source: str, *, name="tiny", student_tokens=16 * 8 * 12, teachers
         teacher_train=TrainSpec(tokens=16 * 8 * 16, batch_sequences=8),
         student_train=TrainSpec(tokens=student_tokens, batch_sequences=8),
         seeds=seeds,
+        baseline=baseline,
     )
 
 

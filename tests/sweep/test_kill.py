@@ -17,7 +17,7 @@ from tests.sweep.sweeps import ROOT
 
 RUN = """
 import sys
-from gaplaw.spec import Execution
+from gaplaw.execution import Execution
 from gaplaw.sweep import resolve, run
 from gaplaw.sweep.local import LocalExecutor
 from tests.sweep.sweeps import QUICK, tiny_sweep

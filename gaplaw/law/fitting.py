@@ -1,0 +1,259 @@
+"""Which law does this table support? `fit`: table in, `Law` out, with its intervals and every reason to doubt it.
+
+Last step before the questions in the law half of the walk: table → design → joint fit → noise → intervals → **Law**.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from importlib import import_module
+
+import numpy as np
+
+import gaplaw
+from gaplaw.law import intervals, noise, optimum
+from gaplaw.law.design import Layout, lay_out
+from gaplaw.law.doubts import doubts
+from gaplaw.law.joint import JointFit, fit_joint, fitted_rows
+from gaplaw.law.law import Law, Noise, Parameter, interval
+from gaplaw.law.surface import BowlSurface, fit_floor
+
+MOST_PROFILED = 12  # students whose T* gets its own profile; beyond it, intervals come from the draws
+
+
+def fit(
+    table_or_path,
+    columns=None,
+    *,
+    protocol: str | None = None,
+    higher_is_better: bool = False,
+    coordinate: str | None = None,
+    seed: int = 0,
+    draws: int = 1000,
+    compare: bool = True,
+) -> Law:
+    """Fit the teacher law T* = k N_S^p (D_S/N_S)^q to a table of student losses.
+
+    Args:
+        table_or_path: DataFrame, CSV, parquet file or sweep folder, or a `Table`.
+        columns: canonical name → name in the table (mapping or 'student_params=NS,student_loss=LS').
+        protocol: which protocol to fit when the table holds several.
+        higher_is_better: losses are scores.
+        coordinate: 'teacher_params' or 'teacher_loss' when the table has both.
+        seed: of the draws. draws: how many.
+        compare: also fit the rival laws and rules (leave-one-student-out).
+
+    Raises:
+        TableError: the table cannot be read. LawError: nothing about teachers can be learnt from it.
+    """
+    from gaplaw.law.table import Table, read_table
+
+    if isinstance(table_or_path, Table):
+        table = table_or_path
+    else:
+        table = read_table(
+            table_or_path,
+            columns=columns,
+            protocol=protocol,
+            higher_is_better=higher_is_better,
+            coordinate=coordinate,
+        )
+    if table.coordinate == "teacher_loss":
+        return import_module("gaplaw.law.loss_coordinate").fit_loss_law(table, seed=seed, draws=draws)
+    law = fit_bowl_law(table, seed=seed, draws=draws)
+    return import_module("gaplaw.law.compare").compare(table, law) if compare else law
+
+
+def load_law(path) -> Law:
+    """Read a law written by `Law.save`."""
+    return Law.load(path)
+
+
+def fit_bowl_law(table, *, seed: int = 0, draws: int = 1000) -> Law:
+    """The joint fit of a teacher_params table, without the comparison with rivals."""
+    rng = np.random.default_rng(seed)
+    layout = lay_out(table)
+    design = layout.design
+    pilot = fit_joint(design)
+    parts = noise.components(pilot)
+    best = intervals.refit(design, pilot, noise.effect_columns(pilot, parts)) if parts.any else pilot
+    points = intervals.draw(best, draws, rng)
+    surface = _surface(layout, best, points, parts, rng)
+    bootstrap = intervals.wild_bootstrap(best, draws, rng)
+    parameters = _parameters(best, points, bootstrap, layout)
+    return Law(
+        coordinate="teacher_params",
+        form=_form(design.names),
+        status=_status(pilot, parameters, design),
+        share_of_starts=pilot.share_of_starts,
+        parameters=parameters,
+        students=_students(layout, best, surface, rng),
+        flags=doubts(table, layout, pilot, best, surface),
+        measured=_measured(table.frame),
+        noise=Noise(
+            residual_sd_nats=float(np.sqrt(best.variance)),
+            seed_sd_nats=parts.seed_sd_nats,
+            paired_sd_nats=parts.paired_sd_nats,
+            teacher_sd_nats=float(parts.teacher * np.sqrt(best.variance)),
+            student_scatter_ln=float(np.sqrt(np.dot(parts.tau_weights, np.square(noise.SCATTERS)))),
+            seeds=int(table.frame["seed"].nunique()) if "seed" in table.frame else 1,
+        ),
+        surface=surface,
+        provenance={
+            "source": table.source,
+            "rows": len(table.frame),
+            "protocol": table.protocol,
+            "notes": list(table.notes),
+            "gaplaw": gaplaw.__version__,
+            "draws": draws,
+            "seed": seed,
+        },
+    )
+
+
+def _form(names) -> str:
+    text = "T = k S"
+    text += "^p" if "p" in names else ""
+    text += " (D/S)^q" if "q" in names else ""
+    return text + (" at teacher tokens (D_T/T)^-r" if "r" in names else "")
+
+
+def _status(pilot: JointFit, parameters, design) -> str:
+    low, high = design.bounds
+    location = pilot.best.location[0]
+    if pilot.amplitude <= 0:
+        return "unidentified parameter"
+    if np.any((location <= low + 1e-9) | (location >= high - 1e-9)):
+        return "bound hit"
+    if pilot.share_of_starts < 0.05 and pilot.gap < 2.0:
+        return "starts disagree"
+    if any(p.interval90 == (None, None) for p in parameters.values()):
+        return "unidentified parameter"
+    return "converged"
+
+
+def _surface(layout: Layout, best: JointFit, points, parts, rng) -> BowlSurface:
+    design = layout.design
+    count = len(points.amplitude)
+    tau = rng.choice(np.array(noise.SCATTERS), size=count, p=np.array(parts.tau_weights))
+    m = design.columns.shape[1]
+    _, offsets = fitted_rows(design, best.theta[None], best.amplitude, design.weight * best.robust)
+    size = np.bincount(layout.offset_student)
+    c = np.bincount(layout.offset_student, offsets) / size
+    low, high = design.bounds
+    return BowlSurface(
+        names=design.names,
+        fixed=dict(layout.fixed),
+        references=layout.references,
+        location=best.theta[:m],
+        shape=best.theta[m:],
+        amplitude=best.amplitude,
+        draws_location=points.location,
+        draws_shape=points.shape,
+        draws_amplitude=points.amplitude,
+        draws_scatter=tau * rng.standard_normal(count),
+        bounds=(float(low[0] + 1e-6), float(high[0] - 1e-6)),
+        floor=fit_floor(layout.student_params, layout.student_tokens, c),
+    )
+
+
+def _parameters(best: JointFit, points, bootstrap, layout: Layout) -> dict[str, Parameter]:
+    """ratio (T*/N_S at the reference student), k (the same extrapolated to N_S = 1), and the exponents."""
+    names, refs = best.problem.design.names, layout.references
+    out = {}
+    for i, name in enumerate(names):
+        column = points.location[:, i]
+        sd = float(0.5 * np.subtract(*np.quantile(column, [0.84, 0.16])))
+        spans = intervals.profile(best, name, sd)
+        clusters = [np.quantile(draws[:, i], [0.05, 0.95]) for draws in bootstrap.values()]
+        check = max(clusters, key=lambda span: span[1] - span[0])
+        if name == "kappa":
+            out["ratio"] = Parameter(
+                name="ratio",
+                point=float(np.exp(best.theta[i] - refs.student)),
+                interval50=_exp(spans[0], -refs.student),
+                interval90=_exp(spans[1], -refs.student),
+                bootstrap90=_exp(check, -refs.student),
+                note=f"T*/S for a student of {np.exp(refs.student):.4g} parameters (geometric mean of the table)",
+            )
+        else:
+            out[name] = Parameter(
+                name=name,
+                point=float(best.theta[i]),
+                interval50=spans[0],
+                interval90=spans[1],
+                bootstrap90=(float(check[0]), float(check[1])),
+            )
+    to_k = np.zeros(len(names))
+    for name, centre in (("p", refs.student), ("q", refs.tokens_per_param)):
+        if name in names:
+            to_k[names.index(name)] = -centre
+    to_k[0] = 1.0
+    shift = -layout.fixed.get("p", 0.0) * refs.student
+    k = points.location @ to_k + shift
+    out["k"] = Parameter(
+        name="k",
+        point=float(np.exp(best.theta[: len(names)] @ to_k + shift)),
+        interval50=interval(k, 0.5),
+        interval90=interval(k, 0.9),
+        note="from the draws; prefactor at S = 1, D/S = 1, so it moves with p and q",
+    )
+    return out
+
+
+def _students(layout: Layout, best: JointFit, surface: BowlSurface, rng):
+    design = layout.design
+    fitted, c = fitted_rows(design, best.theta[None], best.amplitude, design.weight * best.robust)
+    level = np.bincount(layout.offset_student, c) / np.bincount(layout.offset_student)
+    # Each run's loss with its pairing offset replaced by the student's mean offset.
+    y = design.y - c[design.offset] + level[layout.offset_student[design.offset]]
+    sd = float(np.sqrt(best.variance))
+    out = []
+    for s in range(len(layout.student_params)):
+        cells = np.flatnonzero(design.student == s)
+        cells = cells[np.argsort(design.x[cells])]
+        weight = np.bincount(design.cell, design.weight, minlength=len(design.x))[cells]
+        mean = np.bincount(design.cell, design.weight * y, minlength=len(design.x))[cells] / weight
+        x, mean, weight = _merge(design.x[cells], mean, weight)
+        data = optimum.Profile(x=x, y=mean, sd=sd / np.sqrt(weight), freedom=best.freedom)
+        params = layout.student_params[s]
+        tokens = None if layout.student_tokens is None else float(layout.student_tokens[s])
+        point = surface.optimum_point(params, tokens)
+        spans = ((None, None), (None, None))
+        if np.isfinite(point) and len(layout.student_params) <= MOST_PROFILED:
+            here = intervals.centred(best, design.columns[cells[0]] * (np.array(design.names) != "r"))
+            own = surface.optimum_draws(params, tokens) - surface.draws_scatter
+            spread = 0.5 * np.subtract(*np.quantile(own, [0.84, 0.16]))
+            spans = intervals.profile(here, "kappa", spread if np.isfinite(spread) else 1.0)
+            spans = [tuple(None if e is None else e + _fixed(layout, params) for e in span) for span in spans]
+        elif np.isfinite(point):
+            own = surface.optimum_draws(params, tokens)
+            spans = [tuple(None if e is None else np.log(e) for e in interval(own, level_)) for level_ in (0.5, 0.9)]
+        methods = [optimum.quadratic(data), optimum.akima(data, rng), optimum.joint(point, spans, data)]
+        out.append(optimum.side_by_side(params, tokens, data, methods, float(level[s])))
+    return tuple(out)
+
+
+def _fixed(layout: Layout, params: float) -> float:
+    return layout.fixed.get("p", 0.0) * (np.log(params) - layout.references.student)
+
+
+def _merge(x, y, weight):
+    """Cells of one teacher size (teachers that differ in tokens only) become one point."""
+    _, label = np.unique(np.round(x, 9), return_inverse=True)
+    total = np.bincount(label, weight)
+    return np.bincount(label, weight * x) / total, np.bincount(label, weight * y) / total, total
+
+
+def _measured(frame) -> dict[str, tuple[float, float]]:
+    names = ("student_params", "student_tokens", "teacher_params", "teacher_tokens", "teacher_loss", "student_loss")
+    return {n: (float(frame[n].min()), float(frame[n].max())) for n in names if n in frame and frame[n].notna().any()}
+
+
+def _exp(span, shift):
+    return tuple(None if edge is None else float(np.exp(edge + shift)) for edge in span)
+
+
+def without(table, keep: np.ndarray):
+    """The same table with only the rows in the boolean mask `keep` (leave-one-student-out)."""
+    return replace(table, frame=table.frame[keep].reset_index(drop=True))

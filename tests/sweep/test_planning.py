@@ -1,0 +1,148 @@
+"""A plan counts FLOPs as the closed forms do, orders groups by longest path, and learns times from what has run."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from gaplaw import results
+from gaplaw.execution import Execution
+from gaplaw.sizes import count_params, forward_flops_per_token
+from gaplaw.sweep import plan
+from gaplaw.sweep import planning as planning_module
+from gaplaw.sweep.cost import Clock, Measured, clock_for, evaluation_flops, finish_seconds, training_flops
+from gaplaw.sweep.folder import RunFolder
+from gaplaw.sweep.planning import amount, duration, starting_order, works_of
+from tests.sweep.sweeps import QUICK, ROOT
+
+
+@pytest.fixture(autouse=True)
+def fixed_rates(monkeypatch):
+    monkeypatch.setattr("gaplaw.sweep.cost.matrix_rates", lambda single_thread: {16: 1e9, 1024: 4e9})
+
+
+def test_a_plan_has_one_row_per_cell_with_the_closed_form_counts(sweep):
+    made = plan(sweep, QUICK)
+    assert [row.cell_id for row in made.cells] == [cell.id for cell in sweep.cells]
+    for cell, row in zip(sweep.cells, made.cells, strict=True):
+        size, tokens = count_params(cell.model), cell.steps * cell.batch_tokens
+        assert row.student_params == size.non_embedding and row.student_tokens == tokens
+        assert row.student_training_flops == 6 * size.total * tokens
+        teacher = count_params(cell.teacher.model).total if cell.teacher else 0
+        assert row.teacher_forward_flops == 2 * teacher * tokens
+        assert row.flops == row.student_training_flops + row.teacher_forward_flops
+        assert row.status == "missing" and row.estimated_seconds > 0
+    kept = {row.cell_id for row in made.cells if row.disk_bytes > 4 * row.student_params_total}
+    assert {cell.id for cell in sweep.teachers} <= kept
+    assert json.loads(json.dumps(made.to_rows()))[0]["role"] == "teacher"
+
+
+def test_a_plan_marks_what_is_done_failed_or_in_the_store_and_sums_the_rest(sweep, tmp_path):
+    folder = RunFolder(tmp_path / "runs" / "tiny")
+    folder.prepare()
+    whole = plan(sweep, QUICK, folder)
+    done, failed = sweep.baselines
+    row = results.describe_cell(done, "baseline") | {"status": "done"}
+    results.write_cell(folder.out, row, [{"tokens": 1}], QUICK)
+    folder.write_failure(sweep, failed, "nan", QUICK)
+    stored = sweep.teachers[0]
+    entry = folder.store / "teachers" / stored.id
+    results.write_cell(entry, results.describe_cell(stored, "teacher") | {"status": "done"}, [{"tokens": 1}], QUICK)
+    (entry / "checkpoint").mkdir()
+    made = plan(sweep, QUICK, folder)
+    status = {row.cell_id: row.status for row in made.cells}
+    assert (status[done.id], status[failed.id], status[stored.id]) == ("done", "failed", "stored")
+    assert len(made.left) == len(sweep.cells) - 2
+    flops = {row.cell_id: row.flops for row in whole.cells}
+    assert made.flops_left == pytest.approx(whole.flops_left - flops[done.id] - flops[stored.id])
+    assert made.wall_seconds < whole.wall_seconds
+
+
+def test_planning_imports_no_jax():
+    code = "import sys, gaplaw.sweep.planning, gaplaw.sweep.load, gaplaw.sweep.running, gaplaw.cli; print('jax' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_group_flops_count_the_teacher_once_and_each_student_three_times(sweep):
+    group = next(group for group in sweep.groups() if group.teacher and len(group.cells) > 1)
+    cell, length = group.cells[0], group.cells[0].data.sequence_tokens
+    student, teacher = (forward_flops_per_token(model, length) for model in (cell.model, group.teacher.model))
+    tokens = cell.steps * cell.batch_tokens
+    assert training_flops(group) == tokens * (3 * student * len(group.cells) + teacher)
+    three = replace(QUICK, evaluations=3)
+    assert evaluation_flops(group, three) == 3 * 512 * (student * len(group.cells) + teacher)
+
+
+def test_the_clock_reproduces_what_it_has_measured_and_scales_the_rest(sweep):
+    alone, taught = (next(g for g in sweep.groups() if (g.teacher is not None) == want) for want in (False, True))
+    plain = Clock(execution=QUICK)
+    assert "no group has run" in plain.source
+    knowing = plain.knowing(Measured(group=taught, start_seconds=3.0, rest_seconds=50.0))
+    assert knowing.seconds(taught) == pytest.approx(53.0)
+    scale = 50.0 / plain.rest_seconds(taught)
+    assert knowing.seconds(alone) == pytest.approx(
+        3.0 + scale * plain.rest_seconds(alone)
+    )  # nothing like it yet: all count
+    both = knowing.knowing(Measured(group=alone, start_seconds=1.0, rest_seconds=2.0))
+    assert both.seconds(alone) == pytest.approx(3.0) and both.seconds(taught) == pytest.approx(53.0)
+
+
+def test_the_clock_reads_whole_groups_of_the_same_threading_from_rows(sweep, tmp_path):
+    folder = RunFolder(tmp_path / "runs" / "tiny")
+    folder.prepare()
+    group = next(group for group in sweep.groups() if group.teacher and len(group.cells) == 2)
+    for cell in group.cells:
+        assert not clock_for(folder, QUICK).measured  # half a group says nothing
+        row = results.describe_cell(cell, "student") | {"status": "done", "group_id": group.id, "group_cells": 2}
+        row |= {"group_wall_seconds": 12.0, "compile_seconds": 2.0}
+        results.write_cell(folder.out, row, [{"tokens": 1}], QUICK)
+    (known,) = clock_for(folder, QUICK).measured
+    assert known.rest_seconds == 10.0 and [c.id for c in known.group.cells] == [c.id for c in group.cells]
+    assert not clock_for(folder, replace(QUICK, single_thread=not QUICK.single_thread)).measured
+
+
+def test_the_longest_path_starts_first_and_students_never_before_their_teacher(sweep):
+    slow = sweep.teachers[1].fingerprint
+    seconds = {
+        group.id: 10.0 if group.teacher and group.teacher.fingerprint == slow else 1.0 for group in sweep.groups()
+    }
+    works = works_of(sweep, Clock(execution=QUICK))
+    order = starting_order([replace(work, seconds=seconds[work.id]) for work in works])
+    assert order[0].group.cells[0].fingerprint == slow
+    ids = [work.id for work in order]
+    assert all(ids.index(work.needs) < ids.index(work.id) for work in order if work.needs)
+
+
+@pytest.mark.parametrize(
+    ("tasks", "running", "workers", "expected"),
+    [
+        ([], {}, 2, 0.0),
+        ([("a", 3, None), ("b", 2, None), ("c", 2, None)], {}, 2, 4.0),
+        ([("t", 3, None), ("s", 5, "t")], {}, 2, 8.0),
+        ([("s", 5, "t"), ("x", 1, None)], {"t": 4.0}, 2, 9.0),
+        ([("a", 1, None)], {"r": 7.0, "q": 2.0}, 2, 7.0),
+        ([("a", 1, None)], {"r": 7.0, "q": 2.0}, 1, 7.0),
+    ],
+)
+def test_the_time_to_finish_is_that_of_a_greedy_schedule(tasks, running, workers, expected):
+    assert finish_seconds(tasks, running, workers) == expected
+
+
+def test_amounts_and_durations_are_short():
+    assert [amount(n) for n in (12, 1536, 2_500_000, 3e9)] == ["12 B", "1.5 kB", "2.5 MB", "3.0 GB"]
+    assert [duration(s) for s in (9.6, 75, 3725)] == ["10 s", "1 min 15 s", "1 h 02 min"]
+
+
+def test_the_table_names_every_cell_and_says_where_the_estimate_comes_from(sweep):
+    from rich.console import Console
+
+    made = plan(sweep, Execution(workers=3))
+    console = Console(width=200, record=True, file=open("/dev/null", "w"))
+    console.print(made.table())
+    text = console.export_text()
+    assert all(cell.id in text for cell in sweep.cells) and sweep.question in text
+    assert "3 workers" in made.totals()[1] and "no group has run yet" in made.totals()[1]
+    assert planning_module.FINISHED == ("done", "stored")

@@ -1,0 +1,86 @@
+"""The house rules that a reader relies on: imports point back along the walk, files stay short, the light half stays light."""
+
+import ast
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import ROOT
+
+# The walk. A module may import what stands before it (and its own package); the law half knows nothing of the training half.
+WALK = ["errors", "canonical", "spec", "execution", "sizes", "grid", "results", "data", "models", "distill", "train", "sweep"]
+LAW_HALF_MAY_IMPORT = {"errors", "canonical", "spec", "execution", "sizes", "grid", "results", "law"}
+MOST_LINES = 300
+
+
+def python_files():
+    """The project's own files, as git would list them."""
+    folders = ["gaplaw", "analysis", "experiments", "benchmarks", "tests"]
+    return [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
+
+
+def gaplaw_imports(path, top_level_only):
+    """Second names of `gaplaw.x…` imports in a file."""
+    tree = ast.parse(path.read_text())
+    nodes = tree.body if top_level_only else ast.walk(tree)
+    found = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
+    return {name.split(".")[1] for name in found if name.startswith("gaplaw.")}
+
+
+def stop_of(path):
+    return path.relative_to(ROOT / "gaplaw").with_suffix("").parts[0]
+
+
+@pytest.mark.parametrize("stop", [*WALK, "law"])
+def test_imports_point_back_along_the_walk(stop):
+    allowed = LAW_HALF_MAY_IMPORT if stop == "law" else {*WALK[: WALK.index(stop) + 1], "__version__"}
+    files = [path for path in (ROOT / "gaplaw").rglob("*.py") if stop_of(path) == stop]
+    assert files
+    for path in files:
+        ahead = gaplaw_imports(path, top_level_only=True) & {*WALK, "law", "cli"} - allowed
+        assert not ahead, f"{path.relative_to(ROOT)} imports {sorted(ahead)}, which comes later in the walk"
+
+
+def test_files_stay_short():
+    long = {str(p.relative_to(ROOT)): n for p in python_files() if (n := len(p.read_text().splitlines())) > MOST_LINES}
+    assert not long, f"over {MOST_LINES} lines; one question per file: {long}"
+
+
+def test_every_module_says_what_question_it_answers():
+    silent = [p for p in python_files() if p.read_text().strip() and not ast.get_docstring(ast.parse(p.read_text()))]
+    assert not silent
+
+
+def run(code):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True).stdout.split()
+
+
+@pytest.mark.parametrize("module", ["gaplaw", "gaplaw.law", "gaplaw.grid", "gaplaw.sweep", "gaplaw.cli", "analysis"])
+def test_the_light_half_does_not_import_jax(module):
+    loaded = run(f"import {module}, sys; print(*sorted(sys.modules))")
+    assert not {"jax", "flax", "tensorflow", "tensorflow_datasets"} & set(loaded)
+
+
+def test_public_verbs_exist():
+    import gaplaw
+
+    assert all(getattr(gaplaw, name) is not None for name in gaplaw.__all__)
+
+
+def test_no_path_of_one_machine_in_any_file():
+    tracked = subprocess.run(["git", "ls-files"], capture_output=True, text=True, cwd=ROOT)
+    if tracked.returncode:
+        pytest.skip("not a git working copy")
+    roots = tuple("/" + name + "/" for name in ("work", "root", "home", "Users"))
+    for name in tracked.stdout.split("\n"):
+        path = ROOT / name
+        if path.suffix in {".py", ".md", ".cfg", ".toml", ".txt", ".ipynb", ".html", ".j2", ".json"} and path.is_file():
+            text = path.read_text(errors="replace")
+            found = [root for root in roots if root in text]
+            assert not found or path.name == "test_house.py", f"{name} names {found}"
