@@ -30,6 +30,7 @@ from analysis.style import (
     size_axis,
 )
 from analysis.view import paired, view
+from gaplaw.errors import LawError
 
 PUBLISHED_RATIO = 2.5  # Zhang et al. 2023 (2311.07052): students pruned from their teacher
 _METHODS = {"joint": "o", "akima": "^", "quadratic": "s"}
@@ -115,8 +116,8 @@ def _student_mark(ax: Axes, found, method, ladder: tuple[float, float], coordina
         if joint and method.censored:
             stronger = is_stronger(method.censored, coordinate)
             ax.annotate(
-                "", (at, ladder[method.censored == "high"]), xytext=(0, -26 if stronger else 26), textcoords="offset points",
-                arrowprops={"arrowstyle": "-|>", "color": INK, "lw": 1.6},
+                "", (at, ladder[method.censored == "high"]), xytext=(0, 26 if stronger else -26), textcoords="offset points",
+                arrowprops={"arrowstyle": "<|-", "color": INK, "lw": 1.6},
             )  # fmt: skip
         return
     if joint:
@@ -152,8 +153,10 @@ def regret(
     """
     if choice is not None:
         student_params, student_tokens = choice.student_params, choice.student_tokens
-    if law.refused or student_params is None:
+    if law.refused:
         return empty(width, "The law was refused, so no regret is claimed.")
+    if student_params is None:
+        raise LawError("regret: needs a choice, or student_params")
     low, high = law.measured[law.coordinate]
     offered = [t for t in (choice.teachers if choice is not None else ())]
     places = [p for t in offered if (p := _coordinate_of(t, law.coordinate)) is not None]

@@ -134,7 +134,7 @@ def size_axis(axis, at: Sequence[float] | None = None) -> None:
     axis.set_major_locator(FixedLocator(thinned(sorted(set(at)), _LABEL_INCHES / inches)))
 
 
-_LABEL_INCHES = 0.36  # room that one size label needs
+_LABEL_INCHES = 0.4  # room that one size label needs
 
 
 def thinned(values: Sequence[float], least_share: float) -> list[float]:

@@ -149,9 +149,7 @@ def measured_choices(law, seen: View) -> list[dict]:
             student_tokens=student.student_tokens,
             teachers=_offers(ladder, law.coordinate),
         )
-        rows.append(
-            {"student": size_text(student.student_params), "choice": choice, "sentence": choice_sentence(choice)}
-        )
+        rows.append({"student": size_text(student.student_params), "choice": choice})
     return rows
 
 

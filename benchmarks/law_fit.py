@@ -29,7 +29,11 @@ def read_points(path: Path | None) -> tuple[pd.DataFrame, str]:
     """The 240 lowest-loss rows of the table, tokens from FLOP / 6N; or 240 simulated rows."""
     if path is not None:
         raw = pd.read_csv(path).sort_values("loss")[:240]
-        frame = {"params": raw["Model Size"], "tokens": raw["Training FLOP"] / 6 / raw["Model Size"], "loss": raw["loss"]}
+        frame = {
+            "params": raw["Model Size"],
+            "tokens": raw["Training FLOP"] / 6 / raw["Model Size"],
+            "loss": raw["loss"],
+        }
         return pd.DataFrame(frame).reset_index(drop=True), path.name
     rng = np.random.default_rng(0)
     params, flops = np.exp(rng.uniform(np.log(4e7), np.log(1.6e10), 240)), np.exp(rng.uniform(42, 50, 240))
@@ -48,7 +52,9 @@ def objective(p, n, d, log_loss, weight):
     r = top + np.log(total) - log_loss
     slope = weight * np.clip(r, -DELTA, DELTA)
     share = share / total
-    gradient = np.array([slope @ share[0], -(slope * n) @ share[0], slope @ share[1], -(slope * d) @ share[1], slope @ share[2]])
+    gradient = np.array(
+        [slope @ share[0], -(slope * n) @ share[0], slope @ share[1], -(slope * d) @ share[1], slope @ share[2]]
+    )
     value = weight @ np.where(np.abs(r) <= DELTA, r * r / 2, DELTA * (np.abs(r) - DELTA / 2))
     return 1e4 * value, 1e4 * gradient
 
@@ -92,7 +98,12 @@ def chinchilla_fit(frame: pd.DataFrame) -> tuple[str, float] | None:
                 "alpha": np.linspace(0.1, 0.7, 3), "beta": np.linspace(0.1, 0.7, 3)}  # fmt: skip
         model = Chinchilla(folder, param_grid=grid, log_level=40)
         model.database.df = pd.DataFrame(
-            {"C": 6 * frame["params"] * frame["tokens"], "N": frame["params"], "D": frame["tokens"], "loss": frame["loss"]}
+            {
+                "C": 6 * frame["params"] * frame["tokens"],
+                "N": frame["params"],
+                "D": frame["tokens"],
+                "loss": frame["loss"],
+            }
         )
         model.fit()
         fitted = {name: float(getattr(model, name)) for name in ("A", "B", "E", "alpha", "beta")}
@@ -126,14 +137,18 @@ def main() -> None:
     if package is None:
         print("chinchilla: not installed (pip install chinchilla==0.2.0 to compare)")
     else:
-        print(f"{f'chinchilla {package[0]}, its loss, 432 starts':<44}{package[1]:>14.9f}{package_seconds:>9.2f}{'none':>14}")
+        print(
+            f"{f'chinchilla {package[0]}, its loss, 432 starts':<44}{package[1]:>14.9f}{package_seconds:>9.2f}{'none':>14}"
+        )
     print(f"gaplaw: {cold.status}, {cold.share_at_best:.0%} of {cold.starts} starts at the best value")
     print(f"ratio {(scipy_seconds + rival_seconds) / total_seconds:.2f}")
 
 
 def row(name, reached, seconds, draw_seconds, exponent) -> None:
     low, high = np.quantile(exponent, [0.025, 0.975])
-    print(f"{name:<44}{reached:>14.9f}{seconds:>9.2f}{draw_seconds:>14.2f}   {np.median(exponent):.3f}, {low:.3f} to {high:.3f}")
+    print(
+        f"{name:<44}{reached:>14.9f}{seconds:>9.2f}{draw_seconds:>14.2f}   {np.median(exponent):.3f}, {low:.3f} to {high:.3f}"
+    )
 
 
 if __name__ == "__main__":

@@ -41,6 +41,7 @@ CELLS = {
     "pair": (_TEXT, "pairing key: same initialisation and same batches, different teacher"),
     "seed": (_WHOLE, "seed of the initialisation"),
     "student_params": (_WHOLE, "S: non-embedding parameters of the model that the row trained"),
+    "student_params_target": (_WHOLE, "S that pruning was asked for; null for students from scratch"),
     "student_params_embedding": (_WHOLE, "parameters in token and position embeddings and in an untied output head"),
     "student_params_active": (
         _WHOLE,
@@ -120,6 +121,7 @@ def describe_cell(cell: Cell, role: Role, *, model: ModelSpec | None = None) -> 
         "protocol": cell.protocol,
         "pair": cell.pair,
         "seed": cell.seed,
+        "student_params_target": cell.target_params,
         "student_tokens": cell.steps * cell.batch_tokens,
         "student_training_flops": float(train_flops(model, cell.steps * cell.batch_tokens)),
         "model": json.dumps(to_dict(model)),
@@ -195,7 +197,7 @@ def read_rows(path: Path) -> pa.Table:
     """One cell's rows. Raises: TableError naming the file when it is corrupt or of a newer schema."""
     try:
         rows = pq.ParquetFile(path).read()
-        version = max(rows["schema_version"].to_pylist())
+        version = max(rows["schema_version"].to_pylist(), default=SCHEMA_VERSION)
     except Exception as fault:  # pyarrow raises several unrelated kinds for damaged files
         raise TableError(
             f"{path}: not a readable results file ({type(fault).__name__}); delete it to redo the cell"

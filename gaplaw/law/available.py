@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from gaplaw.errors import GaplawError, LawError, TableError
-from gaplaw.law.table import to_number
+from gaplaw.law.values import to_number
 
 FIELDS = ("name", "params", "tokens", "loss")
 # The names a table uses are understood too.
@@ -70,7 +70,9 @@ def _items(source) -> list:
     if isinstance(source, pd.DataFrame):
         known = [name for name in source.columns if name in (*FIELDS, *ALIASES)]
         if not set(known) - {"name"}:
-            raise TableError(f"teachers file: one of params, loss is needed; it has {', '.join(map(str, source.columns))}")
+            raise TableError(
+                f"teachers file: one of params, loss is needed; it has {', '.join(map(str, source.columns))}"
+            )
         return source[known].to_dict("records")
     if isinstance(source, str):
         return [part.strip() for part in source.split(",") if part.strip()]

@@ -4,9 +4,10 @@
 
 u is ln(teacher / best teacher) of the student at hand. exp(g) is the secant curvature relative to that at the minimum, so h falls
 on the left and rises on the right whatever b is: the location of the optimum is a parameter of the law and never a by-product
-of a polynomial. φ_0 to φ_2 let left and right differ (a step of the curvature at the minimum, a gradual change, exponential
-tails); their priors are wide, because a shrunken asymmetry is a biased optimum. The other φ_k are smooth local bumps, finer near
-the minimum and coarser in the tails, which let the data bend h away from any one family. With b = 0 the bowl is a parabola. Foot of the law half of the walk; `joint` fits it.
+of a polynomial. φ_0 and φ_1 let left and right differ (a step of the curvature at the minimum, and a gradual change); their
+priors are wide, because a shrunken asymmetry is a biased optimum. φ_2 and φ_3 make both walls steeper (exponential) or flatter
+(linear) than a parabola's. The rest are smooth local bumps, finer near the minimum and coarser in the tails, which let the data
+bend h away from any one family. With b = 0 the bowl is a parabola. Foot of the law half of the walk; `joint` fits it.
 """
 
 from __future__ import annotations
@@ -15,21 +16,22 @@ import numpy as np
 
 REACH = 14.0  # |u| at which the table ends; beyond it the curvature stays what it was
 CELLS = 240
-STEP_SD, STEP_WIDTH = 1.0, 0.2  # half the log ratio of right to left curvature, and how sharp the change is in u
-SLOPE_SD = 0.5  # slope of log secant curvature per unit asinh(u)
-TAIL_SD = 0.3  # the same per unit u: exponential tails
-BUMP_SD, BUMP_WIDTH = 0.3, 0.6
+STEP_SD, STEP_WIDTH = 1.0, 0.15  # half the log ratio of left to right curvature, and how sharp the change is in u
+TAIL_SD = 0.5  # slope of log curvature per unit u: one wall steeper than the other
+EVEN_SD = 0.6  # both walls steeper, or flatter, than a parabola's
+BUMP_SD, BUMP_WIDTH = 0.25, 0.6
 CENTRES = (-2.6, -1.8, -1.1, -0.5, 0.0, 0.5, 1.1, 1.8, 2.6)
-SHAPES = 3 + len(CENTRES)
+SHAPES = 4 + len(CENTRES)
 
 
 def _features(xi: np.ndarray) -> np.ndarray:
     """φ_k at xi = asinh(u), each scaled to its prior sd and zero at xi = 0, (n, SHAPES)."""
-    u = np.sinh(xi)
+    u = np.clip(np.sinh(xi), -7.0, 7.0)
     centres = np.asarray(CENTRES)
     bumps = np.exp(-0.5 * ((xi[:, None] - centres) / BUMP_WIDTH) ** 2) - np.exp(-0.5 * (centres / BUMP_WIDTH) ** 2)
-    leans = STEP_SD * np.tanh(u / STEP_WIDTH), SLOPE_SD * xi, TAIL_SD * np.clip(u, -6.0, 6.0)
-    return np.concatenate([np.stack(leans, axis=1), BUMP_SD * bumps], axis=1)
+    walls = np.sqrt(1 + u * u) - 1, np.log1p(u * u) / 2
+    broad = STEP_SD * np.tanh(u / STEP_WIDTH), TAIL_SD * u, EVEN_SD * walls[0], EVEN_SD * walls[1]
+    return np.concatenate([np.stack(broad, axis=1), BUMP_SD * bumps], axis=1)
 
 
 _XI_END = float(np.arcsinh(REACH))

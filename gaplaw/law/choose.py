@@ -3,9 +3,7 @@
 After the law, before the command line and the report. For every available teacher it states the expected regret in nats (mean
 over the law's draws, against each draw's own best teacher), the chance to be the best of those available, and the compute
 6·S·D + 2·T·D (+ 6·T·D_T); it recommends the teacher of least regret plus cost, and says so when no teacher is worth its compute.
-
-Cost enters in nats. With `price_per_flop` (nats per FLOP) it is price × counted FLOPs. Without, a FLOP costs what the student could
-have done with it: the counted FLOPs spent on more tokens lower the no-teacher loss by L̃(N, D) − L̃(N, D + FLOPs / 6N).
+Cost is counted in `cost`.
 """
 
 from __future__ import annotations
@@ -16,43 +14,24 @@ import numpy as np
 
 from gaplaw.errors import LawError
 from gaplaw.law.available import Teacher, read_teachers
-from gaplaw.law.baseline import baseline_loss, loss_at_equal_compute
+from gaplaw.law.cost import (
+    COSTS,
+    TeacherChoice,
+    coordinates,
+    plain_row,
+    teacher_tokens_of,
+    tokens_for_flops,
+    with_cost,
+    with_flops,
+)
 from gaplaw.law.flags import Flag, worst_first
 from gaplaw.law.law import Law, Optimum
 from gaplaw.law.rules import RuleChoice, rule_choices
-from gaplaw.law.table import to_number
+from gaplaw.law.values import to_number
 
-COSTS = ("best", "inference", "pretraining", "both")
 DEFAULT_TOLERANCE_NATS = 0.002
-DEFAULT_TOKENS_PER_PARAM = 20.0
 FAR_RANGES = 1.0  # extrapolation beyond this many measured ranges is called a guess
 HOPELESS_RANGES = 3.0  # and beyond this many there is no answer
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TeacherChoice:
-    """One available teacher. Regret and cost in nats; FLOPs are None when its size (or tokens) is unknown."""
-
-    name: str
-    params: float | None
-    tokens: float | None
-    loss: float | None
-    expected_regret_nats: float | None
-    p_best: float | None
-    cost_nats: float | None = None
-    student_training_flops: float | None = None
-    teacher_forward_flops: float | None = None
-    teacher_training_flops: float | None = None
-    flops: float | None = None  # 6SD + 2TD, plus teacher training where the cost case counts it
-    predicted_loss_nats: float | None = None
-    no_teacher_loss_nats: float | None = None  # the student alone, at equal compute
-
-    @property
-    def total_nats(self) -> float:
-        return (self.expected_regret_nats or 0.0) + (self.cost_nats or 0.0)
-
-    def to_dict(self) -> dict:
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -136,20 +115,22 @@ def choose(
     params = _positive("student_params", student_params)
     tokens = None if student_tokens is None else _positive("student_tokens", student_tokens)
     flags = [*law.flags, *extrapolation_flags(law, params, tokens, available)]
-    spent, token_flag = _tokens_for_flops(law, params, tokens)
-    tolerance = tolerance_nats if tolerance_nats is not None else max(DEFAULT_TOLERANCE_NATS, law.noise.seed_sd_nats or 0.0)
+    spent, token_flag = tokens_for_flops(law, params, tokens)
+    tolerance = (
+        tolerance_nats if tolerance_nats is not None else max(DEFAULT_TOLERANCE_NATS, law.noise.seed_sd_nats or 0.0)
+    )
     if any(flag.severity == "refusal" for flag in flags):
-        rows = [_with_flops(_plain_row(teacher), teacher, params, spent, cost) for teacher in available]
+        rows = [with_flops(plain_row(teacher), teacher, params, spent, cost) for teacher in available]
         optimum, near, span, rules, recommended = Optimum(), (), (None, None), (), None
     else:
-        regret = law.regret_draws(params, tokens, _coordinates(available, law), _teacher_tokens(available))
+        regret = law.regret_draws(params, tokens, coordinates(available, law), teacher_tokens_of(available))
         expected, p_best = regret.mean(0), share_best(regret)
         rows = [
-            replace(_plain_row(teacher), expected_regret_nats=float(expected[i]), p_best=float(p_best[i]))
+            replace(plain_row(teacher), expected_regret_nats=float(expected[i]), p_best=float(p_best[i]))
             for i, teacher in enumerate(available)
         ]
-        rows = [_with_flops(row, teacher, params, spent, cost) for row, teacher in zip(rows, available, strict=True)]
-        rows, cost_flags = _with_cost(law, rows, available, params, tokens, spent, cost, price_per_flop)
+        rows = [with_flops(row, teacher, params, spent, cost) for row, teacher in zip(rows, available, strict=True)]
+        rows, cost_flags = with_cost(law, rows, available, params, tokens, spent, cost, price_per_flop)
         flags += cost_flags + ([token_flag] if token_flag and cost != "best" else [])
         optimum = law.optimum(params, tokens)
         near = tuple(row.name for row in rows if row.expected_regret_nats <= tolerance)
@@ -228,100 +209,6 @@ def _positive(name: str, value) -> float:
     if not (np.isfinite(number) and number > 0):
         raise LawError(f"{name}: {value} must be positive and finite")
     return number
-
-
-def _coordinates(available: list[Teacher], law: Law) -> np.ndarray:
-    return np.array([teacher.coordinate(law.coordinate) for teacher in available])
-
-
-def _teacher_tokens(available: list[Teacher]):
-    """Teacher tokens for the law, or None unless every teacher states them."""
-    tokens = [teacher.tokens for teacher in available]
-    return None if any(value is None for value in tokens) else np.array(tokens, dtype=float)
-
-
-def _tokens_for_flops(law: Law, params: float, tokens: float | None) -> tuple[float, Flag | None]:
-    """D_S for the FLOPs, with a flag when it is an assumption."""
-    if tokens is not None:
-        return tokens, None
-    ratio, source = DEFAULT_TOKENS_PER_PARAM, "by convention"
-    if "student_tokens" in law.measured:
-        ends = [t / s for t, s in zip(law.measured["student_tokens"], law.measured["student_params"], strict=True)]
-        ratio, source = float(np.sqrt(ends[0] * ends[1])), "as in the table"
-    message = f"no tokens given: FLOPs are stated at {ratio:.3g} tokens per parameter, {source}"
-    return ratio * params, Flag("tokens_assumed", message, "note")
-
-
-def _plain_row(teacher: Teacher) -> TeacherChoice:
-    return TeacherChoice(
-        name=teacher.name,
-        params=teacher.params,
-        tokens=teacher.tokens,
-        loss=teacher.loss,
-        expected_regret_nats=None,
-        p_best=None,
-    )
-
-
-def _with_flops(row: TeacherChoice, teacher: Teacher, params: float, tokens: float, cost: str) -> TeacherChoice:
-    own = 6.0 * params * tokens
-    if teacher.params is None:
-        if cost != "best":
-            raise LawError(f"teacher {teacher.name}: params are needed for cost = {cost}")
-        return replace(row, student_training_flops=own)
-    forward = 2.0 * teacher.params * tokens
-    training = None if teacher.tokens is None else 6.0 * teacher.params * teacher.tokens
-    if cost in ("pretraining", "both") and training is None:
-        raise LawError(f"teacher {teacher.name}: tokens are needed for cost = {cost} (its own training tokens)")
-    total = own + forward + (training if cost in ("pretraining", "both") else 0.0)
-    return replace(
-        row, student_training_flops=own, teacher_forward_flops=forward, teacher_training_flops=training, flops=total
-    )
-
-
-def _with_cost(law, rows, available, params, tokens, spent, cost, price):
-    """Cost in nats and the student alone at equal compute, for each teacher; with flags for what cannot be said."""
-    flags: list[Flag] = []
-    counted = np.array([_counted(row, cost) for row in rows])
-    at = spent if tokens is None else tokens
-    predicted = None
-    if law.baseline is not None:
-        alone = np.asarray(loss_at_equal_compute(law.baseline, params, at, counted), dtype=float)
-        predicted = _predicted_losses(law, available, params, at)
-        rows = [replace(row, no_teacher_loss_nats=float(value)) for row, value in zip(rows, alone, strict=True)]
-        rows = [replace(row, predicted_loss_nats=float(value)) for row, value in zip(rows, predicted, strict=True)]
-        if law.baseline["kind"] == "path" and cost != "best":
-            text = "the value of extra tokens is not measured: taken as half the slope along the measured path"
-            flags.append(Flag("token_value_assumed", text, "note"))
-    else:
-        text = "the table has no no_teacher_loss: whether distillation beats the student alone cannot be said"
-        flags.append(Flag("no_baseline", text, "note"))
-    if price is not None:
-        cost_nats = price * counted
-    elif law.baseline is not None:
-        cost_nats = baseline_loss(law.baseline, params, at) - np.array([row.no_teacher_loss_nats for row in rows])
-    else:
-        cost_nats = np.zeros(len(rows))
-        if cost != "best":
-            text = f"cost = {cost} has no price: give price_per_flop, or a table with no_teacher_loss; chosen by regret alone"
-            flags.append(Flag("no_price", text, "warning"))
-    return [replace(row, cost_nats=float(value)) for row, value in zip(rows, cost_nats, strict=True)], flags
-
-
-def _counted(row: TeacherChoice, cost: str) -> float:
-    forward = row.teacher_forward_flops if cost in ("inference", "both") else 0.0
-    training = row.teacher_training_flops if cost in ("pretraining", "both") else 0.0
-    return forward + training
-
-
-def _predicted_losses(law, available, params, tokens) -> np.ndarray:
-    import pandas as pd
-
-    frame = pd.DataFrame({"student_params": params, "student_tokens": tokens, law.coordinate: _coordinates(available, law)})
-    teacher_tokens = _teacher_tokens(available)
-    if teacher_tokens is not None:
-        frame["teacher_tokens"] = teacher_tokens
-    return law.predict(frame)
 
 
 def _recommend(rows: list[TeacherChoice], law: Law) -> tuple[str | None, list[Flag]]:

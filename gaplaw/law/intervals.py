@@ -27,11 +27,16 @@ def draw(fit: JointFit, count: int, rng: np.random.Generator) -> Points:
     precision = problem.design.prior[1]
     scale = np.concatenate([np.where(precision > 0, 1 / np.sqrt(np.maximum(precision, 1e-300)), 0.0), np.ones(SHAPES)])
     shift = scale * rng.standard_normal((count, m + SHAPES))
-    start = np.tile(fit.theta, (count, 1))
-    return solve(
-        problem, start[:, :m], start[:, m:], variance=sd**2, targets=targets, prior_shift=shift, iterations=12,
-        tolerance=1e-4,
+    # A bowl with a sharp bend can have several optima; each draw starts from each and keeps its own best.
+    basins = np.concatenate([fit.basins.location, fit.basins.shape], axis=1)
+    many = len(basins)
+    start = np.tile(basins, (count, 1))
+    got = solve(
+        problem, start[:, :m], start[:, m:], variance=np.repeat(sd**2, many), targets=np.repeat(targets, many, axis=0),
+        prior_shift=np.repeat(shift, many, axis=0), iterations=12, tolerance=1e-4,
     )  # fmt: skip
+    best = got.objective.reshape(count, many).argmin(axis=1)
+    return got.take(np.arange(count) * many + best)
 
 
 def threshold(level: float, freedom: float) -> float:
@@ -170,12 +175,12 @@ class _Unbounded(Design):
 def refit(design: Design, fit: JointFit, effects: np.ndarray, rounds: int = 2) -> JointFit:
     """The fit again with random effects in its covariance, warm-started at `fit` and its other basins."""
     problem = project(design, effects=effects, robust=fit.robust)
-    m = design.columns.shape[1]
-    location, shape, variance = fit.best.location, fit.best.shape, fit.variance
+    points, variance, freedom = fit.basins, fit.variance, fit.freedom
     for _ in range(rounds):
-        got = solve(problem, location[:, :m], shape, variance=variance, iterations=40)
-        location, shape = got.location, got.shape
-        theta = np.concatenate([location, shape], axis=1)
-        freedom = degrees(problem, theta, got.amplitude[0], variance, fit.robust)
-        variance = max(float(got.rss[0]) / freedom, 1e-14)
-    return replace(fit, problem=problem, best=got, variance=variance, freedom=freedom)
+        points = solve(problem, points.location, points.shape, variance=variance, iterations=40)
+        points = points.take(np.argsort(points.objective))
+        theta = np.concatenate([points.location, points.shape], axis=1)[:1]
+        freedom = degrees(problem, theta, points.amplitude[0], variance, fit.robust)
+        variance = max(float(points.rss[0]) / freedom, 1e-14)
+    best = points.take(slice(0, 1))
+    return replace(fit, problem=problem, best=best, variance=variance, freedom=freedom, basins=points)

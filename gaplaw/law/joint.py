@@ -21,7 +21,8 @@ from gaplaw.law.bowl import SHAPES, Bowl
 EXPONENTS = {"p": (1.0, 1.0), "q": (0.0, 1.0), "r": (0.0, 1.0)}
 BOUND = 3.0  # in prior sd's
 HUBER = 2.5  # residuals beyond this many noise sd's pull with constant force
-MISFIT = 0.03  # relative error of any bowl's height that must not move its minimum
+MISFIT = 0.01  # relative error of any bowl's height that must not move its minimum
+BASIN_GAP, MOST_BASINS = 6.0, 3  # other optima that the draws must visit too, in units of the objective
 BEYOND = 2.0  # how far past the measured teachers (ln units) an optimum is followed
 
 
@@ -245,6 +246,7 @@ class JointFit:
     share_of_starts: float
     gap: float  # objective of the best other basin minus the best, in units of 2 Δ ln likelihood
     robust: np.ndarray  # row weights of the robust loss
+    basins: Points  # the distinct optima within BASIN_GAP of the best, best first, at most MOST_BASINS
 
     @property
     def theta(self) -> np.ndarray:
@@ -264,11 +266,12 @@ def fit_joint(design: Design, *, effects: np.ndarray | None = None, hold: dict |
     """
     hold = hold or {}
     held = tuple(design.names.index(name) for name in hold)
-    problem = project(design, effects=effects)
     location, shape = starts(design, hold)
-    variance = max(problem.target @ problem.target / max(problem.dof, 1) * 0.05, 1e-14)
+    height, sd = _observed(design)
+    robust = _row_weights(design, height, sd)
+    problem = project(design, effects=effects, robust=robust)
+    variance = sd**2
     points = solve(problem, location, shape, variance=variance, hold=held, iterations=25)
-    robust = np.ones(len(design.y))
     keep = np.argsort(points.objective)[: max(6, len(location) // 6)]
     points = points.take(keep)
     for round_ in range(5):
@@ -278,7 +281,7 @@ def fit_joint(design: Design, *, effects: np.ndarray | None = None, hold: dict |
         freedom = degrees(problem, theta, points.amplitude[best], variance, robust, held)
         previous, variance = variance, max(points.rss[best] / freedom, 1e-14)
         if round_ < 3:
-            robust = _row_weights(design, theta, points.amplitude[best], np.sqrt(variance))
+            robust = _row_weights(design, height, np.sqrt(variance), theta, points.amplitude[best])
             problem = project(design, effects=effects, robust=robust)
         elif abs(np.log(variance / previous)) < 0.02:
             break
@@ -286,15 +289,24 @@ def fit_joint(design: Design, *, effects: np.ndarray | None = None, hold: dict |
     final = solve(problem, location, shape, variance=variance, hold=held, iterations=60)
     again = solve(problem, points.location, points.shape, variance=variance, hold=held, iterations=60)
     points = Points(**{f: np.concatenate([getattr(final, f), getattr(again, f)]) for f in Points.__dataclass_fields__})
-    best = int(np.argmin(points.objective))
-    low = points.objective[best]
+    points = points.take(np.argsort(points.objective))
+    low = points.objective[0]
     share = float(np.mean(final.objective <= low + 1e-2))
-    away = np.abs(points.location[:, 0] - points.location[best, 0]) > 0.1
+    away = np.abs(points.location[:, 0] - points.location[0, 0]) > 0.1
     gap = float(np.min(points.objective[away]) - low) if away.any() else np.inf
     return JointFit(
-        problem=problem, best=points.take(slice(best, best + 1)), variance=float(variance), freedom=float(freedom),
-        share_of_starts=share, gap=gap, robust=robust,
+        problem=problem, best=points.take(slice(0, 1)), variance=float(variance), freedom=float(freedom),
+        share_of_starts=share, gap=gap, robust=robust, basins=_distinct(points),
     )  # fmt: skip
+
+
+def _distinct(points: Points) -> Points:
+    """Optima (sorted, best first) that are near the best in objective and apart from each other in location."""
+    kept: list[int] = []
+    for i in np.flatnonzero(points.objective <= points.objective[0] + BASIN_GAP):
+        if all(np.abs(points.location[i] - points.location[j]).max() > 0.03 for j in kept):
+            kept.append(int(i))
+    return points.take(np.array(kept[:MOST_BASINS]))
 
 
 def starts(design: Design, hold: dict) -> tuple[np.ndarray, np.ndarray]:
@@ -343,10 +355,35 @@ def fitted_rows(design: Design, theta: np.ndarray, amplitude: float, weight: np.
     return c[design.offset] + h, c
 
 
-def _row_weights(design, theta, amplitude, sd):
-    """Huber's weights, and less trust in a bowl's far walls: the family is believed to MISFIT of its height above the minimum."""
-    fitted, c = fitted_rows(design, theta, amplitude, design.weight)
-    height = fitted - c[design.offset]
+def _row_weights(design, height, sd, theta=None, amplitude=0.0):
+    """Huber's weights, and less trust in a bowl's far walls: any bowl is believed only to MISFIT of its height."""
     trust = 1.0 / (1.0 + (MISFIT * height / sd) ** 2)
+    if theta is None:
+        return trust
+    fitted, _ = fitted_rows(design, theta, amplitude, design.weight * trust)
     size = np.abs(design.y - fitted) * np.sqrt(design.weight * trust)
     return trust * np.minimum(1.0, HUBER * sd / np.maximum(size, 1e-300))
+
+
+def _observed(design: Design) -> tuple[np.ndarray, float]:
+    """Before any fit: each row's height above its student's best cell, nats (n,), and a low first guess of the noise sd.
+
+    The guess is half the median gap between a cell and the straight line through its two neighbours: small on purpose, since a fit
+    that starts with too much noise lets the walls of the bowl explain themselves by it and never sees the minimum.
+    """
+    count = np.bincount(design.offset)
+    centred = design.y - (np.bincount(design.offset, design.y) / count)[design.offset]
+    size = np.bincount(design.cell, minlength=len(design.x))
+    mean = np.bincount(design.cell, centred, minlength=len(design.x)) / size
+    height, gaps = np.zeros(len(design.x)), []
+    for s in np.unique(design.student):
+        cells = np.flatnonzero(design.student == s)
+        cells = cells[np.argsort(design.x[cells])]
+        x, y = design.x[cells], mean[cells]
+        height[cells] = y - y.min()
+        wide = x[2:] - x[:-2]
+        ok = wide > 1e-9
+        part = (x[1:-1] - x[:-2])[ok] / wide[ok]
+        gaps.append(np.abs(y[1:-1][ok] - (1 - part) * y[:-2][ok] - part * y[2:][ok]))
+    gaps = np.concatenate(gaps) if gaps else np.zeros(0)
+    return height[design.cell], max(0.5 * float(np.median(gaps)) if len(gaps) else 1e-3, 1e-6)

@@ -43,7 +43,9 @@ class LossSurface:
     def predict(self, frame) -> np.ndarray:
         """Expected student loss, nats, per row."""
         tokens = frame["student_tokens"].to_numpy(dtype=float) if "student_tokens" in frame else None
-        points = self.points(frame["student_params"].to_numpy(dtype=float), tokens, np.log(frame["teacher_loss"].to_numpy(float)))
+        points = self.points(
+            frame["student_params"].to_numpy(dtype=float), tokens, np.log(frame["teacher_loss"].to_numpy(float))
+        )
         return np.exp(self.stack.log_loss(points))
 
     def optimum_point(self, student_params: float, student_tokens: float | None) -> float:
@@ -90,9 +92,7 @@ class LossSurface:
         for part in data["components"]:
             known = {name: np.array(part[name], dtype=float) for name in arrays}
             parts.append(Component(**(part | known | {"correction": Correction.from_dict(part["correction"])})))
-        stack = Stack(
-            components=tuple(parts), reach_theta=np.array(data["reach_theta"]), fitted=np.empty(0), loso=None
-        )
+        stack = Stack(components=tuple(parts), reach_theta=np.array(data["reach_theta"]), fitted=np.empty(0), loso=None)
         return cls(
             stack=stack,
             centre=tuple(data["centre"]),
@@ -172,7 +172,12 @@ def columns_of(frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray | None, np.n
     if (loss <= 0).any():
         raise LawError(f"student_loss: {loss[loss <= 0][0]:g} must be positive for a law in teacher loss")
     tokens = np.log(frame["student_tokens"].to_numpy(float)) if "student_tokens" in frame else None
-    return np.log(frame["student_params"].to_numpy(float)), tokens, np.log(frame["teacher_loss"].to_numpy(float)), np.log(loss)
+    return (
+        np.log(frame["student_params"].to_numpy(float)),
+        tokens,
+        np.log(frame["teacher_loss"].to_numpy(float)),
+        np.log(loss),
+    )
 
 
 def fit_loss_law(table, *, seed: int = 0, draws: int = 400):

@@ -9,8 +9,8 @@ s = ln(A / N_S^alpha + B / D_S^beta). All forms give ln L_S, are batched over pa
   With no-teacher losses at hand M is proportional to L̃_S in effect; without them M is identified by the distilled losses alone.
 * `DriftForm`: the same, with the place and the strong side of the bowl drifting with tokens per parameter.
 * `BrokenPowerForm`: Busbridge et al. 2025 (arXiv 2502.08606, eq. 8) in its identified limit,
-  L_S = L_T + L_T^(−c0) exp(−(L_T / Λ)^(1/f1)) (e^s)^gamma'; the break Λ is d L̃_S when no-teacher losses are known, and a power of the
-  capacity term otherwise.
+  L_S = L_T + L_T^(−c0) exp(−(L_T / Λ)^(1/f1)) (e^s)^gamma'; the break Λ is d L̃_S when no-teacher losses are known, and a
+  power of the capacity term otherwise.
 """
 
 from __future__ import annotations
@@ -198,7 +198,9 @@ class BrokenPowerForm:
                             data = NO_TOKENS if points.y is None else half
                             middle = np.median(points.t) + depth
                             lam = depth if points.alone is not None else middle - 0.3 * level
-                            out.append([half, np.log(alpha), data, np.log(alpha), np.log(gamma), c0, lam, np.log(f), 0.3])
+                            out.append(
+                                [half, np.log(alpha), data, np.log(alpha), np.log(gamma), c0, lam, np.log(f), 0.3]
+                            )
         return np.array(out)
 
 

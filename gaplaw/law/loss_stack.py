@@ -88,7 +88,14 @@ def fit_form(form, points: Points, log_loss, weight, starts=None) -> tuple[Minim
     starts = form.starts(points, log_loss) if starts is None else starts
     own = None if weight is None else weight[None]
     first = minimise(
-        value, residuals, starts, delta=FIRST_DELTA, weights=own, penalty=ridge_of(form, 0.003), tolerance=1e-5, iterations=80
+        value,
+        residuals,
+        starts,
+        delta=FIRST_DELTA,
+        weights=own,
+        penalty=ridge_of(form, 0.003),
+        tolerance=1e-5,
+        iterations=80,
     )
     scale = max(robust_scale(value(first.theta[first.best][None])[0]), 1e-6)
     ridge = ridge_of(form, scale)
@@ -159,9 +166,7 @@ def _weigh(parts, points, log_loss, sizes, weight):
     errors = np.sqrt(np.mean((predictions - log_loss) ** 2, axis=1))
     share = (errors.min() / errors) ** 4
     share /= share.sum()
-    parts = [
-        replace(part, weight=float(w), loso_rms=float(e)) for part, w, e in zip(parts, share, errors, strict=True)
-    ]
+    parts = [replace(part, weight=float(w), loso_rms=float(e)) for part, w, e in zip(parts, share, errors, strict=True)]
     return parts, share @ predictions
 
 
@@ -212,9 +217,7 @@ def draw(stack: Stack, points: Points, log_loss, *, groups, teachers, weight, co
             iterations=40,
         )  # fmt: skip
         left = targets - part.form.value(minima.theta, points) - prior @ phi.T
-        parts.append(
-            replace(part, theta_draws=minima.theta, coefficient_draws=prior + left @ gain.T)
-        )
+        parts.append(replace(part, theta_draws=minima.theta, coefficient_draws=prior + left @ gain.T))
     return replace(stack, components=tuple(parts))
 
 

@@ -1,7 +1,7 @@
 """Which cell is worth running next? Every candidate's expected drop in regret at the target student, per FLOP, and when to stop.
 
-After the choice in the law half. One-step look-ahead, linearised on the law's draws: a cell measures d, the student's loss at a teacher
-relative to that student's other cells; if theta is the target's ln T* then observing d with noise s removes the share
+After the choice in the law half. One-step look-ahead, linearised on the law's draws: a cell measures d, the student's loss at
+a teacher relative to that student's other cells; if theta is the target's ln T* then observing d with noise s removes the share
 
     rho² = Cov(theta, d)² / (Var(theta) (Var(d) + s²))
 
@@ -18,13 +18,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from gaplaw.errors import LawError
-from gaplaw.law.choose import DEFAULT_TOKENS_PER_PARAM, DEFAULT_TOLERANCE_NATS
+from gaplaw.law.choose import DEFAULT_TOLERANCE_NATS
+from gaplaw.law.cost import DEFAULT_TOKENS_PER_PARAM
 from gaplaw.law.law import Law
-from gaplaw.law.table import to_number
+from gaplaw.law.values import to_number
 from gaplaw.law.words import size_words
 
 TEACHER_POINTS = 9  # candidate teachers over the measured range when none are named
-WORTHLESS_SHARE = 0.02  # of the tolerance: a cell that lowers regret by less is not worth naming
+WORTHLESS_SHARE = 0.002  # of the tolerance: a cell that lowers regret by less is not worth naming
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,7 +68,9 @@ class NextCells:
     def text(self) -> str:
         lines = [self.statement]
         if self.cells:
-            lines.append(f"{'teacher':>10}{'student':>10}{'tokens':>9}{'seed':>6}{'FLOPs':>11}{'drop, nats':>13}{'per 1e18':>12}")
+            lines.append(
+                f"{'teacher':>10}{'student':>10}{'tokens':>9}{'seed':>6}{'FLOPs':>11}{'drop, nats':>13}{'per 1e18':>12}"
+            )
         for cell in self.cells:
             teacher = size_words(cell.teacher_params) if cell.teacher_params else f"{cell.teacher_loss:.4g}"
             lines.append(
@@ -107,19 +110,19 @@ def next_cells(
     tokens = None if target_student_tokens is None else _positive("target_student_tokens", target_student_tokens)
     if not budget_flops > 0:
         raise LawError(f"budget_flops: {budget_flops} must be positive")
-    tolerance = tolerance_nats if tolerance_nats is not None else max(DEFAULT_TOLERANCE_NATS, law.noise.seed_sd_nats or 0.0)
-    low, high = law.measured[law.coordinate]
-    options = np.geomspace(low, high, 81)
+    tolerance = (
+        tolerance_nats if tolerance_nats is not None else max(DEFAULT_TOLERANCE_NATS, law.noise.seed_sd_nats or 0.0)
+    )
     cells = _candidates(law, candidates, teacher_tokens_per_param)
+    places = [*law.measured[law.coordinate], *(cell[law.coordinate] for cell in cells)]
+    options = np.geomspace(min(places), max(places), 81)
     regret = law.regret_draws(target, tokens, options)
     now = float(regret.mean(0).min())
     if not law.refused and now <= tolerance:
-        statement = (
-            f"stop: the expected regret at {size_words(target)} is {now:.4f} nats, within the tolerance of {tolerance:.4f}"
-        )
+        statement = f"stop: the expected regret at {size_words(target)} is {now:.4f} nats, within the tolerance of {tolerance:.4f}"
         return NextCells(cells=(), expected_regret_nats=now, expected_regret_after_nats=now, tolerance_nats=tolerance,
                          budget_flops=budget_flops, stop=True, statement=statement)  # fmt: skip
-    taken, after = _greedy(law, cells, target, tokens, now, budget_flops, WORTHLESS_SHARE * min(now, tolerance), most)
+    taken, after = _greedy(law, cells, target, tokens, now, budget_flops, tolerance, most)
     if taken:
         spent = sum(cell.flops for cell in taken)
         statement = (
@@ -132,12 +135,15 @@ def next_cells(
             "what remains is scatter between students"
         )
     else:
-        statement = f"stop: no cell fits the budget of {budget_flops:.3g} FLOPs (regret {now:.4f}, tolerance {tolerance:.4f})"
+        statement = (
+            f"stop: no cell fits the budget of {budget_flops:.3g} FLOPs (regret {now:.4f}, tolerance {tolerance:.4f})"
+        )
     return NextCells(cells=taken, expected_regret_nats=now, expected_regret_after_nats=after, tolerance_nats=tolerance,
                      budget_flops=budget_flops, stop=not taken, statement=statement)  # fmt: skip
 
 
-def _greedy(law, cells, target, tokens, now, budget, least, most) -> tuple[tuple[NextCell, ...], float]:
+def _greedy(law, cells, target, tokens, now, budget, tolerance, most) -> tuple[tuple[NextCell, ...], float]:
+    least = WORTHLESS_SHARE * min(now, tolerance)
     theta = _finite(law, law.optimum_draws(target, tokens))
     theta = theta - theta.mean()
     prior = float(theta @ theta) + 1e-300
@@ -146,7 +152,8 @@ def _greedy(law, cells, target, tokens, now, budget, least, most) -> tuple[tuple
     left, free = budget, np.ones(len(cells), dtype=bool)
     taken, remaining = [], now
     rows = contrast.shape[0]
-    while len(taken) < most:
+    # A law that refuses has not shown a bowl yet: its regret says nothing, so it is never good enough to stop on.
+    while len(taken) < most and (remaining > tolerance or law.refused):
         variance = (contrast**2).sum(0) / rows
         share = (contrast.T @ theta) ** 2 / rows / (variance + noise**2)
         drop = now * share / prior
@@ -181,7 +188,10 @@ def _teacher_exists(law, flops, cells, taken):
     flops, cells = flops.copy(), list(cells)
     for index, cell in enumerate(cells):
         if cell["new_teacher"] and cell["teacher_params"] == taken["teacher_params"]:
-            forward = 2.0 * cell["teacher_params"] * cell["student_tokens"] + 6.0 * cell["student_params"] * cell["student_tokens"]
+            forward = (
+                2.0 * cell["teacher_params"] * cell["student_tokens"]
+                + 6.0 * cell["student_params"] * cell["student_tokens"]
+            )
             cells[index] = cell | {"new_teacher": False, "flops": forward}
             flops[index] = forward
     return flops, cells
@@ -235,7 +245,10 @@ def _candidates(law: Law, given, tokens_per_param: float) -> list[dict]:
 
 def _candidate(law: Law, cell: Mapping, tokens_per_param: float, position: int) -> dict:
     known = {name: cell.get(name) for name in ("student_params", "student_tokens", "teacher_params", "teacher_loss")}
-    numbers = {name: None if value is None else _positive(f"candidate {position}, {name}", value) for name, value in known.items()}
+    numbers = {
+        name: None if value is None else _positive(f"candidate {position}, {name}", value)
+        for name, value in known.items()
+    }
     for name in ("student_params", law.coordinate):
         if numbers[name] is None:
             raise LawError(f"candidate {position}: {name} is needed")

@@ -60,7 +60,11 @@ def rule_choices(law, available: list[Teacher], params: float, tokens, expected:
     out = []
     for rule, ratio in ratios.items():
         if sizes is None or ratio is None:
-            why = "not applicable: teachers are known by loss only" if sizes is None else "not applicable: no ratio measured"
+            why = (
+                "not applicable: teachers are known by loss only"
+                if sizes is None
+                else "not applicable: no ratio measured"
+            )
             out.append(RuleChoice(rule=rule, teacher=None, expected_regret_nats=None, note=why))
             continue
         target = ratio * params

@@ -235,7 +235,9 @@ def fit_supervised(
         columns.append(np.log(values))
     size = 6 if gamma else 5
     if len(columns[0]) < 2 * size:
-        raise LawError(f"fit_supervised: {len(columns[0])} rows are too few for {size} parameters; {2 * size} are needed")
+        raise LawError(
+            f"fit_supervised: {len(columns[0])} rows are too few for {size} parameters; {2 * size} are needed"
+        )
     for name, values in zip(("params", "tokens"), columns, strict=False):
         if np.ptp(values) < 1e-9:
             raise LawError(f"fit_supervised: column {name} has a single value; its exponent cannot be known")

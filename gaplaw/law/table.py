@@ -14,12 +14,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from gaplaw.errors import GaplawError, TableError
+from gaplaw.errors import TableError
+from gaplaw.law.values import (
+    CANONICAL,
+    COORDINATES,
+    Where,
+    parse_numbers,
+    read_numbers,
+    refuse_duplicates,
+    scores_to_losses,
+)
 
-SIZES = ("student_params", "student_tokens", "teacher_params", "teacher_tokens")
-LOSSES = ("student_loss", "teacher_loss", "no_teacher_loss")
-CANONICAL = (*SIZES, *LOSSES, "seed", "group", "weight")
-COORDINATES = ("teacher_params", "teacher_loss")
 # What a sweep of our own calls the two losses, and the columns in which its rows must agree to be compared at all.
 SWEEP_NAMES = {"loss_student_ce_nats": "student_loss", "loss_teacher_ce_nats": "teacher_loss"}
 ONE_OF = ("data_source", "data_tokenizer", "data_manifest")
@@ -90,7 +95,7 @@ def read_table(
     raw, label, is_text = _load(source)
     notes: list[str] = []
     frame = _rename(raw, mapping, label)
-    where = _Where(label=label, lines=is_text)
+    where = Where(label=label, lines=is_text)
     frame, baseline = _split_roles(frame, notes, label)
     frame, protocol = _one_protocol(frame, protocol, label, predicting)
     if frame.empty:
@@ -98,30 +103,18 @@ def read_table(
     coordinate = coordinate or _coordinate(frame, mapping, label)
     required = ["student_params", coordinate] + ([] if predicting else ["student_loss"])
     _require(frame, required, label)
-    frame = _numbers(frame, required, where)
+    frame = read_numbers(frame, required, where)
     if higher_is_better:
-        frame, baseline = _turn(frame, baseline, notes)
+        frame, baseline = scores_to_losses(frame, baseline, notes)
         if coordinate == "teacher_loss" and (frame["teacher_loss"] <= 0).any():
             index = frame.index[frame["teacher_loss"] <= 0][0]
             raise TableError(f"{where.row(index)}, column teacher_loss: a perfect score leaves no error to scale by")
     if not predicting:
-        _refuse_duplicates(frame, coordinate, where, notes)
+        refuse_duplicates(frame, coordinate, where, notes)
     frame = _with_baseline(frame, baseline, notes, where)
     return Table(
         frame=frame.reset_index(drop=True), coordinate=coordinate, protocol=protocol, notes=tuple(notes), source=label
     )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Where:
-    """Names a row the way its owner counts: index for a frame or parquet, index and line for a CSV."""
-
-    label: str
-    lines: bool
-
-    def row(self, index) -> str:
-        line = f" (line {int(index) + 2})" if self.lines else ""
-        return f"{self.label}: row {index}{line}"
 
 
 def _load(source) -> tuple[pd.DataFrame, str, bool]:
@@ -137,7 +130,9 @@ def _load(source) -> tuple[pd.DataFrame, str, bool]:
     if path.suffix.lower() in (".parquet", ".pq"):
         return _load_parquet(path), path.name, False
     try:
-        frame = pd.read_csv(path, sep=None if path.suffix.lower() == ".txt" else ("\t" if path.suffix == ".tsv" else ","))
+        frame = pd.read_csv(
+            path, sep=None if path.suffix.lower() == ".txt" else ("\t" if path.suffix == ".tsv" else ",")
+        )
     except (ValueError, UnicodeDecodeError, OSError) as error:
         raise TableError(f"{path.name}: not a readable CSV file ({_one_line(error)})") from error
     return frame, path.name, True
@@ -227,7 +222,9 @@ def _coordinate(frame: pd.DataFrame, mapping: Mapping[str, str], label: str) -> 
     for name in COORDINATES:
         if name in frame:
             return name
-    raise TableError(f"{label}: no teacher column; one of {' or '.join(COORDINATES)} is required (map it with columns=)")
+    raise TableError(
+        f"{label}: no teacher column; one of {' or '.join(COORDINATES)} is required (map it with columns=)"
+    )
 
 
 def _require(frame: pd.DataFrame, names, label: str) -> None:
@@ -237,104 +234,12 @@ def _require(frame: pd.DataFrame, names, label: str) -> None:
                          f"{', '.join(map(str, frame.columns[:20]))}")  # fmt: skip
 
 
-def to_number(value) -> float:
-    """A number, or a size string such as '1.8B', as float64.
-
-    Raises:
-        GaplawError: when the text is neither.
-    """
-    if isinstance(value, str):
-        try:
-            return float(value.replace("_", ""))
-        except ValueError:
-            from gaplaw.sizes import parse_size
-
-            return float(parse_size(value.strip()))
-    return float(value)
-
-
-def _numbers(frame: pd.DataFrame, required, where: _Where) -> pd.DataFrame:
-    names = [name for name in (*SIZES, *LOSSES, "weight") if name in frame]
-    out = {}
-    for name in names:
-        column = frame[name]
-        if not pd.api.types.is_numeric_dtype(column):
-            column = _parse(column, name, where)
-        values = column.to_numpy(dtype=np.float64, na_value=np.nan)
-        # A baseline, or the teacher coordinate that is not used, may be unknown in a row; every other number is needed.
-        optional = name == "no_teacher_loss" or (name in COORDINATES and name not in required)
-        bad = np.isinf(values) if optional else ~np.isfinite(values)
-        if bad.any():
-            hint = "; a run without a teacher needs role = baseline" if name in COORDINATES else ""
-            raise TableError(f"{where.row(frame.index[bad][0])}, column {name}: {_shown(values[bad][0])}{hint}")
-        if name in SIZES or name in ("weight", "teacher_loss"):
-            low = values <= 0 if name != "weight" else values < 0
-            if low.any():
-                rule = "must be positive" if name != "weight" else "must not be negative"
-                raise TableError(f"{where.row(frame.index[low][0])}, column {name}: {values[low][0]:g} {rule}")
-        out[name] = values
-    result = pd.DataFrame(out, index=frame.index)
-    for name in ("seed", "group"):
-        if name in frame:
-            if frame[name].isna().any():
-                raise TableError(f"{where.row(frame.index[frame[name].isna()][0])}, column {name}: missing value")
-            result[name] = frame[name].astype(str) if name == "group" else frame[name]
-    return result[[name for name in CANONICAL if name in result]]
-
-
-def _shown(value: float) -> str:
-    return "missing value (NaN)" if np.isnan(value) else f"{value} is not finite"
-
-
-def _parse(column: pd.Series, name: str, where: _Where) -> pd.Series:
-    out = np.empty(len(column))
-    for position, (index, value) in enumerate(column.items()):
-        if value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value)):
-            out[position] = np.nan
-            continue
-        try:
-            out[position] = to_number(value)
-        except (GaplawError, ValueError, TypeError) as error:
-            raise TableError(f"{where.row(index)}, column {name}: {value!r} is not a number or a size") from error
-    return pd.Series(out, index=column.index)
-
-
-def _turn(frame, baseline, notes):
-    """Scores become errors, so that lower is better everywhere; differences keep their size."""
-    values = frame[[name for name in LOSSES if name in frame]].to_numpy()
-    top = np.nanmax(values)
-    whole = 1.0 if top <= 1.0 and np.nanmin(values) >= 0 else 100.0 if top <= 100.0 else 0.0
-    turned = [name for name in LOSSES if name in frame]
-    frame = frame.assign(**{name: whole - frame[name] for name in turned})
-    if "student_loss" in baseline:
-        baseline = baseline.assign(student_loss=whole - baseline["student_loss"].astype(float))
-    notes.append(f"higher is better: {', '.join(turned)} became {whole:g} - score")
-    return frame, baseline
-
-
-def _refuse_duplicates(frame, coordinate, where, notes) -> None:
-    keys = [name for name in (*SIZES, "teacher_loss", "seed", "group") if name in frame]
-    again = frame.duplicated(subset=keys, keep="first")
-    if coordinate == "teacher_loss" and "seed" not in frame and again.any():
-        # Two teachers may share a loss to the printed digit; only a row repeated in full is certainly a mistake.
-        full = frame.duplicated(keep="first")
-        if not full.any():
-            notes.append(f"{int(again.sum())} rows repeat a student and a teacher loss: kept as replicates")
-            return
-        again = full
-    if again.any():
-        index = frame.index[again][0]
-        twin = frame.index[(frame[keys] == frame.loc[index, keys]).all(axis=1)][0]
-        hint = "" if "seed" in frame else "; replicates need a seed column"
-        raise TableError(f"{where.row(index)} duplicates row {twin}: same {', '.join(keys)}{hint}")
-
-
 def _with_baseline(frame, baseline, notes, where) -> pd.DataFrame:
     """Attach each student's own loss without a teacher: same size, tokens and seed; the mean over seeds otherwise."""
     if baseline.empty or "student_loss" not in baseline:
         return frame
     names = [name for name in ("student_params", "student_tokens") if name in frame and name in baseline]
-    known = baseline[[*names, "student_loss"]].apply(lambda column: _parse(column, column.name, where))
+    known = baseline[[*names, "student_loss"]].apply(lambda column: parse_numbers(column, column.name, where))
     known = known.rename(columns={"student_loss": "no_teacher_loss"})
     frame = frame.drop(columns="no_teacher_loss", errors="ignore")
     mean = known.groupby(names, as_index=False)["no_teacher_loss"].mean()

@@ -68,7 +68,9 @@ def choice_text(choice) -> str:
         lines.append("")
         lines.append("what rules of thumb would pick")
         for rule in choice.rules:
-            picked = rule.note if rule.teacher is None else f"{rule.teacher}, regret {rule.expected_regret_nats:.4f} nats"
+            picked = (
+                rule.note if rule.teacher is None else f"{rule.teacher}, regret {rule.expected_regret_nats:.4f} nats"
+            )
             lines.append(f"  {rule.rule:<20}{picked}")
     if choice.flags:
         lines.append("")

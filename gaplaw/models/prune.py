@@ -124,18 +124,18 @@ def select(params: dict, spec: ModelSpec, hidden_D, groups, neurons) -> dict:
     def cut(part: dict, name: str, units) -> dict:
         """A kernel loses dimensions on one axis and units on another; a bias follows the side that is written to."""
         hidden_axis, unit_axis = axes[name]
-        kept = {"kernel": jnp.take(jnp.take(part["kernel"], hidden_D, axis=hidden_axis), units, axis=unit_axis)}
+        kept = {"kernel": part["kernel"].take(hidden_D, axis=hidden_axis).take(units, axis=unit_axis)}
         if "bias" in part:
-            kept["bias"] = jnp.take(part["bias"], hidden_D if name in ("output", "down") else units, axis=0)
+            kept["bias"] = part["bias"].take(hidden_D if name in ("output", "down") else units, axis=0)
         return kept
 
     def of_width(part: dict) -> dict:
-        return {name: jnp.take(array, hidden_D, axis=-1) for name, array in part.items()}
+        return {name: array.take(hidden_D, axis=-1) for name, array in part.items()}
 
     student = {}
     for name, part in params.items():
         if name == "output":
-            student[name] = {"kernel": jnp.take(part["kernel"], hidden_D, axis=0)}
+            student[name] = {"kernel": part["kernel"].take(hidden_D, axis=0)}
         elif not name.startswith("layers_"):
             student[name] = of_width(part)
     for index in range(spec.depth):
@@ -223,15 +223,13 @@ def shape_at(spec: ModelSpec, order: Order, sparsity: float, finest: int = 8, ne
     return replace(spec, width=width, heads=even(heads), hidden=even(hidden))
 
 
-def prune(params: dict, spec: ModelSpec, ranking: Importance, target_params: int) -> tuple[dict, ModelSpec]:
-    """Cut a student of `target_params` non-embedding parameters (within 5 %) out of a model.
+def student_shape(spec: ModelSpec, ranking: Importance, target_params: int) -> ModelSpec:
+    """The shape of `target_params` non-embedding parameters (within 5 %) that the ranking gives.
 
     Of 600 overall sparsities the one whose count is nearest to the target is taken; sizes are multiples of 8 (4, 2, 1
     for small axes), and finer only if the target cannot be met otherwise. In a tiny teacher a single head can weigh
     more than the tolerance: then up to a quarter of the neurons, more or fewer, make up the difference.
 
-    Args: ranking: from `importance`. target_params: non-embedding parameters.
-    Returns: (parameters, shape) of the student; its arrays are slices of the model's.
     Raises: SpecError when the target is not below the model's size, or no sparsity meets it.
     """
     size = count_params(spec).non_embedding
@@ -247,22 +245,29 @@ def prune(params: dict, spec: ModelSpec, ranking: Importance, target_params: int
         shapes = [shape_at(spec, order, sparsity, finest) for sparsity in sparsities]
         shape = min(shapes, key=miss)
         if miss(shape) <= TOLERANCE:
-            break
-    else:
-        nearest, spare = sparsities[shapes.index(shape)], len(order.neurons) // 4
-        shape = min((shape_at(spec, order, nearest, 1, more) for more in range(-spare, spare + 1)), key=miss)
+            return shape
+    nearest, spare = sparsities[shapes.index(shape)], len(order.neurons) // 4
+    shape = min((shape_at(spec, order, nearest, 1, more) for more in range(-spare, spare + 1)), key=miss)
     found = count_params(shape).non_embedding
-    refuse_unless(
-        miss(shape) <= TOLERANCE,
-        "target_params",
-        target_params,
-        f"no sparsity of the teacher ({size}) comes within 5 %; the nearest has {found}",
-    )
-    groups = [
-        _decreasing(scores)[: heads // spec.kv_group]
-        for scores, heads in zip(ranking.groups, shape.heads_by_layer, strict=True)
-    ]
-    neurons = [
-        _decreasing(scores)[:hidden] for scores, hidden in zip(ranking.neurons, shape.hidden_by_layer, strict=True)
-    ]
-    return select(params, spec, _decreasing(ranking.hidden_D)[: shape.width], groups, neurons), shape
+    rule = f"no sparsity of the teacher ({size}) comes within 5 %; the nearest has {found}"
+    refuse_unless(miss(shape) <= TOLERANCE, "target_params", target_params, rule)
+    return shape
+
+
+def prune(params: dict, spec: ModelSpec, ranking: Importance, target_params: int) -> tuple[dict, ModelSpec]:
+    """Cut a student of `target_params` non-embedding parameters (within 5 %) out of a model: see `student_shape`.
+
+    Args: ranking: from `importance`.
+    Returns: (parameters, shape) of the student; its arrays are slices of the model's.
+    Raises: SpecError when the target is not below the model's size, or no sparsity meets it.
+    """
+    shape = student_shape(spec, ranking, target_params)
+
+    def first(scores_by_layer, counts):
+        return [_decreasing(scores)[:count] for scores, count in zip(scores_by_layer, counts, strict=True)]
+
+    groups = first(ranking.groups, [heads // spec.kv_group for heads in shape.heads_by_layer])
+    neurons = first(ranking.neurons, shape.hidden_by_layer)
+    hidden_D = _decreasing(ranking.hidden_D)[: shape.width]
+    # one program: slice by slice, each array shape would be compiled on its own
+    return jax.jit(lambda whole: select(whole, spec, hidden_D, groups, neurons))(params), shape

@@ -6,7 +6,9 @@ from html.parser import HTMLParser
 import pytest
 from markupsafe import Markup
 
+from analysis.figures import student_loss
 from analysis.report import read_run, render, write_report
+from analysis.style import svg
 from analysis.view import view
 from gaplaw.errors import TableError
 from tests.analysis.known import REFUSAL, known_law
@@ -97,7 +99,7 @@ def test_the_headline_names_the_teachers_and_the_choice(full):
 def test_tables_hold_the_law_the_choice_the_cells_and_the_provenance(full, run):
     text = Page(full).text
     assert "not distinguishable" in text["law"] and "0.0456" in text["law"] and "70\xa0%" in text["law"]
-    assert "7 to ∞" in text["law"] and "T* = k · S^p" in text["law"]
+    assert "7 to ∞" in text["law"] and "T* = k · S<sup>p</sup>" in full
     assert all(name in text["choice"] for name in ("small", "medium", "large", "recommended", "2.5 times"))
     assert all(cell in text["cells"] for cell in run.cells["cell_id"])
     assert "0123456789ab" in text["provenance"] and "jax 0.10.2" in text["provenance"]
@@ -153,11 +155,12 @@ def test_error_texts_are_escaped(tmp_path, words_only):
     assert "<script>alert" not in page and "&lt;script&gt;alert(1)" in page
 
 
-def test_the_same_folder_gives_the_same_bytes(tmp_path):
+def test_the_same_folder_gives_the_same_bytes(tmp_path, words_only, cells):
     folder = write_folder(tmp_path / "run", students=(8,), teachers=(16, 24), seeds=(0,))
     first = write_report(folder).read_bytes()
     assert write_report(folder, out=tmp_path / "again.html").read_bytes() == first
     assert sorted(path.name for path in folder.iterdir()) == ["cells", "curves", "report.html"]
+    assert svg(student_loss(cells)) == svg(student_loss(cells))
 
 
 def test_what_cannot_be_read_or_written_is_one_clear_line(tmp_path):

@@ -95,7 +95,9 @@ def test_rules_pick_the_nearest_and_carry_their_regret():
 def test_compute_is_split_and_counted_by_the_cost_case():
     teachers = [{"name": "t", "params": 2e9, "tokens": 4e10}]
     rows = {
-        cost: choose(law_with(), student_params=5e8, student_tokens=1e10, teachers=teachers, cost=cost, price_per_flop=1e-22)
+        cost: choose(
+            law_with(), student_params=5e8, student_tokens=1e10, teachers=teachers, cost=cost, price_per_flop=1e-22
+        )
         for cost in ("best", "inference", "pretraining", "both")
     }
     row = rows["both"].teachers[0]

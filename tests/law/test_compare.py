@@ -4,21 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gaplaw.law.compare import (
-    FORMS,
-    Case,
-    aicc,
-    cases_of,
-    compare,
-    fit_forms,
-    learn_loss_ratio,
-    learn_ratio,
-    rule_picks,
-    verdict,
-)
+from gaplaw.law.cases import Case, cases_of, learn_loss_ratio, learn_ratio, rule_picks
+from gaplaw.law.compare import compare, verdict
 from gaplaw.law.fitting import fit
 from gaplaw.law.rules import size_equivalents
 from gaplaw.law.simulate import simulate
+from gaplaw.law.size_forms import FORMS, aicc, fit_forms
 from gaplaw.law.table import read_table
 
 GRID = {"students": np.geomspace(5e7, 1.6e9, 6), "teachers": np.geomspace(1e8, 2.5e10, 8), "k": 4.0, "depth": 0.03}

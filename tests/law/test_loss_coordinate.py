@@ -101,7 +101,9 @@ def test_a_no_teacher_column_gives_c_and_the_size_rules():
     scores = {rival["name"]: rival["loso_regret_nats"] for rival in law.rivals}
     assert scores["law"] < min(scores["same size"], scores["2.5 times"], scores["constant ratio"])
     choice = law.choose(student_params=1e9, student_tokens=2e10, teachers=[{"name": "t", "loss": 2.1, "params": 5e9}])
-    assert choice.recommended == "t" and choice.teachers[0].no_teacher_loss_nats == pytest.approx(alone(1e9, 2e10), rel=0.01)
+    assert choice.recommended == "t" and choice.teachers[0].no_teacher_loss_nats == pytest.approx(
+        alone(1e9, 2e10), rel=0.01
+    )
 
 
 def test_monotone_and_flat_tables_are_refused():

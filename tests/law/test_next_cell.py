@@ -57,7 +57,9 @@ def cell(n, teacher, **more):
 
 def test_the_look_ahead_is_the_gaussian_closed_form():
     law = law_with()
-    answer = next_cells(law, target_student_params=2e8, budget_flops=1e30, candidates=[cell(1e8, 16e8)], tolerance_nats=1e-5)
+    answer = next_cells(
+        law, target_student_params=2e8, budget_flops=1e30, candidates=[cell(1e8, 16e8)], tolerance_nats=1e-5
+    )
     # The student's own five cells lie symmetrically around slope 0, so the contrast is the slope itself.
     slope, variance = law.surface.slope(1e8, 16e8), np.mean(law.surface.theta**2)
     share = slope**2 * variance / (slope**2 * variance + SD**2 * (1 + 1 / 5))
@@ -82,18 +84,24 @@ def test_the_ensemble_update_leaves_the_conditional_variance():
 
 def test_cheaper_cells_of_equal_news_come_first_and_the_budget_holds():
     candidates = [cell(2e8, 32e8), cell(1e8, 16e8), cell(1e8, 1e8), cell(1e8, 4e8)]
-    answer = next_cells(law_with(), target_student_params=2e8, budget_flops=1.5e19, candidates=candidates, tolerance_nats=1e-5)
+    answer = next_cells(
+        law_with(), target_student_params=2e8, budget_flops=1.5e19, candidates=candidates, tolerance_nats=1e-5
+    )
     first = answer.cells[0]
     assert (first.student_params, first.teacher_params) == (1e8, 1e8)  # same |slope| as 16e8, smaller teacher
     assert sum(c.flops for c in answer.cells) <= 1.5e19
-    assert all(c.teacher_params != 4e8 for c in answer.cells)  # at the minimum of the bowl nothing is learnt about its place
+    assert all(
+        c.teacher_params != 4e8 for c in answer.cells
+    )  # at the minimum of the bowl nothing is learnt about its place
     drops = [c.expected_drop_nats for c in answer.cells]
     assert sum(drops) < answer.expected_regret_nats
 
 
 def test_a_new_teacher_is_paid_once():
     candidates = [cell(n, 16e8, new_teacher=True, seed=seed) for n in (1e8, 2e8) for seed in (0, 1)]
-    answer = next_cells(law_with(), target_student_params=2e8, budget_flops=1e30, candidates=candidates, tolerance_nats=1e-5)
+    answer = next_cells(
+        law_with(), target_student_params=2e8, budget_flops=1e30, candidates=candidates, tolerance_nats=1e-5
+    )
     assert [c.new_teacher for c in answer.cells] == [True] + [False] * (len(answer.cells) - 1)
     assert answer.cells[0].flops - answer.cells[1].flops > 0.9 * 6 * 16e8 * 20 * 16e8
 
@@ -102,7 +110,9 @@ def test_it_stops_within_tolerance_and_when_nothing_helps_or_fits():
     ask = {"target_student_params": "200M", "candidates": [cell(1e8, 16e8)]}
     within = next_cells(law_with(), budget_flops=1e30, tolerance_nats=1.0, **ask)
     assert within.stop and within.cells == () and "within the tolerance" in within.statement
-    useless = next_cells(law_with(), target_student_params=2e8, budget_flops=1e30, candidates=[cell(1e8, 4e8)], tolerance_nats=1e-5)
+    useless = next_cells(
+        law_with(), target_student_params=2e8, budget_flops=1e30, candidates=[cell(1e8, 4e8)], tolerance_nats=1e-5
+    )
     assert useless.stop and "no cell within the budget lowers" in useless.statement
     poor = next_cells(law_with(), budget_flops=1e10, tolerance_nats=1e-5, **ask)
     assert poor.stop and "no cell fits the budget" in poor.statement
@@ -115,7 +125,9 @@ def test_default_candidates_json_and_text():
     answer = next_cells(law_with(), target_student_params=2e8, budget_flops=1e22, tolerance_nats=1e-4)
     data = json.loads(json.dumps(answer.to_dict()))
     assert {"cells", "stop", "statement", "expected_regret_nats"} <= set(data)
-    assert {"teacher_params", "student_params", "student_tokens", "seed", "flops", "drop_per_flop"} <= set(data["cells"][0])
+    assert {"teacher_params", "student_params", "student_tokens", "seed", "flops", "drop_per_flop"} <= set(
+        data["cells"][0]
+    )
     assert str(len(answer.cells)) in answer.text()
 
 

@@ -49,7 +49,9 @@ def test_frame_csv_and_parquet_agree(frame, tmp_path):
 
 
 def test_columns_are_mapped_and_extra_ones_ignored(frame):
-    renamed = frame.rename(columns={"student_params": "NS", "student_tokens": "DS", "student_loss": "LS"}).assign(note="x")
+    renamed = frame.rename(columns={"student_params": "NS", "student_tokens": "DS", "student_loss": "LS"}).assign(
+        note="x"
+    )
     table = read_table(renamed, columns="student_params=NS, student_tokens=DS,student_loss=LS")
     pd.testing.assert_frame_equal(table.frame, read_table(frame).frame)
     assert parse_columns({"student_loss": "LS"}) == {"student_loss": "LS"}

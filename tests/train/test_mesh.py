@@ -1,0 +1,71 @@
+"""On every mesh a group gives the single-device numbers; parameters really are spread; impossible meshes are refused."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from gaplaw.errors import SpecError
+from gaplaw.execution import MeshSpec
+from gaplaw.grid import Group
+from gaplaw.train import mesh as meshes
+from gaplaw.train import run_group
+from gaplaw.train.stack import Stack, start
+from tests import toy
+
+MESHES = [MeshSpec(data=2, fsdp=2, tensor=2), MeshSpec(student=2, data=2, tensor=2)]
+
+
+@pytest.fixture(scope="module")
+def alone():
+    corpus, sweep = toy.MarkovCorpus(), toy.sweep()
+    single = dataclasses.replace(toy.EXECUTION, core_blocked=False)
+    (teacher,) = run_group(Group(cells=sweep.teachers[:1]), corpus=corpus, execution=single, keep_params=True)
+    cells = tuple(cell for cell in sweep.students if cell.teacher == sweep.teachers[0])
+    ours = run_group(Group(cells=cells), corpus=corpus, execution=single, teacher=(teacher.params, teacher.model))
+    return corpus, teacher, ours
+
+
+@pytest.mark.parametrize("spec", MESHES, ids=lambda m: f"s{m.student}d{m.data}f{m.fsdp}t{m.tensor}")
+def test_a_mesh_gives_the_single_device_numbers(alone, spec):
+    corpus, teacher, expected = alone
+    spread = dataclasses.replace(toy.EXECUTION, mesh=spec)
+    group = Group(cells=tuple(outcome.cell for outcome in expected))
+    found = run_group(group, corpus=corpus, execution=spread, teacher=(teacher.params, teacher.model))
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours.metrics["device_count"] == spec.devices
+        for name, value in theirs.metrics.items():
+            if name.endswith("_nats"):
+                np.testing.assert_allclose(ours.metrics[name], value, rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+def test_parameters_are_spread_as_the_table_says():
+    mesh = meshes.make_mesh(MeshSpec(student=2, fsdp=2, tensor=2))
+    cells = toy.sweep().baselines[:2]
+    state = start(Stack(cells, cells[0].model), None, mesh)
+    layer = state.params["layers_0"]
+    kernel = layer["attention"]["query"]["kernel"]  # [S, D, H, K]: student × fsdp × tensor
+    assert kernel.sharding.shard_shape(kernel.shape) == (1, kernel.shape[1] // 2, kernel.shape[2] // 2, kernel.shape[3])
+    down = layer["feed_forward"]["down"]["kernel"]  # [S, F, D]
+    assert down.sharding.shard_shape(down.shape) == (1, down.shape[1] // 2, down.shape[2] // 2)
+    first, second = state.moments[1].mu["layers_0"]["feed_forward"]["down"]["kernel"], down
+    assert first.sharding.is_equivalent_to(second.sharding, 3)
+
+
+def test_initial_values_do_not_depend_on_the_mesh():
+    cells = toy.sweep().baselines[:2]
+    stack = Stack(cells, cells[0].model)
+    here = start(stack, None, meshes.make_mesh(MeshSpec()))
+    there = start(stack, None, meshes.make_mesh(MeshSpec(fsdp=4, tensor=2)))
+    for a, b in zip(jax.tree.leaves(here.params), jax.tree.leaves(there.params), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+
+
+def test_impossible_meshes_are_refused():
+    with pytest.raises(SpecError, match="must not exceed"):
+        meshes.make_mesh(MeshSpec(data=1024))
+    with pytest.raises(SpecError, match="multiple of data × fsdp = 3"):
+        meshes.check_batch(meshes.make_mesh(MeshSpec(data=3)), 16, "TrainSpec.batch_sequences")
+    with pytest.raises(SpecError, match="at least 1"):
+        MeshSpec(tensor=0)
