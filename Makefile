@@ -22,10 +22,10 @@ quickstart: $(READY)
 	$(BIN)/gaplaw report $(RUNS)/quickstart
 
 test: $(READY)
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2
 
 test-all: $(READY)
-	$(BIN)/python -m pytest -q -m "slow or not slow"
+	$(BIN)/python -m pytest -q -n 2 -m "slow or not slow"
 
 check: $(READY)
 	$(BIN)/ruff format --check .

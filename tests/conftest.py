@@ -1,4 +1,4 @@
-"""Shared test set-up: a private cache folder, quiet CPU JAX, and the outside data that some tests read when it is there."""
+"""Shared test set-up: a private data cache, virtual CPU devices, and the outside data that some tests read when it is there."""
 
 import os
 import tempfile
@@ -6,9 +6,15 @@ from pathlib import Path
 
 import pytest
 
-os.environ["GAPLAW_CACHE"] = os.environ.get("GAPLAW_TEST_CACHE") or tempfile.mkdtemp(prefix="gaplaw-tests-")
+_cache = os.environ.get("GAPLAW_CACHE")
+_private = tempfile.mkdtemp(prefix="gaplaw-tests-")
+os.environ["GAPLAW_CACHE"] = _private
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")  # virtual devices, so that sharding is tested on any machine
+# Compiled programs are the only thing that tests share with later runs: most of the suite's time is compilation.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(_cache or _private) / "xla-tests"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 ROOT = Path(__file__).resolve().parents[1]
 

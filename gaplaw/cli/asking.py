@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import arg
 
-from gaplaw.cli.options import Flag, Folder, LawFile, OutFile, Source, named, print_json, required, size
+from gaplaw.cli.options import Flag, Folder, LawFile, OutFile, Source, named, numbers, print_json, required, size
 
 REFUSED = 3
 
@@ -18,6 +18,7 @@ Size = Annotated[str | None, named("SIZE")]
 TheStudent = Annotated[str, required("SIZE")]
 Teachers = Annotated[str | None, named("SIZE,...")]
 Number = Annotated[float | None, named("X")]
+Counts = Annotated[str, arg(metavar="N,...")]
 BudgetFlops = Annotated[float, required("FLOPS")]
 
 
@@ -191,26 +192,49 @@ def report(folder: Folder, /, law: OutFile = None, out: OutFile = None) -> int:
 
 
 def power(
-    teachers: Annotated[int, arg(metavar="N")] = 7,
-    students: Annotated[int, arg(metavar="N")] = 6,
-    seeds: Annotated[int, arg(metavar="N")] = 2,
+    students: Counts = "4,6",
+    teachers: Counts = "5,7",
+    seeds: Counts = "1,3",
+    smallest: Annotated[str, arg(metavar="SIZE")] = "50M",
+    largest: Annotated[str, arg(metavar="SIZE")] = "1.6B",
+    target: Size = None,
     noise: Annotated[float, arg(metavar="NATS")] = 0.003,
+    ratio: Annotated[float, arg(metavar="X")] = 4.0,
+    tolerance: Annotated[float, arg(metavar="NATS")] = 0.002,
+    simulations: Annotated[int, arg(metavar="N")] = 20,
     json: Flag = False,
 ) -> int:
     """Tell from simulated tables how many teachers, students and seeds a question needs.
 
-    Example: gaplaw power --teachers 7 --students 6 --seeds 2 --noise 0.003
+    Example: gaplaw power --students 4,6 --teachers 5,7,9 --seeds 1,3 --noise 0.003
 
     Args:
-        teachers: teachers on the grid.
-        students: student sizes on the grid.
-        seeds: seeds of each pair.
-        noise: standard deviation of a paired loss difference, in nats.
+        students: counts of student sizes to try, separated by commas.
+        teachers: counts of teachers to try.
+        seeds: counts of seeds to try.
+        smallest: smallest student of the grid.
+        largest: largest student of the grid.
+        target: the student that the question is about (twice the largest, if not given).
+        noise: standard deviation of a loss, in nats.
+        ratio: the best teacher's size over its student's, in the simulated truth.
+        tolerance: regret that counts as an answer, in nats.
+        simulations: tables per design.
         json: print one JSON object.
     """
     from gaplaw.law.power import power as simulate
 
-    found = simulate(teachers=teachers, students=students, seeds=seeds, noise=noise)
+    found = simulate(
+        students=numbers(students, "--students"),
+        teachers=numbers(teachers, "--teachers"),
+        seeds=numbers(seeds, "--seeds"),
+        smallest_student=size(smallest, "--smallest"),
+        largest_student=size(largest, "--largest"),
+        target_student_params=size(target, "--target"),
+        tolerance_nats=tolerance,
+        simulations=simulations,
+        noise_nats=noise,
+        k=ratio,
+    )
     if json:
         print_json(found.to_dict())
     else:

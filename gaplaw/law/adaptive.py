@@ -1,7 +1,7 @@
-"""How much of a grid must be run? Adaptive experiments: start coarse, add the cells that `next_cell` ranks first, stop when good enough.
+"""How much of a grid must be run? Adaptive experiments: start coarse, add the cells that `next_cell` ranks first, stop in time.
 
-Pure computation, in the law half: `adapt` asks a function for losses, so a simulation and a real sweep run the same loop. `rehearse`
-measures, on simulated tables with a known truth, which share of a full grid's FLOPs reaches the full grid's regret.
+Pure computation, in the law half: `adapt` asks a function for losses, so a simulation and a real sweep run the same loop.
+`rehearse` measures, on simulated tables with a known truth, which share of a full grid's FLOPs reaches the full grid's regret.
 """
 
 from __future__ import annotations

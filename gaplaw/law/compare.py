@@ -1,10 +1,8 @@
 """Which law, and is it better than a rule of thumb? Rival forms and rules, scored on students that were left out.
 
-After the fit in the law half. A case is one measured student (size and tokens) with its teachers' mean losses. Scores: regret in nats
-of the teacher that a rival picks for a student it has not seen, distance in ln T from that student's own optimum, and AICc for
-the forms T = kS, kS + b, kS^p, kS^p (D/S)^q. The forms share the joint fit's bowl: a student's evidence about its own optimum is the
-likelihood curve of the bowl's place, blurred by the between-student scatter, so that students with an optimum past the edge
-count for what they say and nothing is dropped. Rules of thumb are always in the table.
+After the fit in the law half. A case is one measured student (size and tokens) with its teachers' mean losses. Scores: regret in
+nats of the teacher that a rival picks for a student it has not seen, distance in ln T from that student's own optimum, and AICc
+for the forms T = kS, kS + b, kS^p, kS^p (D/S)^q (see `size_forms`). Rules of thumb are always in the table.
 """
 
 from __future__ import annotations

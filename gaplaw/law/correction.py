@@ -28,7 +28,7 @@ OUTLIER = 3.5  # rows this many scales out count less
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Correction:
-    """A Gaussian process as m features: phi(z) = k(z, landmarks) @ root, correction = phi @ coefficients, coefficients ~ N(0, 1)."""
+    """A Gaussian process as m features phi(z) = k(z, landmarks) @ root; correction = phi @ coefficients, each ~ N(0, 1)."""
 
     amplitude: float
     noise: float

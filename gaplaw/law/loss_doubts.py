@@ -116,13 +116,14 @@ def shape_flags(stack, surface, points, log_loss, weight, frame) -> list[Flag]:
         text = "student loss does not rise towards weaker teachers by more than the noise: no optimum can be named"
         return [Flag("curvature_not_significant", text, "refusal")]
     if share == 0 or (not rises["p"] and share < 0.5):
-        text = f"{share:.0%} of the measured students have their best teacher inside the measured losses: no interior minimum is shown"
+        text = f"{share:.0%} of the measured students have their best teacher inside the measured losses: no interior minimum"
         return [Flag("no_interior_minimum", text, "refusal")]
     flags = []
     if not rises["p"]:
         text = "the rise of student loss towards stronger teachers is not significant: how strong is too strong is not shown"
         flags.append(Flag("strong_side_not_significant", text, "warning"))
     if share < 1:
-        text = f"{sum(inside)} of {len(inside)} measured students have their best teacher inside the measured losses, the others past them"
+        edge = len(inside) - sum(inside)
+        text = f"{edge} of {len(inside)} measured students have their best teacher past the measured losses"
         flags.append(Flag("edge_optimum", text, "note"))
     return flags

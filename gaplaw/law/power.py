@@ -1,13 +1,14 @@
 """How many teachers, students and seeds does the question need? A power check by simulation, before any compute is spent.
 
-Beside the simulator in the law half. For every design a number of tables with a known truth are simulated and fitted, and the law is
-asked for a student that was not measured. A design is enough when the picked teacher's true regret is within the tolerance in at
-least 90 % of the tables; refusals count as failures. The truth is an assumption that the caller states: bowl, noise, ratio.
+Beside the simulator in the law half. For every design a number of tables with a known truth are simulated and fitted, and the
+law is asked for a student that was not measured. A design is enough when the picked teacher's true regret is within the
+tolerance in at least 90 % of the tables; refusals count as failures. The truth is the caller's assumption: bowl, noise, ratio.
 """
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,7 +54,8 @@ class Power:
     @property
     def statement(self) -> str:
         if self.enough is None:
-            return f"no design reaches a regret within {self.tolerance_nats:g} nats in {ENOUGH:.0%} of the tables: ask for more seeds"
+            goal = f"a regret within {self.tolerance_nats:g} nats in {ENOUGH:.0%} of the tables"
+            return f"no design reaches {goal}: more seeds, more teachers or a wider range of students are needed"
         d = self.enough
         return (
             f"cheapest design that answers within {self.tolerance_nats:g} nats in {d.share_within:.0%} of {d.simulations} tables: "
@@ -86,9 +88,10 @@ class Power:
 
 def power(
     *,
-    students=(4, 6),
-    teachers=(5, 7),
-    seeds=(1, 3),
+    students: int | Sequence[int] = (4, 6),
+    teachers: int | Sequence[int] = (5, 7),
+    seeds: int | Sequence[int] = (1, 3),
+    noise: float = 0.003,
     smallest_student: float = 5e7,
     largest_student: float = 1.6e9,
     teacher_ratios: tuple[float, float] = (0.5, 4.0),
@@ -102,16 +105,17 @@ def power(
     """Simulate every combination of students × teachers × seeds and say what each can answer.
 
     Args:
-        students, teachers, seeds: counts to try. Students are spread in log between smallest and largest; teachers between
+        students, teachers, seeds: counts to try, one or several. noise: sd of one run's loss, nats. Students are spread in log between smallest and largest; teachers between
             teacher_ratios[0] × k × the smallest and teacher_ratios[1] × k × the largest student.
         target_student_params: the unmeasured student that is asked about; default twice the largest.
         tolerance_nats: regret that counts as answered.
         simulations: tables per design. draws: law draws per fit.
-        truth: passed to `simulate`: k, p, asymmetry, shape, depth, noise_nats, scatter_ln, ...
+        truth: passed to `simulate`: k, p, asymmetry, shape, depth, scatter_ln, ...
 
     Raises:
         LawError: a count or a simulation number below 1.
     """
+    students, teachers, seeds = (_several(counts) for counts in (students, teachers, seeds))
     for name, values in (
         ("students", students),
         ("teachers", teachers),
@@ -120,7 +124,7 @@ def power(
     ):
         if not len(values) or min(values) < 1:
             raise LawError(f"{name}: {values} must be at least 1")
-    truth = {"k": 4.0, "asymmetry": 2.0, "depth": 0.03, "noise_nats": 0.003} | truth
+    truth = {"k": 4.0, "asymmetry": 2.0, "depth": 0.03, "noise_nats": noise} | truth
     target = target_student_params or 2 * largest_student
     designs = []
     for n, m, s in itertools.product(students, teachers, seeds):
@@ -168,6 +172,10 @@ def _design(sizes, ladder, seeds, target, tolerance, simulations, draws, rng, tr
         interval_half_width_ln=width if np.isfinite(width) else None,
         coverage90=float(np.mean(covered)) if covered else None,
     )
+
+
+def _several(counts) -> tuple[int, ...]:
+    return (counts,) if isinstance(counts, int) else tuple(counts)
 
 
 def _shown(value, form: str) -> str:

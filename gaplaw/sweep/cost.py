@@ -1,10 +1,10 @@
 """How long will a group of cells take? An estimate that says where it comes from, and corrects itself with what was measured.
 
-    seconds = start + steps · overhead + (training FLOPs + evaluation FLOPs) / (share · matrix-product rate)
+    seconds = start + steps · overhead + matrix FLOPs / (share · matrix rate) + elements / element rate
 
-The matrix-product rate is measured on this machine, in the shapes that the group uses; `start`, `overhead` and `share`
-are defaults until groups have finished: then start becomes their mean and the rest is scaled by measured over estimated
-time.
+Both rates are measured on this machine: matrix products in the shapes that the group uses, and exponentials, since tiny
+models spend more on softmax, norms and activations than on products. `start`, `overhead` and `share` are defaults until
+groups have finished: then start becomes their mean and the rest is scaled by measured over estimated time.
 """
 
 from __future__ import annotations
@@ -23,33 +23,72 @@ from gaplaw.errors import GaplawError
 from gaplaw.execution import Execution
 from gaplaw.grid import Group
 from gaplaw.sizes import count_params, forward_flops_per_token
-from gaplaw.spec import Cell
+from gaplaw.spec import Cell, ModelSpec
 from gaplaw.sweep.folder import RunFolder
 
-# Defaults before anything has been measured, from first runs of this project on a 2-core CPU: process start alone, that
-# and compilation with a cold cache, host work per step, and the share of the matrix-product rate that a training step
-# reaches.
+# Defaults before anything has been measured, from first runs of this project on a busy 2-core CPU: process start alone,
+# that and compilation with a cold cache, host work per step, and the share of the matrix rate that products reach.
 PROCESS_SECONDS = 3.0
-START_SECONDS = 8.0
-OVERHEAD_SECONDS = 3e-4
+START_SECONDS = 10.0
+OVERHEAD_SECONDS = 2e-3
 SHARE = 0.5
 WIDTHS = (16, 64, 256, 1024)
 _ROW_BYTES, _CHECKPOINT_BYTES = 40_000, 30_000  # two parquet files of a cell; files around the arrays of a checkpoint
 
 _MEASURE = """
 import json, time, numpy as np
+def best(work):
+    work()
+    seconds, end = 1e9, time.perf_counter() + 0.03
+    while time.perf_counter() < end:
+        began = time.perf_counter()
+        work()
+        seconds = min(seconds, time.perf_counter() - began)
+    return seconds
 rates = {}
 for width in WIDTHS:
     a, b = np.ones((4096, width), np.float32), np.ones((width, width), np.float32)
-    a @ b
-    best, end = 1e9, time.perf_counter() + 0.03
-    while time.perf_counter() < end:
-        began = time.perf_counter()
-        a @ b
-        best = min(best, time.perf_counter() - began)
-    rates[width] = 2 * 4096 * width * width / best
-print(json.dumps(rates))
+    rates[width] = 2 * 4096 * width * width / best(lambda: a @ b)
+x = np.linspace(-4, 4, 65536, dtype=np.float32)
+print(json.dumps([rates, x.size / best(lambda: np.exp(x))]))
 """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """Measured rates of this machine: float32 FLOP/s of products by width, exponentials per second."""
+
+    matrix_flops_per_second: dict[int, float]
+    elements_per_second: float
+
+    def seconds(self, width: int, flops: float, elements: float) -> float:
+        near = min(self.matrix_flops_per_second, key=lambda w: abs(math.log(w / width)))
+        return flops / (SHARE * self.matrix_flops_per_second[near]) + elements / self.elements_per_second
+
+
+@functools.cache
+def measure_machine(single_thread: bool) -> Machine:
+    """Time NumPy products of 4,096 tokens with square matrices, and exponentials; takes about 0.3 s.
+
+    In a process of its own, because a library's thread count is fixed when it loads.
+    """
+    limits = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+    environment = os.environ | (limits if single_thread else {})
+    code = f"WIDTHS = {WIDTHS}\n{_MEASURE}"
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    rates, elements = json.loads(done.stdout)
+    return Machine(
+        matrix_flops_per_second={int(width): rate for width, rate in rates.items()}, elements_per_second=elements
+    )
+
+
+def elements_per_token(model: ModelSpec, context_tokens: int) -> float:
+    """Numbers that one forward pass touches outside of products, per token: softmaxes, norms, rotations, activations."""
+    layers = zip(model.heads_by_layer, model.hidden_by_layer, strict=True)
+    return (
+        sum(2 * heads * context_tokens + 8 * model.width + 3 * hidden for heads, hidden in layers)
+        + 2 * model.vocab_size
+    )
 
 
 def training_flops(group: Group) -> float:
@@ -75,22 +114,6 @@ def disk_bytes(cell: Cell, *, checkpoint: bool) -> int:
     return _ROW_BYTES + (_CHECKPOINT_BYTES + 4 * count_params(cell.model).total if checkpoint else 0)
 
 
-@functools.cache
-def matrix_rates(single_thread: bool) -> dict[int, float]:
-    """Measured float32 FLOP/s of NumPy products of 4,096 tokens with a square matrix, by its width; takes about 0.3 s.
-
-    In a process of its own, because a library's thread count is fixed when it loads.
-    """
-    limits = (
-        {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")} if single_thread else {}
-    )
-    code = f"WIDTHS = {WIDTHS}\n{_MEASURE}"
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=os.environ | limits, capture_output=True, text=True, check=True
-    )
-    return {int(width): rate for width, rate in json.loads(done.stdout).items()}
-
-
 @dataclass(frozen=True, kw_only=True)
 class Measured:
     """What a finished or running group took: until its first step had run, and (extrapolated to the end) after it."""
@@ -110,7 +133,7 @@ class Clock:
     @property
     def source(self) -> str:
         if not self.measured:
-            return "matrix products just measured on this machine; no group has run yet"
+            return "rates just measured on this machine; no group has run yet"
         return f"{len(self.measured)} measured group{'s' if len(self.measured) > 1 else ''} of this folder"
 
     def seconds(self, group: Group) -> float:
@@ -134,12 +157,18 @@ class Clock:
 
     def _plain_seconds(self, group: Group) -> float:
         """Training and evaluation, before correction."""
-        rates = matrix_rates(self.execution.single_thread)
+        machine = measure_machine(self.execution.single_thread)
         models = [c.model for c in group.cells] + ([group.teacher.model] if group.teacher else [])
-        width = max(model.width for model in models)
-        near = min(rates, key=lambda w: abs(math.log(w / width)))
+        cell = group.cells[0]
+        held = cell.data.validation_tokens * self.execution.evaluations
+        elements = sum(
+            elements_per_token(model, cell.data.sequence_tokens)
+            * (held + cell.steps * cell.batch_tokens * (1 if number == len(group.cells) else 3))
+            for number, model in enumerate(models)
+        )
         flops = training_flops(group) + evaluation_flops(group, self.execution)
-        return group.cells[0].steps * OVERHEAD_SECONDS + flops / (SHARE * rates[near])
+        width = max(model.width for model in models)
+        return cell.steps * OVERHEAD_SECONDS + machine.seconds(width, flops, elements)
 
 
 def clock_for(folder: RunFolder, execution: Execution) -> Clock:

@@ -14,9 +14,9 @@ from gaplaw.law.table import read_table
 COLUMNS = ["student_params", "student_tokens", "teacher_loss", "student_loss"]
 
 
-def law_of(kind, seed=0, **options):
+def law_of(kind, seed=0):
     frame = world(kind, seed)
-    return fit_loss_law(read_table(frame[COLUMNS]), draws=200, **options), frame
+    return fit_loss_law(read_table(frame[COLUMNS]), draws=120), frame
 
 
 @pytest.fixture(scope="module", params=["broken power", "beaten", "bowl"])
@@ -110,11 +110,11 @@ def test_monotone_and_flat_tables_are_refused():
     frame = world("broken power")
     noise = 0.003 * np.random.default_rng(1).standard_normal(len(frame))
     worse = frame.assign(student_loss=1.0 + 0.5 * frame["teacher_loss"] + 200 / frame["student_params"] ** 0.3 + noise)
-    law = fit_loss_law(read_table(worse[COLUMNS]), draws=100)
+    law = fit_loss_law(read_table(worse[COLUMNS]), draws=40)
     assert law.refused and {"no_interior_minimum", "curvature_not_significant"} & {flag.kind for flag in law.flags}
     rng = np.random.default_rng(0)
     flat = 1.5 + 300 / frame["student_params"] ** 0.3 + 0.004 * rng.standard_normal(len(frame))
-    law = fit_loss_law(read_table(frame.assign(student_loss=flat)[COLUMNS]), draws=100)
+    law = fit_loss_law(read_table(frame.assign(student_loss=flat)[COLUMNS]), draws=40)
     assert law.refused
     assert law.optimum(5e8, 1e10).teacher_loss is None
     assert law.choose(student_params=5e8, teachers=[2.0, 2.2]).recommended is None

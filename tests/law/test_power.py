@@ -9,13 +9,15 @@ from gaplaw.law.power import DesignPower, Power, power
 
 
 def design(**values):
-    base = dict(students=6, teachers=7, seeds=1, simulations=3, flops=1.0, share_within=1.0, share_refused=0.0,
-                median_true_regret_nats=0.0, median_expected_regret_nats=0.0, interval_half_width_ln=0.1, coverage90=1.0)  # fmt: skip
+    base = dict(students=6, teachers=7, seeds=1, simulations=3, flops=1.0, share_within=1.0, share_refused=0.0)
+    base |= dict(
+        median_true_regret_nats=0.0, median_expected_regret_nats=0.0, interval_half_width_ln=0.1, coverage90=1.0
+    )
     return DesignPower(**(base | values))
 
 
 def test_a_quiet_table_answers_and_two_students_are_refused():
-    answer = power(students=(2, 6), teachers=(7,), seeds=(1,), simulations=3, draws=100, noise_nats=0.001)
+    answer = power(students=(2, 6), teachers=(7,), seeds=(1,), simulations=3, draws=100, noise=0.001)
     few, enough = answer.designs
     assert few.share_refused == 1.0 and few.share_within == 0.0
     assert enough.share_within == 1.0 and enough.median_true_regret_nats < 0.002
@@ -24,7 +26,7 @@ def test_a_quiet_table_answers_and_two_students_are_refused():
 
 def test_noise_widens_the_interval():
     quiet, loud = (
-        power(students=(6,), teachers=(7,), seeds=(1,), simulations=3, draws=100, noise_nats=noise).designs[0]
+        power(students=6, teachers=7, seeds=1, simulations=3, draws=100, noise=noise).designs[0]
         for noise in (0.0005, 0.004)
     )
     assert loud.interval_half_width_ln is None or loud.interval_half_width_ln > 1.5 * quiet.interval_half_width_ln

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from gaplaw.sweep.cost import Clock
+from gaplaw.sweep.cost import Clock, Machine
 from gaplaw.sweep.display import LiveScreen, PlainScreen, one_line, picture, screen_for
 from gaplaw.sweep.eta import Eta, Running, Snapshot, progress_of
 from gaplaw.sweep.folder import RunFolder, seconds_now, write_json
@@ -18,7 +18,8 @@ from tests.sweep.sweeps import QUICK
 
 @pytest.fixture(autouse=True)
 def fixed_rates(monkeypatch):
-    monkeypatch.setattr("gaplaw.sweep.cost.matrix_rates", lambda single_thread: {16: 1e9})
+    machine = Machine(matrix_flops_per_second={16: 1e9}, elements_per_second=1e9)
+    monkeypatch.setattr("gaplaw.sweep.cost.measure_machine", lambda single_thread: machine)
 
 
 def told(group="from-t1", step=50, steps=200, **more):

@@ -12,7 +12,7 @@ from gaplaw.execution import Execution
 from gaplaw.sizes import count_params, forward_flops_per_token
 from gaplaw.sweep import plan
 from gaplaw.sweep import planning as planning_module
-from gaplaw.sweep.cost import Clock, Measured, clock_for, evaluation_flops, finish_seconds, training_flops
+from gaplaw.sweep.cost import Clock, Machine, Measured, clock_for, evaluation_flops, finish_seconds, training_flops
 from gaplaw.sweep.folder import RunFolder
 from gaplaw.sweep.planning import amount, duration, starting_order, works_of
 from tests.sweep.sweeps import QUICK, ROOT
@@ -20,7 +20,8 @@ from tests.sweep.sweeps import QUICK, ROOT
 
 @pytest.fixture(autouse=True)
 def fixed_rates(monkeypatch):
-    monkeypatch.setattr("gaplaw.sweep.cost.matrix_rates", lambda single_thread: {16: 1e9, 1024: 4e9})
+    machine = Machine(matrix_flops_per_second={16: 1e9, 1024: 4e9}, elements_per_second=1e9)
+    monkeypatch.setattr("gaplaw.sweep.cost.measure_machine", lambda single_thread: machine)
 
 
 def test_a_plan_has_one_row_per_cell_with_the_closed_form_counts(sweep):
