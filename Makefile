@@ -15,10 +15,11 @@ $(READY): requirements.txt setup.cfg pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
+# `fit` and `choose` end with 3 when the law refuses to answer: the page then says so, and why.
 quickstart: $(READY)
 	$(BIN)/gaplaw run experiments/quickstart.py --out $(RUNS)/quickstart
-	$(BIN)/gaplaw fit $(RUNS)/quickstart --out $(RUNS)/quickstart/law.json
-	$(BIN)/gaplaw choose $(RUNS)/quickstart/law.json --student 2k
+	$(BIN)/gaplaw fit $(RUNS)/quickstart || test $$? -eq 3
+	$(BIN)/gaplaw choose $(RUNS)/quickstart/law.json --student 2k || test $$? -eq 3
 	$(BIN)/gaplaw report $(RUNS)/quickstart
 
 test: $(READY)

@@ -27,7 +27,7 @@ from gaplaw.sweep.display import screen_for
 from gaplaw.sweep.eta import Eta, Running, Snapshot, progress_of
 from gaplaw.sweep.folder import RunFolder, cannot_write, read_json, write_json
 from gaplaw.sweep.local import Executor, Handle, LocalExecutor, how_it_ended
-from gaplaw.sweep.planning import Work, duration, starting_order, works_of
+from gaplaw.sweep.planning import Work, amount, duration, starting_order, works_of
 from gaplaw.sweep.status import Summary
 
 POLL_SECONDS = 0.1
@@ -211,7 +211,8 @@ class _Runner:
         error = told.get("error") if told.get("phase") == "failed" else None
         error = error or f"worker {how_it_ended(code)}; see {job.handle.log}"
         if code == worker.CANNOT_WRITE:
-            raise SweepError(f"{self.folder.out}: cannot be written ({error}); rows already there are safe")
+            free = amount(shutil.disk_usage(self.folder.out).free)
+            raise SweepError(f"{self.folder.out}: cannot be written ({free} free; {error}); rows already there are safe")
         self.board.look_again(job.group.cells)
         lacking = tuple(cell for cell in self.board.lacking(job.work) if cell in job.group.cells)
         if not lacking:
