@@ -138,7 +138,7 @@ def main() -> None:
         print("chinchilla: not installed (pip install chinchilla==0.2.0 to compare)")
     else:
         print(
-            f"{f'chinchilla {package[0]}, its loss, 432 starts':<44}{package[1]:>14.9f}{package_seconds:>9.2f}{'none':>14}"
+            f"{f'chinchilla {package[0]}, its loss, 432 starts':<44}{package[1]:>14.10f}{package_seconds:>9.2f}{'none':>14}"
         )
     print(f"gaplaw: {cold.status}, {cold.share_at_best:.0%} of {cold.starts} starts at the best value")
     print(f"ratio {(scipy_seconds + rival_seconds) / total_seconds:.2f}")
@@ -147,7 +147,7 @@ def main() -> None:
 def row(name, reached, seconds, draw_seconds, exponent) -> None:
     low, high = np.quantile(exponent, [0.025, 0.975])
     print(
-        f"{name:<44}{reached:>14.9f}{seconds:>9.2f}{draw_seconds:>14.2f}   {np.median(exponent):.3f}, {low:.3f} to {high:.3f}"
+        f"{name:<44}{reached:>14.10f}{seconds:>9.2f}{draw_seconds:>14.2f}   {np.median(exponent):.3f}, {low:.3f} to {high:.3f}"
     )
 
 

@@ -43,13 +43,16 @@ class Block(nn.Module):
 
 
 class Llama(nn.Module):
-    """Logits [B, L, V] of the llama block, tied."""
+    """Logits [B, L, V] of the llama block."""
 
     def __init__(self, spec: ModelSpec):
         super().__init__()
-        assert spec.block == "llama" and spec.tied and spec.kv_group == 1 and spec.uniform
+        assert spec.block == "llama" and spec.kv_group == 1 and spec.uniform
         self.embedding = nn.Embedding(spec.vocab_size, spec.width)
         nn.init.normal_(self.embedding.weight, std=spec.width**-0.5)
+        self.head = nn.Linear(spec.width, spec.vocab_size, bias=False)
+        if spec.tied:
+            self.head.weight = self.embedding.weight
         self.blocks = nn.ModuleList(Block(spec) for _ in range(spec.depth))
         self.norm = Norm(spec.width)
         half = spec.head_size // 2
@@ -61,7 +64,7 @@ class Llama(nn.Module):
         x, length = self.embedding(tokens), tokens.shape[1]
         for block in self.blocks:
             x = block(x, self.cos[:length], self.sin[:length])
-        return self.norm(x) @ self.embedding.weight.T
+        return self.head(self.norm(x))
 
 
 def optimizer_for(model: nn.Module, train: TrainSpec) -> torch.optim.Optimizer:

@@ -1,6 +1,6 @@
 """Does a capacity gap show up in minutes, on text that every Python machine has?
 
-Question   Students of 0.9k, 1.5k and 3.5k non-embedding parameters, distilled at temperature 2: is there a best teacher size, and
+Question   Students of 0.9k, 1.5k and 3.5k non-embedding parameters, distilled at temperature 3: is there a best teacher size, and
            does it grow with the student?
 Command    gaplaw run experiments/quickstart.py --out runs/quickstart      (or `make quickstart`, which also fits and reports)
 Hardware   2 CPU cores, no accelerator
@@ -39,12 +39,12 @@ def recipe(steps: int, learning_rate: float) -> TrainSpec:
 
 sweep = Sweep.grid(
     name="quickstart",
-    question="Is there a best teacher size at temperature 2, and does it grow with the student?",
+    question="Is there a best teacher size at temperature 3, and does it grow with the student?",
     data=DataSpec(sequence_tokens=SEQUENCE_TOKENS),
     teachers=[llama(width) for width in (4, 6, 8, 12, 16, 24, 32, 48)],
     students=[llama(width) for width in (6, 8, 12)],
     teacher_train=lambda model: recipe(2048, 0.012 * (16 / model.width) ** 0.5),
-    student_train=lambda model: recipe(1536, 0.03 if model.width < 12 else 0.025),
-    objective=ObjectiveSpec(soft_weight=1.0, temperature=2.0),
+    student_train=lambda model: recipe(1536, 0.02),
+    objective=ObjectiveSpec(soft_weight=1.0, temperature=3.0),
     seeds=(0, 1, 2),
 )

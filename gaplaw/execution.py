@@ -42,7 +42,7 @@ class Execution:
     core_blocked: bool = True
     chunk_tokens: int = 512
     steps_per_dispatch: int = 64
-    evaluations: int = 8
+    evaluations: int = 4
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     attention: Literal["plain", "xla", "cudnn"] = "plain"
     scan_layers: bool = False

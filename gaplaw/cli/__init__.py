@@ -25,7 +25,7 @@ In walking order:
 
 --debug, anywhere, shows the traceback of an unexpected error."""
 
-_CANNOT_WRITE = (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT)
+_NOT_WRITABLE = (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception as fault:
         if debug:
             raise
-        if isinstance(fault, OSError) and fault.errno in _CANNOT_WRITE:
+        if isinstance(fault, OSError) and fault.errno in _NOT_WRITABLE:
             place = fault.filename or "the output folder"
             return _tell(f"error: {place}: cannot be written ({fault.strerror}); what was finished is kept", 2)
         return _unexpected(fault)

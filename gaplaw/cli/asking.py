@@ -8,16 +8,27 @@ from typing import Annotated, Literal
 
 from tyro.conf import arg
 
-from gaplaw.cli.options import Flag, Folder, LawFile, OutFile, Source, named, numbers, print_json, required, size
+from gaplaw.cli.options import (
+    Flag,
+    Folder,
+    LawFile,
+    Number,
+    OutFile,
+    Size,
+    Source,
+    named,
+    numbers,
+    print_json,
+    required,
+    size,
+)
 
 REFUSED = 3
 
 Columns = Annotated[str | None, named("NAME=COLUMN,...")]
 Protocol = Annotated[str | None, named("PROTOCOL")]
-Size = Annotated[str | None, named("SIZE")]
 TheStudent = Annotated[str, required("SIZE")]
 Teachers = Annotated[str | None, named("SIZE,...")]
-Number = Annotated[float | None, named("X")]
 Counts = Annotated[str, arg(metavar="N,...")]
 BudgetFlops = Annotated[float, required("FLOPS")]
 

@@ -28,6 +28,8 @@ LawFile = Annotated[Path, Positional, named("LAW.json")]
 Source = Annotated[Path, Positional, named("DIR|TABLE")]
 OutFolder = Annotated[Path | None, named("DIR")]
 OutFile = Annotated[Path | None, named("FILE")]
+Size = Annotated[str | None, named("SIZE")]
+Number = Annotated[float | None, named("X")]
 Flag = Annotated[bool, arg(help_behavior_hint="")]
 HowToRun = Annotated[Execution, arg(name="")]
 

@@ -6,8 +6,12 @@ import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import Annotated
 
-from gaplaw.cli.options import Experiment, Flag, Folder, HowToRun, OutFolder, print_json
+from tyro.conf import arg
+
+from gaplaw.cli.options import Experiment, Flag, Folder, HowToRun, Number, OutFolder, Size, print_json, size
+from gaplaw.errors import SpecError
 from gaplaw.execution import Execution
 
 
@@ -51,11 +55,18 @@ def run(
     /,
     out: OutFolder = None,
     json: Flag = False,
+    adaptive: Flag = False,
+    target: Size = None,
+    target_tokens: Size = None,
+    tolerance: Annotated[float, arg(metavar="NATS")] = 0.002,
+    budget_flops: Number = None,
     execution: HowToRun = Execution(),  # noqa: B008 (frozen)
 ) -> int:
     """Run what an experiment still lacks in a folder; finished cells are kept, failed ones tried again.
 
     Example: gaplaw run quickstart --out runs/quickstart --workers 2
+
+    Example: gaplaw run quickstart --adaptive --target 10k --tolerance 0.005
 
     May be stopped at any moment and started again, also several times at once on machines that share the folder. Ends with 1
     when cells failed: their rows say why.
@@ -64,20 +75,53 @@ def run(
         experiment: a Python file that builds a Sweep, or the bare name of one in experiments/.
         out: the run folder (runs/NAME if not given).
         json: print the summary as one JSON object.
+        adaptive: run a coarse part of the grid first, then only the cells that help to choose a teacher for --target.
+        target: under --adaptive, parameters of the student that the choice is for.
+        target_tokens: under --adaptive, the tokens that it will train on.
+        tolerance: under --adaptive, the expected regret at the target at which to stop.
+        budget_flops: under --adaptive, FLOPs that may be spent (the whole grid's, if not given).
     """
     from gaplaw import sweep
 
+    if adaptive and target is None:
+        raise SpecError("--adaptive: needs --target SIZE, the student that the choice is for")
+    wanted, wanted_tokens = size(target, "--target"), size(target_tokens, "--target-tokens")
     found = sweep.resolve(sweep.load_experiment(experiment))
+    place, summaries = _out(out, found.name), []
+
+    def run_part(some) -> None:
+        summaries.append(sweep.run(some, place, execution))
+
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the workers are stopped on the way out
     try:
-        summary = sweep.run(found, _out(out, found.name), execution)
+        if adaptive:
+            from gaplaw.cli.adaptive import run_adaptive
+
+            told = run_adaptive(
+                found,
+                place,
+                run_part,
+                target_student_params=wanted,
+                target_student_tokens=wanted_tokens,
+                tolerance_nats=tolerance,
+                budget_flops=budget_flops,
+            )
+            lines = [
+                f"{len(told.measured)} of {len(found.students)} student cells run, {told.rounds} rounds",
+                told.statement,
+            ]
+            extra = {"rounds": told.rounds, "student_flops": told.flops, "statement": told.statement}
+            extra["expected_regret_nats"] = told.expected_regret_nats
+        else:
+            run_part(found)
+            lines, extra = [], {}
     finally:
         signal.signal(signal.SIGTERM, before)
+    summary = summaries[-1]
     if json:
-        print_json(asdict(summary))
+        print_json(asdict(summary) | extra)
     else:
-        for line in summary.lines():
-            print(line)
+        print("\n".join([*summary.lines(), *lines]))
     return 1 if summary.failed else 0
 
 

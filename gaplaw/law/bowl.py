@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 
 REACH = 14.0  # |u| at which the table ends; beyond it the curvature stays what it was
-CELLS = 240
+CELLS = 160
 STEP_SD, STEP_WIDTH = 1.0, 0.15  # half the log ratio of left to right curvature, and how sharp the change is in u
 TAIL_SD = 0.5  # slope of log curvature per unit u: one wall steeper than the other
 EVEN_SD = 0.6  # both walls steeper, or flatter, than a parabola's
@@ -43,14 +43,21 @@ _AREA = 0.5 * (_EDGES[1:] ** 2 - _EDGES[:-1] ** 2)  # ∫ v dv over a cell
 _MIDDLE = CELLS // 2
 
 
+def _from_middle(steps: np.ndarray) -> np.ndarray:
+    """Sums of cells from u = 0 to every edge, (B, CELLS + 1, ...), outwards so that a steep wall costs no digits at the minimum."""
+    out = np.zeros((len(steps), CELLS + 1, *steps.shape[2:]))
+    np.cumsum(steps[:, _MIDDLE:], axis=1, out=out[:, _MIDDLE + 1 :])
+    out[:, :_MIDDLE] = -np.cumsum(steps[:, _MIDDLE - 1 :: -1], axis=1)[:, ::-1]
+    return out
+
+
 class Bowl:
     """h / A and its derivatives for a batch of shapes b (B, SHAPES), exact for curvature constant within a cell."""
 
     def __init__(self, shape: np.ndarray):
         self.curvature = np.exp(np.clip(shape @ _PHI.T, -30.0, 30.0))  # (B, CELLS)
         steps = self.curvature * _AREA
-        total = np.concatenate([np.zeros((len(steps), 1)), np.cumsum(steps, axis=1)], axis=1)
-        self.height = total - total[:, _MIDDLE : _MIDDLE + 1]  # h at every edge, (B, CELLS + 1)
+        self.height = _from_middle(steps)  # h at every edge, (B, CELLS + 1)
         self._steps = steps
         self._rows = np.arange(len(shape))[:, None]
 
@@ -73,8 +80,5 @@ class Bowl:
         here = self.curvature[self._rows, cell]
         inner = here * 0.5 * (u * u - _EDGES[cell] ** 2)
         steps = self._steps[:, :, None] * _PHI
-        total = np.zeros((len(steps), CELLS + 1, SHAPES))
-        np.cumsum(steps, axis=1, out=total[:, 1:])
-        total -= total[:, _MIDDLE : _MIDDLE + 1].copy()
-        by_shape = total[self._rows, cell] + inner[..., None] * _PHI[cell]
+        by_shape = _from_middle(steps)[self._rows, cell] + inner[..., None] * _PHI[cell]
         return self.height[self._rows, cell] + inner, u * here, by_shape

@@ -12,7 +12,7 @@ import numpy as np
 
 from gaplaw.errors import LawError
 from gaplaw.law.flags import Flag
-from gaplaw.law.joint import Design
+from gaplaw.law.problem import Design
 from gaplaw.law.surface import References
 
 APART = 0.05  # ln units by which a covariate must vary on its own to earn a coefficient
@@ -51,9 +51,13 @@ def lay_out(table) -> Layout:
         if grouped.max() > student.max() and np.mean(np.bincount(grouped)) >= 2:
             offset, paired = grouped, True
         elif grouped.max() > student.max():
-            flags.append(Flag("pairing_ignored", "the pairing groups hold one run each, so offsets are per student", "note"))
+            flags.append(
+                Flag("pairing_ignored", "the pairing groups hold one run each, so offsets are per student", "note")
+            )
     if np.bincount(student).max() < 2:
-        raise LawError("no student in this table meets two teachers: nothing about the choice of a teacher can be learnt")
+        raise LawError(
+            "no student in this table meets two teachers: nothing about the choice of a teacher can be learnt"
+        )
 
     z = np.log(n)
     center_z = float(z[student_first].mean())

@@ -1,7 +1,7 @@
 """Why might this law be wrong, or no law at all? Raises the flags of a joint fit: the refusals and the weaker doubts.
 
-Follows `joint` and `intervals`, fills `Law.flags`. Flat, monotone or too small tables are refused here: a flag of severity 'refusal'
-makes every optimum of the law None. Severities and kinds are listed in `flags`.
+Follows `joint` and `intervals`, fills `Law.flags`. Flat, monotone or too small tables are refused here: a flag of severity
+'refusal' makes every optimum of the law None. Severities and kinds are listed in `flags`.
 """
 
 from __future__ import annotations

@@ -14,8 +14,9 @@ import gaplaw
 from gaplaw.law import intervals, noise, optimum
 from gaplaw.law.design import Layout, lay_out
 from gaplaw.law.doubts import doubts
-from gaplaw.law.joint import JointFit, fit_joint, fitted_rows
+from gaplaw.law.joint import JointFit, fit_joint
 from gaplaw.law.law import Law, Noise, Parameter, interval
+from gaplaw.law.problem import fitted_rows
 from gaplaw.law.surface import BowlSurface, fit_floor
 
 MOST_PROFILED = 12  # students whose T* gets its own profile; beyond it, intervals come from the draws
@@ -76,7 +77,7 @@ def fit_bowl_law(table, *, seed: int = 0, draws: int = 1000) -> Law:
     design = layout.design
     pilot = fit_joint(design)
     parts = noise.components(pilot)
-    best = intervals.refit(design, pilot, noise.effect_columns(pilot, parts)) if parts.any else pilot
+    best = intervals.refit(design, pilot, noise.effect_columns(pilot, parts), parts.variance) if parts.any else pilot
     points = intervals.draw(best, draws, rng)
     surface = _surface(layout, best, points, parts, rng)
     bootstrap = intervals.wild_bootstrap(best, draws, rng)
@@ -223,7 +224,11 @@ def _students(layout: Layout, best: JointFit, surface: BowlSurface, rng):
         if np.isfinite(point) and len(layout.student_params) <= MOST_PROFILED:
             here = intervals.centred(best, design.columns[cells[0]] * (np.array(design.names) != "r"))
             own = surface.optimum_draws(params, tokens) - surface.draws_scatter
-            spread = 0.5 * np.subtract(*np.quantile(own, [0.84, 0.16]))
+            spread = (
+                0.5 * np.subtract(*np.quantile(own[np.isfinite(own)], [0.84, 0.16]))
+                if np.isfinite(own).any()
+                else np.nan
+            )
             spans = intervals.profile(here, "kappa", spread if np.isfinite(spread) else 1.0)
             spans = [tuple(None if e is None else e + _fixed(layout, params) for e in span) for span in spans]
         elif np.isfinite(point):

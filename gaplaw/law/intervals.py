@@ -13,8 +13,10 @@ from dataclasses import replace
 import numpy as np
 
 from gaplaw.law.bowl import SHAPES, Bowl
-from gaplaw.law.joint import BEYOND, Design, JointFit, Points, degrees, project, solve
+from gaplaw.law.joint import JointFit, Points, degrees, solve
+from gaplaw.law.problem import BEYOND, Design, project
 
+REACH = np.array([0, 0.4, 0.8, 1.2, 1.6, 2, 2.5, 3, 4, 6, 10, 20])  # profile grid, in sd's
 WEBB = np.sqrt([1.5, 1.0, 0.5])
 
 
@@ -46,18 +48,18 @@ def threshold(level: float, freedom: float) -> float:
     return float(stdtrit(freedom, 0.5 + level / 2) ** 2)
 
 
-def profile(fit: JointFit, name: str, sd: float, levels=(0.5, 0.9), points: int = 15) -> list[tuple]:
+def profile(fit: JointFit, name: str, sd: float, levels=(0.5, 0.9)) -> list[tuple]:
     """Profile intervals of one location coefficient, (low, high) per level; a side never reached is None.
 
     Args:
-        sd: rough standard deviation (from the draws), which sets the reach of the grid (± 4 sd).
+        sd: rough standard deviation (from the draws), which sets the grid (out to ± 20 sd).
     """
     column = fit.problem.design.names.index(name)
     low, high = (edge[column] for edge in fit.problem.design.bounds)
     m = fit.problem.design.columns.shape[1]
     best = fit.theta[column]
     sd = float(np.clip(sd, 1e-4, (high - low) / 4))
-    grid = np.unique(np.clip(best + 4 * sd * np.linspace(-1, 1, points), low, high))
+    grid = np.unique(np.clip(best + sd * np.concatenate([-REACH[:0:-1], REACH]), low, high))
     start = np.tile(fit.theta, (len(grid), 1))
     start[:, column] = grid
     got = solve(
@@ -172,10 +174,10 @@ class _Unbounded(Design):
         return np.concatenate([[-np.inf], low[1:]]), np.concatenate([[np.inf], high[1:]])
 
 
-def refit(design: Design, fit: JointFit, effects: np.ndarray, rounds: int = 2) -> JointFit:
+def refit(design: Design, fit: JointFit, effects: np.ndarray, variance: float, rounds: int = 3) -> JointFit:
     """The fit again with random effects in its covariance, warm-started at `fit` and its other basins."""
     problem = project(design, effects=effects, robust=fit.robust)
-    points, variance, freedom = fit.basins, fit.variance, fit.freedom
+    points, freedom = fit.basins, fit.freedom
     for _ in range(rounds):
         points = solve(problem, points.location, points.shape, variance=variance, iterations=40)
         points = points.take(np.argsort(points.objective))

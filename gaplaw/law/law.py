@@ -158,9 +158,7 @@ class Law:
         low, high = np.log(self.measured[self.coordinate])
         censored = "low" if point < low else "high" if point > high else None
         name = {self.coordinate: float(np.exp(point)) if np.isfinite(point) else None}
-        return Optimum(
-            **name, interval50=interval(draws, 0.5), interval90=interval(draws, 0.9), censored=censored
-        )
+        return Optimum(**name, interval50=interval(draws, 0.5), interval90=interval(draws, 0.9), censored=censored)
 
     def optimum_draws(self, student_params: float, student_tokens: float | None = None) -> np.ndarray:
         """ln T* of a new student, (R,)."""

@@ -51,17 +51,17 @@ class LossSurface:
     def optimum_point(self, student_params: float, student_tokens: float | None) -> float:
         grid = self._grid()
         curve = np.exp(self.stack.log_loss(self._at(student_params, student_tokens, grid)))
-        return float(lowest(curve[None], grid)[0][0])
+        return float(lowest(curve[None], grid, self.span)[0][0])
 
     def optimum_draws(self, student_params: float, student_tokens: float | None) -> np.ndarray:
         grid = self._grid()
-        return lowest(self._curves(student_params, student_tokens, grid), grid)[0] + self.scatter
+        return lowest(self._curves(student_params, student_tokens, grid), grid, self.span)[0] + self.scatter
 
     def regret_draws(self, student_params, student_tokens, teachers, teacher_tokens=None) -> np.ndarray:
         log_teachers = np.log(np.asarray(teachers, dtype=float))
         grid = self._grid(log_teachers, reach=float(np.abs(self.scatter).max()))
         curves = self._curves(student_params, student_tokens, grid)
-        best = lowest(curves, grid)[1]
+        best = lowest(curves, grid, self.span)[1]
         # A new student's bowl sits at a shifted place: ask the draw's curve at the teacher minus the shift.
         at = read_off(curves, grid, log_teachers[None] - self.scatter[:, None])
         return np.maximum(at - best[:, None], 0.0)
@@ -124,8 +124,8 @@ class LossSurface:
         return np.exp(self.log_ratio) * np.asarray(params, dtype=float)
 
     def _at(self, params, tokens, log_teacher) -> Points:
-        rows = np.ones_like(log_teacher)
-        return self.points(params * rows, None if tokens is None else tokens * rows, log_teacher)
+        """One student, many teachers: the student's terms stay of length one and broadcast."""
+        return self.points(np.array([params]), None if tokens is None else np.array([tokens]), log_teacher)
 
     def _curves(self, params, tokens, log_teacher) -> np.ndarray:
         return np.exp(self.stack.log_loss_draws(self._at(params, tokens, log_teacher)))
@@ -139,19 +139,35 @@ class LossSurface:
         return np.linspace(low, high, GRID)
 
 
-def lowest(curves: np.ndarray, grid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(place (R,), value (R,)) of each curve's minimum on an even grid, refined by a parabola; ∓inf at the grid's ends."""
-    index = np.argmin(curves, axis=1)
-    inner = np.clip(index, 1, len(grid) - 2)
+def lowest(curves: np.ndarray, grid: np.ndarray, span: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
+    """(place (R,), value (R,)) of each curve's minimum on an even grid, refined by a parabola.
+
+    The minimum is looked for inside the measured span; from its edge it is followed downhill past it, and is ∓inf when the
+    hill goes on to the grid's end. A dip beyond the span that is not reached downhill is extrapolation and does not count.
+    """
+    last = len(grid) - 1
+    first_in, last_in = np.searchsorted(grid, span[0]), np.searchsorted(grid, span[1], side="right") - 1
+    index = first_in + np.argmin(curves[:, first_in : last_in + 1], axis=1)
+    rising = np.diff(curves, axis=1) > 0
+    left = first_in - _first(~rising[:, :first_in][:, ::-1])
+    right = last_in + _first(rising[:, last_in:])
+    index = np.where(index == first_in, left, np.where(index == last_in, right, index))
+    inner = np.clip(index, 1, last - 1)
     rows = np.arange(len(curves))
-    left, middle, right = (curves[rows, inner + k] for k in (-1, 0, 1))
-    bend = left - 2 * middle + right
-    move = np.where(bend > 0, 0.5 * (left - right) / np.where(bend > 0, bend, 1.0), 0.0)
+    before, at, after = (curves[rows, inner + k] for k in (-1, 0, 1))
+    bend = before - 2 * at + after
+    move = np.where(bend > 0, 0.5 * (before - after) / np.where(bend > 0, bend, 1.0), 0.0)
     move = np.clip(move, -1, 1)
+    value = np.minimum(at - 0.25 * (before - after) * move, curves[rows, index])
     place = grid[inner] + move * (grid[1] - grid[0])
-    value = np.minimum(middle - 0.25 * (left - right) * move, curves[rows, index])
-    place = np.where(index == 0, -np.inf, np.where(index == len(grid) - 1, np.inf, place))
-    return place, value
+    return np.where(index == 0, -np.inf, np.where(index == last, np.inf, place)), value
+
+
+def _first(flags: np.ndarray) -> np.ndarray:
+    """Position of the first True in each row; the row's length where there is none."""
+    return (
+        np.where(flags.any(1), flags.argmax(1), flags.shape[1]) if flags.shape[1] else np.zeros(len(flags), dtype=int)
+    )
 
 
 def read_off(curves: np.ndarray, grid: np.ndarray, at: np.ndarray) -> np.ndarray:

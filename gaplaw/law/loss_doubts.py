@@ -6,13 +6,14 @@ Helper of `loss_fit`, in the law half.
 from __future__ import annotations
 
 import numpy as np
-from scipy.stats import chi2
+from scipy.special import chdtri
 
 from gaplaw.law.flags import FEWEST_STUDENTS, FEWEST_TEACHERS, Flag
 from gaplaw.law.loss_forms import residual_functions
 from gaplaw.law.loss_stack import HUBER_TUNING, ridge_of
 from gaplaw.law.minimise import minimise
 
+FEWEST_INSIDE = 0.1  # share of measured students with an optimum inside, when no rise past it is shown
 NO_SLOPE = 1e-4  # d ln L_S / d ln L_T that counts as none
 
 
@@ -25,7 +26,7 @@ def profile(part, points, log_loss, weight, column: int) -> dict[float, tuple]:
     lowest = int(np.argmin(rise))
     out = {}
     for level in (0.5, 0.9):
-        limit = chi2.ppf(level, 1)
+        limit = chdtri(1, 1 - level)
         low, high = rise[: lowest + 1][::-1], rise[lowest:]
         ends = [np.interp(limit, low, places[: lowest + 1][::-1]) if low[-1] > limit else None,
                 np.interp(limit, high, places[lowest:]) if high[-1] > limit else None]  # fmt: skip
@@ -92,9 +93,10 @@ def doubts(table, surface, stack, frame) -> tuple[str, list[Flag]]:
 def shape_flags(stack, surface, points, log_loss, weight, frame) -> list[Flag]:
     """Is there a bowl at all, and is its bottom inside the measured teachers?
 
-    Refused: a loss that rises significantly on neither side, or optima past the measured losses for every student, or for most of
-    them when the rise towards stronger teachers is not significant. A side's rise is significant when pinning its slope at
-    nothing costs likelihood in the better fitting of the two bowl forms.
+    Refused: a loss that does not rise significantly towards weaker teachers; no measured student with its optimum inside the
+    measured losses, or almost none where the rise towards stronger teachers is not significant. A side's rise is significant when
+    pinning its slope at nothing costs likelihood in the better fitting of the bowl forms. Optima past the strongest teacher are
+    ordinary for large students: flagged, and an open side of the interval, but no refusal.
     """
     rises = {}
     for name in ("p", "q"):
@@ -104,7 +106,7 @@ def shape_flags(stack, surface, points, log_loss, weight, frame) -> list[Flag]:
             column = part.form.names.index(name)
             _, rise = pinned(part, points, log_loss, weight, column, np.array([np.log(NO_SLOPE), part.theta[column]]))
             gains.append(rise[0] - rise[1])
-        rises[name] = max(gains) >= chi2.ppf(0.9, 1)
+        rises[name] = max(gains) >= chdtri(1, 0.1)
     low, high = surface.span
     names = [name for name in ("student_params", "student_tokens") if name in frame]
     students = frame[names].drop_duplicates().itertuples(index=False)
@@ -115,7 +117,7 @@ def shape_flags(stack, surface, points, log_loss, weight, frame) -> list[Flag]:
     if not rises["q"]:
         text = "student loss does not rise towards weaker teachers by more than the noise: no optimum can be named"
         return [Flag("curvature_not_significant", text, "refusal")]
-    if share == 0 or (not rises["p"] and share < 0.5):
+    if share == 0 or (not rises["p"] and share < FEWEST_INSIDE):
         text = f"{share:.0%} of the measured students have their best teacher inside the measured losses: no interior minimum"
         return [Flag("no_interior_minimum", text, "refusal")]
     flags = []

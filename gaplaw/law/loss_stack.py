@@ -64,7 +64,7 @@ class Stack:
     def features(self, points: Points) -> np.ndarray:
         """(n, 3): where a row sits for the correction."""
         floor, _ = FORMS["reach"].floor(self.reach_theta[None], points)
-        return np.stack([points.t - floor[0], points.ratio, points.x], axis=1)
+        return np.stack(np.broadcast_arrays(points.t - floor[0], points.ratio, points.x), axis=1)
 
     def log_loss(self, points: Points) -> np.ndarray:
         z = self.features(points)
@@ -99,7 +99,7 @@ def fit_form(form, points: Points, log_loss, weight, starts=None) -> tuple[Minim
     )
     scale = max(robust_scale(value(first.theta[first.best][None])[0]), 1e-6)
     ridge = ridge_of(form, scale)
-    options = {"delta": HUBER_TUNING * scale, "weights": own, "penalty": ridge, "tolerance": 1e-9}
+    options = {"delta": HUBER_TUNING * scale, "weights": own, "penalty": ridge, "tolerance": 1e-8, "iterations": 100}
     return minimise(value, residuals, first.theta, **options), scale
 
 

@@ -1,8 +1,8 @@
-"""Which teacher is best for ONE measured student? A parabola with Fieller's interval, an Akima curve, and the joint fit beside them.
+"""Which teacher is best for ONE measured student? A parabola with Fieller's interval, an Akima curve, the joint fit.
 
-Follows `joint` in the law half of the walk. The first two look at one student alone: the parabola is precise and, on an asymmetric
-bowl, precisely wrong; the Akima curve follows the points and cannot leave them. Neither feeds the law; they are there so that
-disagreement with the joint fit is seen. All positions in ln teacher size, losses in nats.
+Follows `joint` in the law half of the walk. The first two look at one student alone: the parabola is precise and, on an
+asymmetric bowl, precisely wrong; the Akima curve follows the points and cannot leave them. Neither feeds the law; they are there
+so that disagreement with the joint fit is seen. All positions in ln teacher size, losses in nats.
 """
 
 from __future__ import annotations

@@ -105,7 +105,8 @@ def power(
     """Simulate every combination of students × teachers × seeds and say what each can answer.
 
     Args:
-        students, teachers, seeds: counts to try, one or several. noise: sd of one run's loss, nats. Students are spread in log between smallest and largest; teachers between
+        students, teachers, seeds: counts to try, one or several. noise: sd of one run's loss, nats.
+            Students are spread in log between smallest and largest; teachers between
             teacher_ratios[0] × k × the smallest and teacher_ratios[1] × k × the largest student.
         target_student_params: the unmeasured student that is asked about; default twice the largest.
         tolerance_nats: regret that counts as answered.

@@ -50,7 +50,10 @@ def fit_floor(params: np.ndarray, tokens: np.ndarray | None, c: np.ndarray) -> F
     """
     from scipy.optimize import nnls
 
-    reference = (float(np.exp(np.log(params).mean())), float(np.exp(np.log(tokens).mean())) if tokens is not None else 1.0)
+    reference = (
+        float(np.exp(np.log(params).mean())),
+        float(np.exp(np.log(tokens).mean())) if tokens is not None else 1.0,
+    )
     n = params / reference[0]
     own = False
     if tokens is not None and len(c) >= 4:
@@ -61,11 +64,16 @@ def fit_floor(params: np.ndarray, tokens: np.ndarray | None, c: np.ndarray) -> F
     exponents = np.linspace(0.02, 1.5, 38)
     for a in exponents if np.ptp(np.log(n)) > 1e-9 else ():
         for b in exponents[::3] if own else (0.0,):
-            columns = [n**-a] + ([(tokens / reference[1]) ** -b] if own else []) + ([np.ones_like(n)] if len(c) > 2 else [])
+            columns = (
+                [n**-a] + ([(tokens / reference[1]) ** -b] if own else []) + ([np.ones_like(n)] if len(c) > 2 else [])
+            )
             solution, residual = nnls(np.stack(columns, axis=1), c)
             if residual < best[0] - 1e-12:
                 e = solution[-1] if len(c) > 2 else 0.0
-                best = (residual, (float(e), float(solution[0]), float(a), float(solution[1]) if own else 0.0, float(b)))
+                best = (
+                    residual,
+                    (float(e), float(solution[0]), float(a), float(solution[1]) if own else 0.0, float(b)),
+                )
     known = tuple((float(p), None if tokens is None else float(tokens[i]), float(c[i])) for i, p in enumerate(params))
     return Floor(students=known, coefficients=best[1], reference=reference)
 
@@ -130,12 +138,16 @@ class BowlSurface:
         return self._heights(location, np.asarray(teachers, np.float64), teacher_tokens)
 
     def loss_draws(self, student_params: float, student_tokens: float | None, teachers, teacher_tokens=None):
-        return self._heights(self._draws(student_params, student_tokens), np.asarray(teachers, np.float64), teacher_tokens)
+        return self._heights(
+            self._draws(student_params, student_tokens), np.asarray(teachers, np.float64), teacher_tokens
+        )
 
     def predict(self, frame) -> np.ndarray:
         tokens = frame["student_tokens"].to_numpy(np.float64) if "student_tokens" in frame else None
         if tokens is None and "q" in self.names:
-            raise LawError("student_tokens: this law depends on tokens per parameter, so the table must have the column")
+            raise LawError(
+                "student_tokens: this law depends on tokens per parameter, so the table must have the column"
+            )
         params = frame["student_params"].to_numpy(np.float64)
         x = np.log(frame["teacher_params"].to_numpy(np.float64))
         if "r" in self.names and "teacher_tokens" in frame:

@@ -151,7 +151,7 @@ def _load_folder(path: Path) -> pd.DataFrame:
     if (path / "cells").is_dir():
         from gaplaw.results import read
 
-        return read(path).rename(columns=SWEEP_NAMES)
+        return read(path)
     files = sorted(file for file in path.glob("*.parquet") if not file.name.startswith("."))
     if not files:
         raise TableError(f"{path}: neither cells/*.parquet (a sweep folder) nor *.parquet files")
@@ -171,6 +171,11 @@ def _rename(raw: pd.DataFrame, mapping: Mapping[str, str], label: str) -> pd.Dat
     frame = raw.drop(columns=[name for name in mapping if name in raw.columns and mapping[name] != name])
     copies = {name: raw[column] for name, column in mapping.items()}
     frame = frame.assign(**copies)
+    frame = frame.rename(columns={own: name for own, name in SWEEP_NAMES.items() if own in frame and name not in frame})
+    if "student_params_target" in frame and "student_params" in frame and "student_params" not in mapping:
+        # One pruned student under several teachers differs by a few parameters: its target is what makes it one student.
+        target = frame["student_params_target"]
+        frame["student_params"] = target.where(target.notna(), frame["student_params"])
     if "group" not in frame and "pair" in frame:
         frame["group"] = frame["pair"]
     # A column with no value at all is a column the source does not know.

@@ -137,6 +137,21 @@ def claim(folder: Path, key: str, *, expiry_seconds: float = EXPIRY_SECONDS) -> 
     return None
 
 
+def clear_dead(folder: Path, *, expiry_seconds: float = EXPIRY_SECONDS) -> bool:
+    """Remove what killed owners left in a folder of claims. Returns: whether no living claim remains there."""
+    quiet = True
+    for entry in list(folder.iterdir()) if folder.is_dir() else ():
+        if entry.name.startswith("."):  # a claim or a clock reading that was being made
+            if _now(folder) - entry.stat().st_mtime > expiry_seconds:
+                shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink(missing_ok=True)
+            continue
+        taken = claim(folder, entry.name, expiry_seconds=expiry_seconds)
+        quiet &= taken is not None
+        if taken:
+            taken.release()
+    return quiet
+
+
 def _claim_free(folder: Path, key: str) -> Claim | None:
     mine = Claim(place=folder / key, owner=Owner.here())
     ready = folder / f".{key}.{mine.owner.token}"

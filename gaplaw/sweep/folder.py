@@ -10,6 +10,7 @@ Only files are asked, so any process on any machine that sees the folder gets th
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import uuid
@@ -25,6 +26,7 @@ from gaplaw.execution import Execution
 from gaplaw.grid import Group, Sweep
 from gaplaw.spec import Cell, science
 
+NOT_WRITABLE = (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT)
 PARTS = ("cells", "curves", "locks", "tasks", "progress", "logs")
 
 

@@ -21,11 +21,11 @@ from gaplaw.grid import Group, Sweep
 from gaplaw.spec import Cell
 from gaplaw.sweep import worker
 from gaplaw.sweep.board import Board
-from gaplaw.sweep.claim import EXPIRY_SECONDS, Claim, Heartbeat, claim
+from gaplaw.sweep.claim import EXPIRY_SECONDS, Claim, Heartbeat, claim, clear_dead
 from gaplaw.sweep.cost import clock_for
 from gaplaw.sweep.display import screen_for
 from gaplaw.sweep.eta import Eta, Running, Snapshot, progress_of
-from gaplaw.sweep.folder import RunFolder, cannot_write, read_json, write_json
+from gaplaw.sweep.folder import NOT_WRITABLE, RunFolder, cannot_write, read_json, write_json
 from gaplaw.sweep.local import Executor, Handle, LocalExecutor, how_it_ended
 from gaplaw.sweep.planning import Work, amount, duration, starting_order, works_of
 from gaplaw.sweep.status import Summary
@@ -65,6 +65,8 @@ def run(
             runner = _Runner(sweep, folder, execution, executor or LocalExecutor(), expiry_seconds, screen, heartbeat)
             return runner.until_finished()
     except OSError as fault:
+        if fault.errno not in NOT_WRITABLE:
+            raise
         raise SweepError(cannot_write(folder.out, fault)) from None
 
 
@@ -118,6 +120,7 @@ class _Runner:
                 if job.handle is not None:
                     job.handle.stop()
                     self.tidy(job)
+        self.clear()
         board = self.board
         return Summary(
             sweep=self.sweep.name,
@@ -129,6 +132,13 @@ class _Runner:
             seconds=time.monotonic() - self.began,
             failures=board.failures,
         )
+
+    def clear(self) -> None:
+        """With every cell finished, remove what killed runs left behind, unless somebody is still at work here."""
+        if clear_dead(self.folder.part("locks"), expiry_seconds=self.expiry_seconds):
+            for part in ("tasks", "progress"):
+                for path in self.folder.part(part).iterdir():
+                    path.unlink(missing_ok=True)
 
     def prepare_data(self) -> None:
         """Pack each corpus once, here, so that workers find it in the cache."""
@@ -212,7 +222,9 @@ class _Runner:
         error = error or f"worker {how_it_ended(code)}; see {job.handle.log}"
         if code == worker.CANNOT_WRITE:
             free = amount(shutil.disk_usage(self.folder.out).free)
-            raise SweepError(f"{self.folder.out}: cannot be written ({free} free; {error}); rows already there are safe")
+            raise SweepError(
+                f"{self.folder.out}: cannot be written ({free} free; {error}); rows already there are safe"
+            )
         self.board.look_again(job.group.cells)
         lacking = tuple(cell for cell in self.board.lacking(job.work) if cell in job.group.cells)
         if not lacking:

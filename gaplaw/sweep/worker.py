@@ -27,7 +27,7 @@ from gaplaw.errors import CheckpointError, DataError, GaplawError
 from gaplaw.execution import Execution
 from gaplaw.grid import Group
 from gaplaw.spec import Cell
-from gaplaw.sweep.folder import RunFolder, read_json, seconds_now, write_json
+from gaplaw.sweep.folder import NOT_WRITABLE, RunFolder, read_json, seconds_now, write_json
 
 # Exit codes that tell the parent what to do next; any other failure is a crash, worth another try cell by cell.
 DONE, CANNOT_WRITE, BAD_TEACHER, HOPELESS = 0, 5, 6, 7
@@ -62,12 +62,9 @@ def _code(fault: Exception) -> int:
         return BAD_TEACHER
     if isinstance(fault, DataError):
         return HOPELESS
-    if isinstance(fault, OSError) and fault.errno in _CANNOT_WRITE:
+    if isinstance(fault, OSError) and fault.errno in NOT_WRITABLE:
         return CANNOT_WRITE
     return 1
-
-
-_CANNOT_WRITE = (28, 30, 13, 122)  # no space, read-only file system, permission, quota
 
 
 def one_line(fault: BaseException) -> str:

@@ -162,9 +162,12 @@ def test_the_bowl_has_its_minimum_at_zero_and_its_slopes():
 def test_lowest_refines_and_marks_the_edges():
     grid = np.linspace(0, 1, 11)
     curves = np.stack([(grid - 0.33) ** 2, grid, -grid])
-    place, value = lowest(curves, grid)
+    place, value = lowest(curves, grid, (0.2, 0.8))
     assert place == pytest.approx([0.33, -np.inf, np.inf])
     assert value[0] == pytest.approx(0.0, abs=1e-12)
+    # Just past the span it is followed downhill; a deeper dip beyond a hill is extrapolation and does not count.
+    past, dip = (grid - 0.11) ** 2, np.where(grid < 0.15, -1.0, (grid - 0.5) ** 2)
+    assert lowest(np.stack([past, dip]), grid, (0.2, 0.8))[0] == pytest.approx([0.11, 0.5])
     assert read_off(curves[1:2], grid, np.array([[0.25, 0.55]])) == pytest.approx(np.array([[0.25, 0.55]]))
 
 

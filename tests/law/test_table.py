@@ -87,6 +87,17 @@ def test_sweep_folder_keeps_finished_students_and_attaches_baselines(tmp_path):
     assert any("1 failed" in note for note in table.notes)
 
 
+def test_a_sweeps_own_names_and_pruned_targets_are_understood(frame):
+    own = frame.rename(columns={"student_loss": "loss_student_ce_nats"})
+    assert read_table(own).frame["student_loss"].tolist() == frame["student_loss"].tolist()
+    pruned = frame.assign(
+        student_params=frame["student_params"] * (1 + np.arange(len(frame)) / 1e4),
+        student_params_target=frame["student_params"].where(frame["student_params"] < 1.5e8),
+    )
+    sizes = read_table(pruned).frame["student_params"]
+    assert (sizes[:6] == 1e8).all() and sizes[6:].tolist() == pruned["student_params"][6:].tolist()
+
+
 def test_mixed_protocols_are_refused_unless_one_is_chosen(tmp_path):
     rows = sweep_rows() + [row | {"student_loss": 1.0} for row in sweep_rows("prune|soft=0.5,T=1|token-matched")[1:2]]
     folder = write_sweep(tmp_path / "sweep", rows)

@@ -10,17 +10,17 @@ import pytest
 
 from gaplaw import models, sizes
 from gaplaw.errors import SpecError
+from gaplaw.models import prune
 from gaplaw.sizes import count_params, forward_flops_per_token, model_for
 from gaplaw.spec import ModelSpec
 
 # compiled whole: op-by-op dispatch would compile every small operation on its own
 init = jax.jit(models.init, static_argnums=1)
 apply = jax.jit(models.apply, static_argnums=2, static_argnames=("dtype", "kernel", "scan", "remat"))
-apply_hidden = jax.jit(models.apply_hidden, static_argnums=2, static_argnames="dtype")
 
 
 def shape(**fields):
-    base = dict(vocab_size=19, width=12, depth=3, heads=4, head_size=4, hidden=20, max_length=16)
+    base = dict(vocab_size=19, width=12, depth=2, heads=4, head_size=4, hidden=20, max_length=16)
     return ModelSpec(**base | fields)
 
 
@@ -29,17 +29,25 @@ SHAPES = [
     shape(block="gpt2"),
     shape(tied=False, kv_group=2),
     shape(block="gpt2", tied=False, kv_group=4),
-    shape(heads=(4, 2, 0), hidden=(20, 0, 12)),
-    shape(block="gpt2", heads=(2, 0, 1), hidden=(0, 0, 7)),
+    shape(heads=(4, 2, 0), hidden=(20, 0, 12), depth=3),
+    shape(block="gpt2", heads=(2, 0, 1), hidden=(0, 0, 7), depth=3),
 ]
 
 
-def params_of(spec, seed=0, noise=0.3):
-    """Initial parameters plus noise, so that norm scales and biases are not at their trivial values."""
-    params = init(jax.random.key(seed), spec)
-    leaves, tree = jax.tree.flatten(params)
+def params_of(spec, seed=0):
+    """Random parameters with no trivial value anywhere: norm scales and biases too."""
     rng = np.random.default_rng(seed)
-    return jax.tree.unflatten(tree, [leaf + noise * rng.normal(size=leaf.shape).astype(np.float32) for leaf in leaves])
+
+    def draw(path, leaf):
+        middle = 1.0 if path[-1].key == "scale" else 0.0
+        return (middle + 0.4 * rng.normal(size=leaf.shape)).astype(np.float32)
+
+    return jax.tree_util.tree_map_with_path(draw, built(spec))
+
+
+def built(spec):
+    """The shapes of the parameters, without making them."""
+    return jax.eval_shape(lambda key: models.init(key, spec), jax.random.key(0))
 
 
 def tokens_of(spec, batch=2, length=9, seed=1):
@@ -141,10 +149,6 @@ def leaves_size(tree):
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
-def built(spec):
-    return jax.eval_shape(lambda key: init(key, spec), jax.random.key(0))
-
-
 def random_shape(rng):
     depth, group = int(rng.integers(1, 4)), int(rng.integers(1, 4))
 
@@ -167,7 +171,7 @@ def random_shape(rng):
 
 def test_counts_equal_the_built_model_over_many_shapes():
     rng = np.random.default_rng(0)
-    for _ in range(40):
+    for _ in range(25):
         spec = random_shape(rng)
         tree, counts = built(spec), count_params(spec)
         tables = [tree.get(name, {}) for name in ("token_embedding", "position_embedding", "output")]
@@ -217,18 +221,15 @@ def test_flops_equal_the_traced_matrix_products(spec):
 
 
 @pytest.mark.parametrize("block", ["gpt2", "llama"])
-@pytest.mark.parametrize(
-    "options", [dict(scan=True), dict(remat=True), dict(scan=True, remat=True), dict(kernel="xla")]
-)
-def test_scan_remat_and_kernel_change_nothing(block, options):
-    spec = shape(block=block, kv_group=2)
+def test_scan_remat_and_kernel_change_nothing(block):
+    spec = shape(block=block, kv_group=2, depth=2)
     params, tokens = params_of(spec), tokens_of(spec)
 
-    def loss(params, **options):
-        return (apply(params, tokens, spec, **options) ** 2).mean()
+    def value_and_grad(**options):
+        return jax.jit(jax.value_and_grad(lambda p: (models.apply(p, tokens, spec, **options) ** 2).mean()))(params)
 
-    value, slope = jax.jit(jax.value_and_grad(loss))(params)
-    other, other_slope = jax.jit(jax.value_and_grad(lambda p: loss(p, **options)))(params)
+    value, slope = value_and_grad()
+    other, other_slope = value_and_grad(scan=True, remat=True, kernel="xla")
     np.testing.assert_allclose(other, value, rtol=1e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), other_slope, slope)
 
@@ -237,28 +238,29 @@ def test_stacked_layers_are_the_same_model():
     spec = shape()
     params, tokens = params_of(spec), tokens_of(spec)
     stacked = models.stack_layers(params, spec)
-    assert stacked["layers"]["attention"]["query"]["kernel"].shape == (3, 12, 4, 4)
-    np.testing.assert_allclose(apply(stacked, tokens, spec), apply(params, tokens, spec), rtol=1e-5, atol=1e-5)
+    assert stacked["layers"]["attention"]["query"]["kernel"].shape == (2, 12, 4, 4)
+    whole, scanned = apply(params, tokens, spec), apply(stacked, tokens, spec, masks=prune.ones(spec))
+    np.testing.assert_allclose(scanned, whole, rtol=1e-5, atol=1e-5)
     jax.tree.map(np.testing.assert_array_equal, models.unstack_layers(stacked, spec), params)
 
 
 def test_bfloat16_compute_is_near_and_leaves_parameters_alone():
     spec = shape()
-    params, tokens = init(jax.random.key(0), spec), tokens_of(spec)
-    hidden = apply_hidden(params, tokens, spec, dtype=jnp.bfloat16)
+    params, tokens = params_of(spec), tokens_of(spec)
+    hidden = jax.eval_shape(lambda p: models.apply_hidden(p, tokens, spec, dtype=jnp.bfloat16), params)
     assert hidden.dtype == jnp.bfloat16
     exact, half = apply(params, tokens, spec), apply(params, tokens, spec, dtype=jnp.bfloat16)
     assert half.dtype == jnp.float32
-    assert 0 < np.abs(half - exact).max() < 0.05
+    assert 0 < np.abs(half - exact).max() < 0.1 * np.abs(exact).max()
     slope = jax.eval_shape(jax.grad(lambda p: apply(p, tokens, spec, dtype=jnp.bfloat16).sum()), params)
     assert {leaf.dtype for leaf in jax.tree.leaves(slope)} == {jnp.dtype("float32")}
 
 
-@pytest.mark.parametrize("spec", SHAPES[:2])
-def test_a_stack_of_students_is_each_student(spec):
+def test_a_stack_of_students_is_each_student():
+    spec = shape(block="gpt2", depth=1)
     keys, tokens = jax.random.split(jax.random.key(3), 3), tokens_of(spec)
-    stack = jax.jit(jax.vmap(lambda key: init(key, spec)))(keys)
-    logits = jax.jit(jax.vmap(lambda params: apply(params, tokens, spec)))(stack)
+    stack = jax.jit(jax.vmap(lambda key: models.init(key, spec)))(keys)
+    logits = jax.jit(jax.vmap(lambda params: models.apply(params, tokens, spec)))(stack)
     for place, key in enumerate(keys):
         alone = init(key, spec)
         jax.tree.map(lambda a, b, i=place: np.testing.assert_allclose(a[i], b, rtol=1e-6, atol=1e-7), stack, alone)
@@ -270,7 +272,9 @@ def test_a_stack_of_students_is_each_student(spec):
 
 @pytest.mark.parametrize("block", ["gpt2", "llama"])
 def test_initialisation_weight_by_weight(block):
-    spec = shape(block=block, width=64, heads=8, head_size=16, hidden=300, vocab_size=500, tied=False, max_length=200)
+    spec = shape(
+        block=block, width=64, depth=2, heads=8, head_size=16, hidden=300, vocab_size=500, tied=False, max_length=200
+    )
     params = init(jax.random.key(0), spec)
     layer, residual = params["layers_1"], (2 * spec.depth) ** -0.5
     expected = {
@@ -294,16 +298,16 @@ def test_initialisation_weight_by_weight(block):
 def test_signals_start_at_one_scale_from_tiny_to_wide(block):
     """The reason for the rule: logits of an untrained model have about the same spread at width 4 and at width 256."""
     spread = {}
-    for width in (4, 32, 256):
+    for width in (4, 256):
         spec = shape(block=block, width=width, heads=max(1, width // 16), hidden=2 * width, vocab_size=256, depth=2)
-        tokens = tokens_of(spec, 4, 16)
-        logits = jnp.stack([apply(init(jax.random.key(seed), spec), tokens, spec) for seed in range(4)])
+        tokens = tokens_of(spec, 8, 16)
+        logits = jax.jit(lambda key, s=spec, t=tokens: models.apply(models.init(key, s), t, s))(jax.random.key(3))
         spread[width] = float(logits.std())
     assert all(0.4 < value < 1.0 for value in spread.values()), spread
 
 
 def test_initialisation_depends_on_the_seed_alone():
-    spec = shape()
+    spec = shape(depth=2)
     same, other = init(jax.random.key(0), spec), init(jax.random.key(1), spec)
     jax.tree.map(np.testing.assert_array_equal, init(jax.random.key(0), spec), same)
     query = "layers_0", "attention", "query", "kernel"
@@ -320,13 +324,13 @@ def test_initialisation_depends_on_the_seed_alone():
 def test_too_long_a_sequence_is_refused():
     spec = shape()
     with pytest.raises(SpecError, match="tokens = 17.*max_length = 16"):
-        apply(init(jax.random.key(0), spec), tokens_of(spec, 1, 17), spec)
+        apply(params_of(spec), tokens_of(spec, 1, 17), spec)
 
 
 def test_uneven_layers_cannot_be_scanned():
     spec = SHAPES[4]
     with pytest.raises(SpecError, match="must be even"):
-        apply(init(jax.random.key(0), spec), tokens_of(spec), spec, scan=True)
+        apply(params_of(spec), tokens_of(spec), spec, scan=True)
 
 
 def test_the_dial_builds_what_it_counts():

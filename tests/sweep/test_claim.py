@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from gaplaw.sweep.claim import Heartbeat, Owner, claim, holder
+from gaplaw.sweep.claim import Heartbeat, Owner, claim, clear_dead, holder
 
 RACER = """
 import sys, time
@@ -21,6 +21,8 @@ for number in range(rounds):
     held = claim(folder, f"group-{number}", expiry_seconds=30)
     if held:
         print(number, flush=True)
+print("end", flush=True)
+sys.stdin.read()  # live on until the others are through: a dead owner's claims are free again
 """
 HOLDER = """
 import sys, time
@@ -36,8 +38,11 @@ def race(folder, rounds):
     """Four processes claim the same keys at the same time; returns how often each key was won."""
     start = str(time.time() + 0.6)
     command = [sys.executable, "-c", RACER, str(folder), start, str(rounds)]
-    racers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(4)]
-    won = [int(line) for racer in racers for line in racer.communicate(timeout=60)[0].split()]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    racers = [subprocess.Popen(command, **pipes) for _ in range(4)]
+    won = [int(line) for racer in racers for line in iter(racer.stdout.readline, "end\n")]
+    for racer in racers:
+        racer.communicate(timeout=60)
     assert all(racer.returncode == 0 for racer in racers)
     return [won.count(number) for number in range(rounds)]
 
@@ -99,6 +104,17 @@ def test_an_owner_of_another_machine_is_never_thought_gone():
     assert ended.gone or here.started == "0"
     elsewhere = Owner(host=here.host, machine="another", pid=here.pid, started="1", token="x")
     assert not elsewhere.gone
+
+
+def test_dead_claims_are_cleared_and_living_ones_stay(tmp_path):
+    dead, living = claim(tmp_path, "dead"), claim(tmp_path, "living")
+    os.utime(dead._file, (1, 1))
+    (tmp_path / ".half-made").mkdir()
+    os.utime(tmp_path / ".half-made", (1, 1))
+    assert clear_dead(tmp_path) is False
+    assert [entry.name for entry in tmp_path.iterdir()] == ["living"] and living.beat()
+    living.release()
+    assert clear_dead(tmp_path) is True and clear_dead(tmp_path / "nowhere") is True
 
 
 def test_a_folder_that_cannot_be_written_is_an_error_not_a_refusal(tmp_path):

@@ -1,0 +1,122 @@
+"""A law answers the same after a round trip through JSON, predicts its own table, refuses what it must, and is fast to import."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from gaplaw.errors import LawError
+from gaplaw.law.fitting import fit, load_law
+from gaplaw.law.simulate import simulate, true_optimum
+
+WORLD = dict(
+    students=5e7 * 2.0 ** np.arange(6),
+    teachers=np.geomspace(1e8, 1.28e10, 7),
+    shape="two_sided",
+    asymmetry=2,
+    noise_nats=0.003,
+)
+
+
+@pytest.fixture(scope="module")
+def frame():
+    return simulate(**WORLD, rng=0)
+
+
+@pytest.fixture(scope="module")
+def law(frame):
+    return fit(frame, draws=200, compare=False)
+
+
+def test_parameters_and_optimum_recover_the_truth(frame, law):
+    assert law.status == "converged" and not law.refused
+    assert law.parameters["ratio"].point == pytest.approx(4.0, rel=0.15)
+    low, high = law.parameters["p"].interval90
+    assert low < 1.0 < high
+    best = law.optimum(3e8)
+    assert best.interval90[0] < true_optimum(frame, 3e8) < best.interval90[1]
+    assert best.interval90[0] < best.interval50[0] < best.teacher_params < best.interval50[1] < best.interval90[1]
+
+
+def test_round_trip(frame, law, tmp_path):
+    path = tmp_path / "law.json"
+    law.save(path)
+    again = load_law(path)
+    assert np.allclose(again.predict(frame), law.predict(frame), atol=1e-5)
+    assert np.allclose(again.optimum_draws(1e9), law.optimum_draws(1e9), atol=1e-4)
+    assert again.flags == law.flags and again.students[0].methods == law.students[0].methods
+    assert set(again.parameters) == {"ratio", "p", "k"}
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_prediction_is_as_good_as_the_noise(frame, law):
+    assert np.std(law.predict(frame) - frame["student_loss"]) < 0.004
+    held = frame["student_params"] == WORLD["students"][2]
+    other = fit(frame[~held], draws=20, compare=False)
+    assert np.abs(other.predict(frame[held]) - frame.loc[held, "student_loss"]).max() < 0.05
+
+
+def test_regret_is_zero_at_the_optimum_and_positive_elsewhere(law):
+    point = np.exp(law.optimum_draws(4e8))
+    regret = law.regret_draws(4e8, None, [1e8, 1.6e9, 1e10])
+    assert regret.shape == (200, 3) and np.all(regret >= 0)
+    own = law.surface.regret_draws(4e8, None, point)
+    assert np.allclose(np.diag(own), 0, atol=1e-12)
+
+
+def test_small_tables_are_refused(frame):
+    few = fit(frame[frame["teacher_params"].isin(frame["teacher_params"].unique()[:4])], draws=20, compare=False)
+    assert few.refused and few.optimum(3e8).teacher_params is None
+    assert "few_teachers" in {flag.kind for flag in few.flags}
+    two = fit(frame[frame["student_params"] < 1.5e8], draws=20, compare=False)
+    assert "few_students" in {flag.kind for flag in two.flags} and two.refused
+
+
+def test_flags_tell_what_is_weak(frame):
+    own = frame.assign(protocol="prune from teacher", no_teacher_loss=frame["student_loss"].min() - 0.1)
+    kinds = {flag.kind for flag in fit(own, draws=20, compare=False).flags}
+    assert {"single_seed", "students_from_teacher", "teacher_no_better"} <= kinds
+
+
+def test_paired_seeds_give_a_law_from_three_students():
+    """The table of this platform: 3 students, 8 teachers, 4 paired seeds, initialisation noise far above the gap."""
+    frame = simulate(
+        students=[1e8, 2e8, 4e8],
+        teachers=np.geomspace(1e8, 6.4e9, 8),
+        seeds=4,
+        seed_offset_nats=0.03,
+        noise_nats=0.004,
+        rng=3,
+    )
+    law = fit(frame, draws=150, compare=False)
+    low, high = law.optimum(2e8).interval90
+    assert not law.refused and low < true_optimum(frame, 2e8) < high
+    assert law.noise.paired_sd_nats < 0.3 * law.noise.seed_sd_nats
+
+
+def test_bad_files_are_one_line(tmp_path, law):
+    with pytest.raises(LawError, match="No such file"):
+        load_law(tmp_path / "none.json")
+    (tmp_path / "bad.json").write_text("{")
+    with pytest.raises(LawError, match="not JSON"):
+        load_law(tmp_path / "bad.json")
+    (tmp_path / "old.json").write_text(json.dumps({"schema_version": 99, "surface": {}}))
+    with pytest.raises(LawError, match="schema_version 99"):
+        load_law(tmp_path / "old.json")
+    with pytest.raises(LawError, match="schema_version 99"):
+        type(law).from_dict(law.to_dict() | {"schema_version": 99})
+    with pytest.raises(LawError, match="student_params: -1"):
+        law.optimum(-1)
+
+
+def test_import_is_light():
+    """`import gaplaw.law` brings neither JAX nor matplotlib, and little of its own beside numpy, scipy and pandas."""
+    code = (
+        "import numpy, scipy, pandas, time; t = time.perf_counter(); import gaplaw.law; from gaplaw.law import fit, load_law;"
+        "import sys; print(time.perf_counter() - t, 'jax' in sys.modules, 'matplotlib' in sys.modules)"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert out[1:] == ["False", "False"]
+    assert float(out[0]) < 2.0  # 0.1 s on a quiet machine; the limit allows for a busy one
