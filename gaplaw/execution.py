@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from gaplaw.canonical import refuse_unless
@@ -30,15 +30,24 @@ class MeshSpec:
 class Execution:
     """How to run, not what: recorded in every row, never part of a fingerprint.
 
-    workers: groups that run at once on this machine. single_thread: one core for each (fastest for tiny models).
-    core_blocked: on one CPU device, students run one after the other and features stand before tokens, so that a tiny
-    model's step stays in its core's cache; ignored on accelerators, on meshes and for large vocabularies.
-    chunk_tokens: tokens per device whose logits exist at one time. scan_layers and remat: see `models.apply_hidden`.
+    Args:
+      workers: groups that run at once on this machine.
+      single_thread: give each worker one core (fastest for tiny models).
+      mesh: devices by axis.
+      core_blocked: on one CPU device, run students one after the other with features before tokens, so that a tiny model's
+        step stays in its core's cache; ignored on accelerators, on meshes and for large vocabularies.
+      chunk_tokens: tokens per device whose logits exist at one time.
+      steps_per_dispatch: steps of one compiled call.
+      evaluations: points of the validation curve, the last one at the end.
+      compute_dtype: of matrix products and activations; parameters, norms, softmax and losses stay float32.
+      attention: plain, or jax.nn.dot_product_attention's xla or cudnn.
+      scan_layers: run the layers of even models as one scanned body.
+      remat: recompute each layer in the backward pass.
     """
 
     workers: int = 2
     single_thread: bool = True
-    mesh: MeshSpec = MeshSpec()  # noqa: RUF009 (frozen)
+    mesh: MeshSpec = field(default_factory=MeshSpec)
     core_blocked: bool = True
     chunk_tokens: int = 512
     steps_per_dispatch: int = 64

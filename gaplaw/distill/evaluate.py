@@ -10,6 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gaplaw.distill.objective import Targets, targets
 from gaplaw.distill.vocab import Output, Vocab
 
 CALIBRATION_BINS = 21  # as in Distillation Scaling Laws (Busbridge et al. 2025), appendix on calibration
@@ -30,29 +31,41 @@ class Scores(NamedTuple):
     bin_correct_K: jax.Array
 
 
-def score_batch(model: Output, teacher: Output | None, labels_N, domain_N, *, domains: int) -> Scores:
+class TeacherView(NamedTuple):
+    """What scoring needs of a teacher on one batch, computed once for all its students."""
+
+    targets: Targets
+    choice_N: jax.Array
+
+
+def view(teacher: Output) -> TeacherView:
+    vocab = Vocab(teacher.out_DxV.shape[-1])
+    return TeacherView(targets(vocab, teacher, 1.0), vocab.first_choice(vocab.logits(teacher)))
+
+
+def score_batch(model: Output, teacher: TeacherView | None, labels_N, domain_N, *, domains: int) -> Scores:
     """Score one batch.
 
-    Args: model, teacher, labels_N as in `objective_losses`; domain_N: each token's domain number, -1 for padding, which
-      counts nowhere; domains: how many there are.
+    Args: model, labels_N as in `objective_losses`; teacher: see `view`; domain_N: each token's domain number, -1 for
+      padding, which counts nowhere; domains: how many there are.
     """
     vocab = Vocab(model.out_DxV.shape[-1])
     counts_N = (domain_N >= 0).astype(jnp.float32)
     logits = vocab.logits(model)
     q = vocab.softmax(logits)
-    ce_N = q.log_normaliser - vocab.label_logit(logits, labels_N)
-    top_N, choice_N = vocab.first_choice(logits)
+    label_logit_N, top_N = vocab.label_logit(logits, labels_N), vocab.max(jnp.max(logits, axis=-1))
+    ce_N, correct_N = q.log_normaliser - label_logit_N, label_logit_N == top_N
     kl_N = same_N = jnp.zeros(())
     if teacher is not None:
-        teacher_logits = vocab.logits(teacher)
-        p = vocab.softmax(teacher_logits)
-        kl_N = vocab.expect(p.probs, teacher_logits - logits) - p.log_normaliser + q.log_normaliser
-        same_N = choice_N == vocab.first_choice(teacher_logits)[1]
+        p = teacher.targets
+        kl_N = p.negative_entropy_N - vocab.expect(p.probs_NxV, logits) + q.log_normaliser
+        same_N = vocab.label_logit(logits, teacher.choice_N) == top_N
     confidence_N = jnp.exp(top_N - q.log_normaliser)
     bin_N = jnp.clip((confidence_N * CALIBRATION_BINS).astype(jnp.int32), 0, CALIBRATION_BINS - 1)
 
     def per(index_N, count, value_N):
-        return jnp.zeros(count, jnp.float32).at[index_N].add(counts_N * value_N)
+        mine_NxC = index_N[:, None] == jnp.arange(count)  # compared and summed: on a CPU, a scatter takes far longer
+        return jnp.sum(jnp.where(mine_NxC, (counts_N * value_N)[:, None], 0.0), axis=0)
 
     return Scores(
         tokens_G=per(domain_N, domains, 1.0),
@@ -61,7 +74,7 @@ def score_batch(model: Output, teacher: Output | None, labels_N, domain_N, *, do
         agreement=jnp.sum(counts_N * same_N),
         bin_tokens_K=per(bin_N, CALIBRATION_BINS, 1.0),
         bin_confidence_K=per(bin_N, CALIBRATION_BINS, confidence_N),
-        bin_correct_K=per(bin_N, CALIBRATION_BINS, choice_N == labels_N),
+        bin_correct_K=per(bin_N, CALIBRATION_BINS, correct_N),
     )
 
 

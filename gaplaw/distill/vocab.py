@@ -74,11 +74,11 @@ class Vocab:
         """Σ_v probs · value, [(S,) N]."""
         return self.sum(jnp.sum(probs * value, axis=-1))
 
-    def first_choice(self, logits: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """The largest logit of every token and its symbol (the lowest one on a tie)."""
-        here = jnp.max(logits, axis=-1)
-        top = self.max(here)
+    def first_choice(self, logits: jax.Array) -> jax.Array:
+        """The symbol of the largest logit of every token (the lowest one on a tie)."""
+        best = jnp.argmax(logits, axis=-1).astype(jnp.int32)
         if self.axis is None:
-            return top, jnp.argmax(logits, axis=-1).astype(jnp.int32)
-        symbol = self.symbols(logits[..., :1])[..., 0] + jnp.argmax(logits, axis=-1).astype(jnp.int32)
-        return top, jax.lax.pmin(jnp.where(here == top, symbol, jnp.iinfo(jnp.int32).max), self.axis)
+            return best
+        here = jnp.max(logits, axis=-1)
+        symbol = self.symbols(logits[..., :1])[..., 0] + best
+        return jax.lax.pmin(jnp.where(here == self.max(here), symbol, jnp.iinfo(jnp.int32).max), self.axis)

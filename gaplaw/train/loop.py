@@ -23,6 +23,7 @@ from gaplaw.train.mesh import check_batch, make_mesh, put, shardings
 from gaplaw.train.stack import cut_from_teacher, stacks_of, start
 from gaplaw.train.step import evaluate_program, train_program
 
+EVALUATED_LOGITS = 2**22  # at one time and of one student: 16 MiB
 IMPORTANCE_BATCHES = 16  # sample for pruning: enough that the ranking is stable, a small share of any real budget
 
 
@@ -105,7 +106,8 @@ class _Run:
     def in_batches(self, tokens_NxL1, domain_N) -> tuple[np.ndarray, np.ndarray]:
         """The validation sequences as [K, B, …]; the last batch is filled up with sequences of domain -1, which do not count."""
         ways = self.mesh.shape["data"] * self.mesh.shape["fsdp"]
-        share = max(1, self.execution.chunk_tokens // self.first.data.sequence_tokens)
+        logits_per_sequence = self.first.data.sequence_tokens * self.first.model.vocab_size
+        share = max(1, min(self.sequences // ways, EVALUATED_LOGITS // logits_per_sequence))
         rows = ways * min(share, -(-len(domain_N) // ways))
         spare = -len(domain_N) % rows
         tokens = np.pad(tokens_NxL1, ((0, spare), (0, 0)))

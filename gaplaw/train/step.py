@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gaplaw.distill import batch_targets, objective_losses, score_batch
+from gaplaw.distill import batch_targets, objective_losses, score_batch, view
 from gaplaw.execution import Execution
 from gaplaw.spec import ModelSpec
 from gaplaw.train.mesh import layout
@@ -101,10 +101,11 @@ def evaluate_program(stacks: list[Stack], teacher_model: ModelSpec | None, execu
                 return output_of(model, execution, blocked, of_model, inputs_BxL)
 
             teacher = None if teacher_model is None else output(teacher_model, teacher_params)
+            seen = None if teacher is None else view(teacher)
             score = partial(score_batch, labels_N=labels_N, domain_N=domain_N, domains=domains)
             over_students = jax.lax.map if blocked else (lambda one, students: jax.vmap(one)(students))
             students = [
-                over_students(lambda student, stack=stack: score(output(stack.model, student), teacher), of_stack)
+                over_students(lambda student, stack=stack: score(output(stack.model, student), seen), of_stack)
                 for stack, of_stack in zip(stacks, params, strict=True)
             ]
             return None, (students, None if teacher is None else score(teacher, None))
