@@ -2,8 +2,8 @@
 
     python benchmarks/loss_memory.py
 
-4,096 tokens, width 256, student and teacher logits over V symbols, forward KL mixed with cross-entropy, gradient with respect to the
-student's hidden states and output matrix: one line for each V, beginning with `ratio`.
+4,096 tokens, width 256, student and teacher logits over V symbols, forward KL mixed with cross-entropy, gradient with respect to
+the student's hidden states and output matrix: one line for each V, beginning with `ratio`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ def chunked(student: Output, teacher: Output, labels_N):
 
 def temporary_bytes(loss, vocab: int, dtype) -> int:
     model = Output(jax.ShapeDtypeStruct((TOKENS, WIDTH), dtype), jax.ShapeDtypeStruct((WIDTH, vocab), dtype))
-    compiled = jax.jit(jax.value_and_grad(loss)).lower(model, model, jax.ShapeDtypeStruct((TOKENS,), jnp.int32)).compile()
+    compiled = (
+        jax.jit(jax.value_and_grad(loss)).lower(model, model, jax.ShapeDtypeStruct((TOKENS,), jnp.int32)).compile()
+    )
     return compiled.memory_analysis().temp_size_in_bytes
 
 

@@ -135,7 +135,14 @@ class Contestant:
         if kind == "gaplaw":
             environment |= {"OMP_NUM_THREADS": "1"}
             environment["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
-        common = ["--experiment", options.experiment, "--teachers", str(options.teachers), "--steps", str(options.steps)]
+        common = [
+            "--experiment",
+            options.experiment,
+            "--teachers",
+            str(options.teachers),
+            "--steps",
+            str(options.steps),
+        ]
         self.processes = [
             subprocess.Popen(
                 [sys.executable, __file__, *common, "--child", kind, "--share", str(i), "--shares", str(shares)],
@@ -185,13 +192,19 @@ def main(options) -> None:
     _, groups = grid(options.experiment, options.teachers)
     pairs, cell = sum(len(group.cells) for group in groups), groups[0].cells[0]
     tokens = pairs * options.steps * cell.batch_tokens
-    flops = options.steps * cell.batch_tokens * sum(
-        forward_flops_per_token(group.teacher.model, cell.data.sequence_tokens)
-        + sum(3 * forward_flops_per_token(c.model, c.data.sequence_tokens) for c in group.cells)
-        for group in groups
+    flops = (
+        options.steps
+        * cell.batch_tokens
+        * sum(
+            forward_flops_per_token(group.teacher.model, cell.data.sequence_tokens)
+            + sum(3 * forward_flops_per_token(c.model, c.data.sequence_tokens) for c in group.cells)
+            for group in groups
+        )
     )
-    print(f"{len(groups)} teachers, {pairs} pairs, batches of {cell.batch_tokens} tokens, {options.steps} steps a turn, "
-          f"{options.rounds} rounds, {os.cpu_count()} cores")
+    print(
+        f"{len(groups)} teachers, {pairs} pairs, batches of {cell.batch_tokens} tokens, {options.steps} steps a turn, "
+        f"{options.rounds} rounds, {os.cpu_count()} cores"
+    )
     contestants = {kind: Contestant(kind, options, 1) for kind in TORCH}
     contestants["gaplaw"] = Contestant("gaplaw", options, min(os.cpu_count(), len(groups)))
     for _ in range(options.rounds):
@@ -201,12 +214,16 @@ def main(options) -> None:
     whole = {kind: c.compile_seconds + seconds[kind] * cell.steps / options.steps for kind, c in contestants.items()}
     for kind, contestant in contestants.items():
         spread = f"{min(contestant.turns):.2f}–{max(contestant.turns):.2f}"
-        print(f"{kind:16s} {seconds[kind]:7.2f} s a turn ({spread}), {1e6 * seconds[kind] / tokens:8.3f} µs per student token, "
-              f"compile {contestant.compile_seconds:6.1f} s")
+        print(
+            f"{kind:16s} {seconds[kind]:7.2f} s a turn ({spread}), {1e6 * seconds[kind] / tokens:8.3f} µs per student token, "
+            f"compile {contestant.compile_seconds:6.1f} s"
+        )
         contestant.close()
     peak = ceiling_flops()
-    print(f"gaplaw achieves {flops / seconds['gaplaw'] / 1e9:.1f} GFLOP/s, {flops / seconds['gaplaw'] / peak:.3f} of the measured "
-          f"matrix-product ceiling ({peak / 1e9:.0f} GFLOP/s, float32, all cores)")
+    print(
+        f"gaplaw achieves {flops / seconds['gaplaw'] / 1e9:.1f} GFLOP/s, {flops / seconds['gaplaw'] / peak:.3f} of the measured "
+        f"matrix-product ceiling ({peak / 1e9:.0f} GFLOP/s, float32, all cores)"
+    )
     for name, clock in (("with compilation, over the experiment's steps", whole), ("without compilation", seconds)):
         for rival in ("shared-compiled", "shared-eager", "plain-compiled", "plain-eager"):
             print(f"ratio {rival} / gaplaw, wall time per student token, {name}: {clock[rival] / clock['gaplaw']:.2f}")

@@ -35,7 +35,9 @@ class Block(nn.Module):
 
     def forward(self, x, cos, sin):
         batch, length, _ = x.shape
-        query, key, value = self.qkv(self.attention_norm(x)).view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        query, key, value = (
+            self.qkv(self.attention_norm(x)).view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        )
         mixed = F.scaled_dot_product_attention(rotate(query, cos, sin), rotate(key, cos, sin), value, is_causal=True)
         x = x + self.out(mixed.transpose(1, 2).reshape(batch, length, -1))
         normed = self.feed_norm(x)
@@ -85,7 +87,11 @@ def student_step(student, optimizer, soft: ObjectiveSpec, clip_norm, inputs, lab
     if soft.soft_weight > 0:
         heat = soft.temperature
         log_q = F.log_softmax(logits / heat, dim=-1)
-        kl = F.kl_div(log_q, F.log_softmax(teacher_logits / heat, dim=-1), reduction="none", log_target=True).sum(-1).mean()
+        kl = (
+            F.kl_div(log_q, F.log_softmax(teacher_logits / heat, dim=-1), reduction="none", log_target=True)
+            .sum(-1)
+            .mean()
+        )
         loss = soft.soft_scale * kl
     if soft.soft_weight < 1:
         loss = loss + (1 - soft.soft_weight) * F.cross_entropy(logits.flatten(0, 1), labels.flatten())

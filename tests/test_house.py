@@ -9,7 +9,20 @@ import pytest
 from tests.conftest import ROOT
 
 # The walk. A module may import what stands before it (and its own package); the law half knows nothing of the training half.
-WALK = ["errors", "canonical", "spec", "execution", "sizes", "grid", "results", "data", "models", "distill", "train", "sweep"]
+WALK = [
+    "errors",
+    "canonical",
+    "spec",
+    "execution",
+    "sizes",
+    "grid",
+    "results",
+    "data",
+    "models",
+    "distill",
+    "train",
+    "sweep",
+]
 LAW_HALF_MAY_IMPORT = {"errors", "canonical", "spec", "execution", "sizes", "grid", "results", "law"}
 MOST_LINES = 300
 
@@ -58,7 +71,9 @@ def test_every_module_says_what_question_it_answers():
 
 
 def run(code):
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True).stdout.split()
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
+    ).stdout.split()
 
 
 @pytest.mark.parametrize("module", ["gaplaw", "gaplaw.law", "gaplaw.grid", "gaplaw.sweep", "gaplaw.cli", "analysis"])

@@ -11,9 +11,13 @@ from gaplaw.spec import ModelSpec
 
 SHAPES = [
     ModelSpec(block="llama", vocab_size=13, width=8, depth=2, heads=2, head_size=4, hidden=12, max_length=16),
-    ModelSpec(block="llama", vocab_size=13, width=8, depth=2, heads=4, kv_group=2, head_size=2, hidden=6, max_length=16),
+    ModelSpec(
+        block="llama", vocab_size=13, width=8, depth=2, heads=4, kv_group=2, head_size=2, hidden=6, max_length=16
+    ),
     ModelSpec(block="gpt2", vocab_size=13, width=8, depth=2, heads=1, head_size=8, hidden=16, max_length=16),
-    ModelSpec(block="gpt2", vocab_size=13, width=6, depth=3, heads=(2, 0, 1), head_size=4, hidden=(8, 5, 0), max_length=16),
+    ModelSpec(
+        block="gpt2", vocab_size=13, width=6, depth=3, heads=(2, 0, 1), head_size=4, hidden=(8, 5, 0), max_length=16
+    ),
 ]
 
 

@@ -1,0 +1,23 @@
+"""Where is the best teacher at temperatures 1, 2 and 3, for three students of the embedded corpus?
+
+Question   Does the capacity gap depend on the temperature of the soft targets, and is each temperature's law identified?
+Command    gaplaw run experiments/stdlib_gap.py --out runs/stdlib_gap
+           gaplaw fit runs/stdlib_gap --protocol 'scratch|soft=1|T=3' --out runs/stdlib_gap/law-T3.json     (and T=2, T=1)
+Hardware   2 CPU cores, no accelerator
+"""
+
+from experiments.quickstart import llama, recipe
+from gaplaw.grid import Sweep
+from gaplaw.spec import DataSpec, ObjectiveSpec
+
+sweep = Sweep.grid(
+    name="stdlib_gap",
+    question="Where is the best teacher at temperatures 1, 2 and 3?",
+    data=DataSpec(sequence_tokens=64),
+    teachers=[llama(width) for width in (4, 6, 8, 12, 16, 24, 32, 48, 64)],
+    students=[llama(width) for width in (6, 8, 12)],
+    teacher_train=lambda model: recipe(2048, 0.012 * (16 / model.width) ** 0.5),
+    student_train=lambda model: recipe(1536, 0.02),
+    objective=[ObjectiveSpec(soft_weight=1.0, temperature=heat) for heat in (1.0, 2.0, 3.0)],
+    seeds=(0, 1, 2),
+)
