@@ -16,7 +16,8 @@ from gaplaw.sweep.folder import RunFolder
 from tests.sweep.sweeps import ROOT
 
 RUN = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite started in the background has it ignored
 from gaplaw.execution import Execution
 from gaplaw.sweep import resolve, run
 from gaplaw.sweep.local import LocalExecutor
