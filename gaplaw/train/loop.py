@@ -87,7 +87,8 @@ class _Run:
         check_batch(self.mesh, self.sequences, "TrainSpec.batch_sequences")
         params, self.teacher_model = teacher if teacher else (None, None)
         self.teacher_params = jax.device_put(params, shardings(self.mesh, params, stacked=False))
-        sample = corpus.batch(self.split, self.sequences, self.seed, range(IMPORTANCE_BATCHES)) if teacher else ()
+        pruning = any(cell.init == "prune" for cell in group.cells)
+        sample = corpus.batch(self.split, self.sequences, self.seed, range(IMPORTANCE_BATCHES)) if pruning else ()
         pruned = cut_from_teacher(group.cells, teacher, sample)
         shapes = {c.fingerprint: pruned[c.target_params][1] if c.init == "prune" else c.model for c in group.cells}
         self.stacks = stacks_of(group.cells, shapes)
