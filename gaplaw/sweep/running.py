@@ -24,14 +24,16 @@ from gaplaw.sweep.board import Board
 from gaplaw.sweep.claim import EXPIRY_SECONDS, Claim, Heartbeat, claim, clear_dead
 from gaplaw.sweep.cost import clock_for
 from gaplaw.sweep.display import screen_for
+from gaplaw.sweep.engine import HOST_LOST, Executor, Handle, how_it_ended
 from gaplaw.sweep.eta import Eta, Running, Snapshot, progress_of
 from gaplaw.sweep.folder import NOT_WRITABLE, RunFolder, cannot_write, read_json, write_json
-from gaplaw.sweep.local import Executor, Handle, LocalExecutor, how_it_ended
+from gaplaw.sweep.local import LocalExecutor
 from gaplaw.sweep.planning import Work, amount, duration, starting_order, works_of
 from gaplaw.sweep.status import Summary
 
 POLL_SECONDS = 0.1
 LOOK_SECONDS = 1.0  # how often rows and claims of other `run` commands are looked at
+MOST_LOSSES = 3  # hosts that a group may lose before its cells are called failed
 
 
 def run(
@@ -43,7 +45,7 @@ def run(
     executor: Executor | None = None,
     expiry_seconds: float = EXPIRY_SECONDS,
 ) -> Summary:
-    """Run what a sweep still lacks in a folder, with up to `execution.workers` processes at a time.
+    """Run what a sweep still lacks in a folder, with up to `execution.workers` groups at a time.
 
     Args:
       sweep: resolved (`gaplaw.sweep.resolve`), so that cells are identified by their data's content.
@@ -55,15 +57,14 @@ def run(
     Raises: SweepError for a folder that cannot be written or holds other science; KeyboardInterrupt after stopping
     cleanly.
     """
-    folder = RunFolder(Path(out))
+    folder, executor = RunFolder(Path(out)), executor or LocalExecutor()
     folder.prepare()
     try:
-        note = folder.adopt(sweep)
+        notes = [folder.adopt(sweep), executor.prepare(folder, execution)]
         with screen_for(console) as screen, Heartbeat() as heartbeat:
-            if note:
+            for note in filter(None, notes):
                 screen.event(note)
-            runner = _Runner(sweep, folder, execution, executor or LocalExecutor(), expiry_seconds, screen, heartbeat)
-            return runner.until_finished()
+            return _Runner(sweep, folder, execution, executor, expiry_seconds, screen, heartbeat).until_finished()
     except OSError as fault:
         if fault.errno not in NOT_WRITABLE:
             raise
@@ -80,6 +81,7 @@ class _Job:
     group: Group | None = None
     handle: Handle | None = None
     started: float = 0.0
+    losses: int = 0
 
 
 class _Runner:
@@ -229,6 +231,11 @@ class _Runner:
         lacking = tuple(cell for cell in self.board.lacking(job.work) if cell in job.group.cells)
         if not lacking:
             self.report(job, told)
+        elif code == HOST_LOST and job.losses < MOST_LOSSES:
+            job.losses += 1
+            job.attempts.appendleft(lacking)
+            lost = f"its host {told['host']} was lost" if "host" in told else "its host was lost"
+            self.screen.event(f"warning: {job.group.id}: {lost}; its {len(lacking)} unfinished cells start again")
         elif code == worker.BAD_TEACHER and self.retrain(job, error):
             job.attempts.clear()
         elif code not in (worker.BAD_TEACHER, worker.HOPELESS) and len(job.group.cells) > 1:

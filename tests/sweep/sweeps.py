@@ -29,6 +29,9 @@ class StandIn:
     error: str = ""
     not_finite: str = ""
 
+    def prepare(self, folder, execution):
+        pass
+
     def start(self, folder, group_id, execution):
         log = folder.part("logs") / f"{group_id}.log"
         process = FORK.Process(target=_work, args=(self, str(folder.out), group_id, str(log)))

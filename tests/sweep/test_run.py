@@ -6,6 +6,7 @@ import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -14,6 +15,7 @@ from gaplaw import results
 from gaplaw.errors import SweepError
 from gaplaw.sweep import resolve, run
 from gaplaw.sweep.claim import claim
+from gaplaw.sweep.engine import HOST_LOST
 from gaplaw.sweep.folder import RunFolder
 from tests.sweep.sweeps import QUICK, StandIn, ran, tiny_sweep
 
@@ -157,6 +159,9 @@ def test_a_disk_that_fills_up_ends_the_run_in_one_line_and_keeps_what_was_finish
     class Full:
         started = 0
 
+        def prepare(self, folder, execution):
+            pass
+
         def start(self, folder, group_id, execution):
             self.started += 1
             if self.started > 2:
@@ -172,3 +177,34 @@ def test_a_disk_that_fills_up_ends_the_run_in_one_line_and_keeps_what_was_finish
 def test_one_worker_and_one_cell_is_a_sweep_too(sweep, out):
     alone = replace(sweep, students=(), baselines=(), teachers=sweep.teachers[:1])
     assert go(alone, out)[0].done == 1
+
+
+class Losing:
+    """An engine whose first hosts vanish as soon as a group starts on them."""
+
+    def __init__(self, hosts):
+        self.hosts = hosts
+
+    def prepare(self, folder, execution):
+        pass
+
+    def start(self, folder, group_id, execution):
+        handle = StandIn(seconds=0 if self.hosts <= 0 else 60).start(folder, group_id, execution)
+        self.hosts -= 1
+        if self.hosts < 0:
+            return handle
+        handle.stop()
+        return SimpleNamespace(log=handle.log, poll=lambda: HOST_LOST, stop=handle.stop)
+
+
+def test_groups_of_lost_hosts_start_again_whole_and_nothing_is_lost(sweep, out):
+    summary, shown = go(sweep, out, Losing(2))
+    assert (summary.done, summary.failed) == (len(sweep.cells), 0)
+    assert shown.count("its host was lost") == 2 and "one by one" not in shown
+
+
+def test_a_group_that_loses_every_host_fails_with_that_reason_and_is_tried_by_the_next_run(sweep, out):
+    alone = replace(sweep, students=(), baselines=(), teachers=sweep.teachers[:1])
+    summary, _ = go(alone, out, Losing(100))
+    assert ["was lost with its host" in error for error in summary.failures.values()] == [True]
+    assert go(sweep, out)[0].failed == 0

@@ -1,0 +1,94 @@
+"""What is an engine? The small thing that starts a group's worker somewhere, and tells whether it lives and how it ended.
+
+`run` asks an executor only for `prepare` and `start`, and the handle that it gets only for `poll`, `stop` and `log`. Whatever
+the engine, a group is one process `python -m gaplaw.sweep.worker OUT GROUP` that ends when its standard input closes; an engine
+on other machines lets `run_worker` hold that input there.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from gaplaw.execution import Execution
+    from gaplaw.sweep.folder import RunFolder
+
+HOST_LOST = 1000  # in place of an exit code: the machine failed, not the group, which is worth starting again elsewhere
+WORKER = "gaplaw.sweep.worker"
+
+
+class Handle(Protocol):
+    """One group that an engine has started."""
+
+    log: Path
+
+    def poll(self) -> int | None:
+        """The exit code, negative for a signal, HOST_LOST when nobody saw it end; None while it waits or runs."""
+
+    def stop(self) -> None:
+        """End it now and wait until it has ended."""
+
+
+class Executor(Protocol):
+    """An engine that runs groups."""
+
+    def prepare(self, folder: RunFolder, execution: Execution) -> str | None:
+        """Reach the engine, before anything is started. Returns: a line for people about what was found, if any.
+
+        Raises: SweepError in one line: its package is missing, it does not answer, it has no room for a group.
+        """
+
+    def start(self, folder: RunFolder, group_id: str, execution: Execution) -> Handle:
+        """Have the group's worker run; the engine decides where and when."""
+
+
+def worker_command(out: Path | str, group_id: str, module: str = WORKER) -> list[str]:
+    return ["-m", module, str(out), group_id]
+
+
+def start_worker(arguments: list[str], settings: dict[str, str], log: Path) -> subprocess.Popen:
+    """Start Python here with the arguments, its words appended to the log, and our end of its standard input held open."""
+    with log.open("ab") as sink:
+        sink.write(f"# {time.strftime('%Y-%m-%d %H:%M:%S')} {os.uname().nodename} {' '.join(arguments)}\n".encode())
+        sink.flush()
+        return subprocess.Popen(
+            [sys.executable, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=sink,
+            stderr=subprocess.STDOUT,
+            env=os.environ | settings,
+            start_new_session=True,  # the terminal's Ctrl-C is for the parent, which then stops its workers
+        )
+
+
+def worker_settings(execution: Execution) -> dict[str, str]:
+    """Variables that a worker's environment needs: thread counts must be set before JAX and BLAS load."""
+    home = str(Path(__file__).resolve().parents[2])
+    paths = [home, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    found = {"PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)), "PYTHONUNBUFFERED": "1"}
+    if execution.workers > 1:  # several processes may share one GPU: none may reserve most of its memory beforehand
+        name = "XLA_PYTHON_CLIENT_PREALLOCATE"
+        found[name] = os.environ.get(name, "false")
+    if execution.single_thread:
+        found |= {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+        flags = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+        found["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()
+    return found
+
+
+def how_it_ended(code: int) -> str:
+    """An exit code in words: -9 → "killed by SIGKILL (9)"."""
+    if code == HOST_LOST:
+        return "was lost with its host"
+    if code < 0:
+        try:
+            return f"killed by {signal.Signals(-code).name} ({-code})"
+        except ValueError:
+            return f"killed by signal {-code}"
+    return f"ended with exit code {code}"
