@@ -43,6 +43,8 @@ class Execution:
       attention: plain, or jax.nn.dot_product_attention's xla or cudnn.
       scan_layers: run the layers of even models as one scanned body.
       remat: recompute each layer in the backward pass.
+      checkpoint_seconds: how often a group in training is written to disk, so that a killed one goes on from there; at most
+        once a dispatch (0 = at every one).
     """
 
     workers: int = 2
@@ -56,7 +58,10 @@ class Execution:
     attention: Literal["plain", "xla", "cudnn"] = "plain"
     scan_layers: bool = False
     remat: bool = False
+    checkpoint_seconds: float = 120.0
 
     def __post_init__(self):
         for name in ("workers", "chunk_tokens", "steps_per_dispatch", "evaluations"):
             refuse_unless(getattr(self, name) >= 1, f"Execution.{name}", getattr(self, name), "must be at least 1")
+        every = self.checkpoint_seconds
+        refuse_unless(every >= 0, "Execution.checkpoint_seconds", every, "must not be negative")

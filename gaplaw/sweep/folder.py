@@ -3,6 +3,7 @@
     OUT/sweep.json                    the sweep's cells: what belongs here
     OUT/{cells,curves}/<cell>.parquet results, one file per cell and table (gaplaw.results)
     OUT/{locks,tasks,progress,logs}/  claims, what each worker is to do, where it stands, what it said
+    OUT/checkpoints/<group>/<step>/   the newest state of each group in training, gone when its rows are written
     OUT/../store/teachers/<cell>/     a teacher's checkpoint and its rows, for every sweep beside this one
 
 Only files are asked, so any process on any machine that sees the folder gets the same answer.
@@ -194,6 +195,11 @@ class RunFolder:
         row = results.describe_cell(cell, sweep.role(cell))
         row |= {"sweep": sweep.name, "status": "failed", "error": error, "finished_at": datetime.now(UTC).isoformat()}
         results.write_rows(self.out, "cells", cell.id, [row | {"execution": json.dumps(to_dict(execution))}])
+
+    def checkpoint_step(self, group_id: str) -> int:
+        """The step from which a group would go on; 0 when it would start from its beginning."""
+        names = (entry.name for entry in (self.part("checkpoints") / group_id).glob("[0-9]*"))
+        return max((int(name) for name in names if name.isdigit()), default=0)
 
     # ---- who is at it
 

@@ -11,22 +11,21 @@ from __future__ import annotations
 import shutil
 import time
 from collections import deque
-from dataclasses import dataclass
 from pathlib import Path
 
-from gaplaw.canonical import to_dict
 from gaplaw.errors import SweepError
 from gaplaw.execution import Execution
-from gaplaw.grid import Group, Sweep
+from gaplaw.grid import Sweep
 from gaplaw.spec import Cell
 from gaplaw.sweep import worker
 from gaplaw.sweep.board import Board
-from gaplaw.sweep.claim import EXPIRY_SECONDS, Claim, Heartbeat, claim, clear_dead
+from gaplaw.sweep.claim import EXPIRY_SECONDS, Heartbeat, claim, clear_dead
 from gaplaw.sweep.cost import clock_for
 from gaplaw.sweep.display import screen_for
-from gaplaw.sweep.engine import HOST_LOST, Executor, Handle, how_it_ended
+from gaplaw.sweep.engine import HOST_LOST, Executor, how_it_ended
 from gaplaw.sweep.eta import Eta, Running, Snapshot, progress_of
-from gaplaw.sweep.folder import NOT_WRITABLE, RunFolder, cannot_write, read_json, write_json
+from gaplaw.sweep.folder import NOT_WRITABLE, RunFolder, cannot_write, read_json
+from gaplaw.sweep.job import Job
 from gaplaw.sweep.local import LocalExecutor
 from gaplaw.sweep.planning import Work, amount, duration, starting_order, works_of
 from gaplaw.sweep.status import Summary
@@ -71,19 +70,6 @@ def run(
         raise SweepError(cannot_write(folder.out, fault)) from None
 
 
-@dataclass
-class _Job:
-    """A claimed group and the attempts that it still needs: whole at first, cell by cell after a crash."""
-
-    work: Work
-    claim: Claim
-    attempts: deque[tuple[Cell, ...]]
-    group: Group | None = None
-    handle: Handle | None = None
-    started: float = 0.0
-    losses: int = 0
-
-
 class _Runner:
     """The moving parts of one `run` command: the board, the jobs, and what is pending."""
 
@@ -98,7 +84,7 @@ class _Runner:
         for state in self.board.states.values():
             if state.status == "corrupt":
                 screen.event(f"warning: {state.error}")
-        self.jobs: dict[str, _Job] = {}
+        self.jobs: dict[str, Job] = {}
         self.pending: list[Work] = []
         self.try_again_at: dict[str, float] = {}  # groups that other runs hold
         self.looked = float("-inf")
@@ -121,7 +107,7 @@ class _Runner:
             for job in self.jobs.values():
                 if job.handle is not None:
                     job.handle.stop()
-                    self.tidy(job)
+                    job.tidy(self.folder)
         self.clear()
         board = self.board
         return Summary(
@@ -141,6 +127,8 @@ class _Runner:
             for part in ("tasks", "progress"):
                 for path in self.folder.part(part).iterdir():
                     path.unlink(missing_ok=True)
+            if not self.board.failures:  # a failed group may go on from its checkpoint in a later run
+                shutil.rmtree(self.folder.part("checkpoints"), ignore_errors=True)
 
     def prepare_data(self) -> None:
         """Pack each corpus once, here, so that workers find it in the cache."""
@@ -183,32 +171,19 @@ class _Runner:
             if not lacking:
                 self.heartbeat.drop(held)
                 return True
-            job = self.jobs[work.id] = _Job(work=work, claim=held, attempts=deque([lacking]))
+            job = self.jobs[work.id] = Job(work=work, claim=held, attempts=deque([lacking]))
             self.launch(job)
             return True
         return False
 
-    def launch(self, job: _Job) -> None:
-        cells = job.attempts.popleft()
-        job.group, job.started = Group(cells=cells), time.monotonic()
-        task = {
-            "group": job.group.id,
-            "sweep": self.sweep.name,
-            "execution": to_dict(self.execution),
-            "cells": [to_dict(cell) for cell in cells],
-            "roles": {cell.id: self.sweep.role(cell) for cell in cells},
-            "keeps": [cell.id for cell in cells if cell.id in job.work.keeps],
-        }
-        self.tidy(job)
-        write_json(self.folder.part("tasks") / f"{job.group.id}.json", task)
+    def launch(self, job: Job) -> None:
+        job.next_attempt(self.folder, self.sweep, self.execution)
         job.handle = self.executor.start(self.folder, job.group.id, self.execution)
-        self.screen.event(f"started: {job.group.id}, {len(cells)} cell{'s' if len(cells) > 1 else ''}")
+        self.screen.event(
+            f"started: {job.group.id}, {len(job.group.cells)} cell{'s' if len(job.group.cells) > 1 else ''}"
+        )
 
-    def tidy(self, job: _Job) -> None:
-        for part in ("tasks", "progress"):
-            (self.folder.part(part) / f"{job.group.id}.json").unlink(missing_ok=True)
-
-    def attend(self, job: _Job) -> None:
+    def attend(self, job: Job) -> None:
         """See whether a job's process has ended, and what follows from how it did."""
         code = job.handle.poll()
         if code is None:
@@ -227,6 +202,7 @@ class _Runner:
             raise SweepError(
                 f"{self.folder.out}: cannot be written ({free} free; {error}); rows already there are safe"
             )
+        crashed = code not in (worker.BAD_TEACHER, worker.HOPELESS)
         self.board.look_again(job.group.cells)
         lacking = tuple(cell for cell in self.board.lacking(job.work) if cell in job.group.cells)
         if not lacking:
@@ -238,7 +214,10 @@ class _Runner:
             self.screen.event(f"warning: {job.group.id}: {lost}; its {len(lacking)} unfinished cells start again")
         elif code == worker.BAD_TEACHER and self.retrain(job, error):
             job.attempts.clear()
-        elif code not in (worker.BAD_TEACHER, worker.HOPELESS) and len(job.group.cells) > 1:
+        elif crashed and job.got_further(self.folder):
+            self.screen.event(f"warning: {job.group.id}: {error}; it goes on from its checkpoint")
+            job.attempts.appendleft(job.group.cells)
+        elif crashed and len(job.group.cells) > 1:
             self.screen.event(
                 f"warning: {job.group.id}: {error}; its {len(lacking)} unfinished cells are tried one by one"
             )
@@ -250,13 +229,13 @@ class _Runner:
         else:
             self.end(job)
 
-    def end(self, job: _Job) -> None:
-        self.tidy(job)
+    def end(self, job: Job) -> None:
+        job.tidy(self.folder)
         self.heartbeat.drop(job.claim)
         del self.jobs[job.work.id]
         self.settle()
 
-    def report(self, job: _Job, told: dict) -> None:
+    def report(self, job: Job, told: dict) -> None:
         seconds = time.monotonic() - job.started
         self.eta.learn(job.group, seconds, told)
         for cell in job.group.cells:
@@ -264,7 +243,7 @@ class _Runner:
                 self.screen.event(f"failed: {cell.id}: {self.board.states[cell.id].error}")
         self.screen.event(f"finished: {job.group.id} in {duration(seconds)}")
 
-    def retrain(self, job: _Job, error: str) -> bool:
+    def retrain(self, job: Job, error: str) -> bool:
         """Drop a teacher's unusable checkpoint, so that it is trained again. False when that has been tried already."""
         teacher = job.group.teacher
         if teacher.fingerprint in self.retrained:

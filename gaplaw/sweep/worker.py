@@ -107,6 +107,7 @@ def _run_task(folder: RunFolder, task: dict) -> None:
         teacher=teacher,
         progress=lambda now: report.write(**asdict(now)),
         keep_params=bool(keeps),
+        checkpoints=folder.part("checkpoints") / task["group"],
     )
     stamp = provenance()
     for outcome in outcomes:
@@ -118,6 +119,7 @@ def _run_task(folder: RunFolder, task: dict) -> None:
             checkpoint.save(entry / "checkpoint", outcome.params, outcome.model)
             results.write_cell(entry, row, outcome.curve, execution)
         results.write_cell(folder.out, row, outcome.curve, execution)
+    checkpoint.remove(folder.part("checkpoints") / task["group"])
 
 
 def provenance() -> dict:

@@ -1,14 +1,17 @@
 """How does one group of cells go from specification to measured rows?
 
 Batches are a function of (batch_seed, step); losses are read one dispatch late, so the device never waits for the host. A
-student that stops being finite becomes a failed outcome and touches nobody else.
+student that stops being finite becomes a failed outcome and touches nobody else. A group that was killed goes on from its newest
+checkpoint, with the numbers that it would have had anyway.
 """
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 import jax
@@ -19,8 +22,9 @@ from gaplaw.execution import Execution
 from gaplaw.grid import Group
 from gaplaw.results import domain_column
 from gaplaw.spec import Cell, ModelSpec
-from gaplaw.train.mesh import check_batch, make_mesh, put, shardings
-from gaplaw.train.stack import cut_from_teacher, stacks_of, start
+from gaplaw.train.checkpoint import InFlight, Record
+from gaplaw.train.mesh import check_batch, make_mesh, placed, put, shardings
+from gaplaw.train.stack import abstract_state, cut_from_teacher, stacks_of, start
 from gaplaw.train.step import evaluate_program, train_program
 
 EVALUATED_LOGITS = 2**22  # at one time and of one student: 16 MiB
@@ -60,6 +64,7 @@ def run_group(
     teacher: tuple[dict, ModelSpec] | None = None,
     progress: Callable[[Progress], None] = lambda _: None,
     keep_params: bool = False,
+    checkpoints: Path | None = None,
 ) -> list[CellOutcome]:
     """Train and evaluate every cell of a group in one compiled program.
 
@@ -68,19 +73,28 @@ def run_group(
       teacher: (params, ModelSpec) of the group's teacher, None for teachers and baselines.
       progress: called about once a dispatch from this thread.
       keep_params: whether outcomes carry the trained parameters.
+      checkpoints: a folder of this group's own, where training is written every `execution.checkpoint_seconds` and from
+        which it goes on; nothing is written without one.
     Returns: one outcome per cell, in the group's order; equal to running each cell alone, within float tolerance.
     """
-    run = _Run(group, corpus, execution, teacher, progress)
-    run.train()
-    return run.outcomes(keep_params)
+    flight = None
+    if checkpoints is not None:
+        flight = InFlight(checkpoints, [cell.fingerprint for cell in group.cells], execution.checkpoint_seconds)
+    try:
+        run = _Run(group, corpus, execution, teacher, progress, flight)
+        run.train()
+        return run.outcomes(keep_params)
+    finally:
+        if flight is not None:
+            flight.close()
 
 
 class _Run:
     """The moving parts of one group: compiled programs, states and what has been read back so far."""
 
-    def __init__(self, group, corpus, execution, teacher, progress):
+    def __init__(self, group, corpus, execution, teacher, progress, flight):
         self.group, self.corpus, self.execution, self.report = group, corpus, execution, progress
-        self.began = time.perf_counter()
+        self.flight, self.began = flight, time.perf_counter()
         self.first = first = group.cells[0]
         self.split, self.sequences, self.seed = first.split, first.train.batch_sequences, first.train.batch_seed
         self.mesh = make_mesh(execution.mesh)
@@ -92,9 +106,6 @@ class _Run:
         pruned = cut_from_teacher(group.cells, teacher, sample)
         shapes = {c.fingerprint: pruned[c.target_params][1] if c.init == "prune" else c.model for c in group.cells}
         self.stacks = stacks_of(group.cells, shapes)
-        self.states = [
-            start(stack, pruned.get(stack.cells[0].target_params, (None,))[0], self.mesh) for stack in self.stacks
-        ]
         held = corpus.validation()
         self.domains = held.domains
         self.held = [put(self.mesh, part) for part in self.in_batches(held.tokens_NxL1, held.domain_N)]
@@ -102,7 +113,24 @@ class _Run:
         self.evaluation = evaluate_program(self.stacks, self.teacher_model, execution, len(self.domains))
         self.curves: dict[str, list[dict]] = {cell.id: [] for cell in group.cells}
         self.broken: dict[str, str] = {}
-        self.compile_seconds = None
+        self.compile_seconds, self.done = None, 0
+        if not self.resumed():
+            self.states = [
+                start(stack, pruned.get(stack.cells[0].target_params, (None,))[0], self.mesh) for stack in self.stacks
+            ]
+
+    def resumed(self) -> bool:
+        """Take up the group where its newest checkpoint left it, if there is one."""
+        like = [placed(self.mesh, abstract_state(stack), stacked=True) for stack in self.stacks]
+        found = self.flight and self.flight.restore(like)
+        if not found:
+            return False
+        self.states, record = found
+        self.done, self.compile_seconds = record.step, record.compile_seconds
+        self.curves, self.broken = record.curves, record.broken
+        self.began -= record.seconds
+        print(f"{self.group.id}: goes on from step {self.done} of {self.first.steps}", file=sys.stderr)
+        return True
 
     def in_batches(self, tokens_NxL1, domain_N) -> tuple[np.ndarray, np.ndarray]:
         """The validation sequences as [K, B, …]; the last batch is filled up with sequences of domain -1, which do not count."""
@@ -124,30 +152,50 @@ class _Run:
         }
 
     def train(self) -> None:
-        """Dispatch equal numbers of steps, so that one compiled program serves all; the last may be filled up with idle ones."""
+        """Dispatch equal numbers of steps, so that one compiled program serves all; the last may be filled up with idle ones.
+
+        After a resume with other dispatches, the first is filled up likewise.
+        """
         steps = self.first.steps
         dispatches = -(-steps // self.execution.steps_per_dispatch)
         stride = -(-steps // dispatches)
         marks = {round(dispatches * (i + 1) / self.execution.evaluations) for i in range(self.execution.evaluations)}
         waiting = None
-        self.tell("compile", 0, {})
-        for number in range(1, dispatches + 1):
+        self.tell("compile", self.done, {})
+        for number in range(self.done // stride + 1, dispatches + 1):
             at = range((number - 1) * stride, number * stride)
-            goal = min(at.stop, steps)
+            begin, goal = max(at.start, self.done), min(at.stop, steps)
+            active = (np.asarray(at) >= begin) & (np.asarray(at) < goal)
             batches = put(self.mesh, self.corpus.batch(self.split, self.sequences, self.seed, at))
-            self.states, losses = self.program(self.states, self.teacher_params, batches, np.asarray(at) < steps)
+            self.states, losses = self.program(self.states, self.teacher_params, batches, active)
             if waiting is not None:
                 self.read(*waiting)
             elif self.compile_seconds is None:
                 jax.block_until_ready(losses)
                 self.compile_seconds = time.perf_counter() - self.began
-            waiting = (goal, [loss_KxS[: goal - at.start] for loss_KxS in losses])
-            if number in marks | {dispatches}:
+            waiting = (goal, [loss_KxS[begin - at.start : goal - at.start] for loss_KxS in losses])
+            measured = number in marks | {dispatches}
+            kept = goal < steps and self.flight is not None and self.flight.due(goal)
+            if measured or kept:
                 self.read(*waiting)
                 waiting = None
+            if measured:
                 self.measure(goal)
+            if kept:
+                self.keep(goal)
             if len(self.broken) == len(self.group.cells):
                 return
+
+    def keep(self, at: int) -> None:
+        """Write where the group stands; training goes on meanwhile."""
+        record = Record(
+            step=at,
+            seconds=time.perf_counter() - self.began,
+            compile_seconds=self.compile_seconds,
+            curves=self.curves,
+            broken=self.broken,
+        )
+        self.flight.save(self.states, record)
 
     def read(self, at: int, losses) -> None:
         """Fetch one dispatch's losses (a stall only if it is still running) and note who is no longer finite."""

@@ -82,6 +82,15 @@ def shardings(mesh: Mesh, tree, *, stacked: bool):
     )
 
 
+def placed(mesh: Mesh, shapes, *, stacked: bool):
+    """A tree of ShapeDtypeStructs with the shardings that the table gives them: what a checkpoint is read onto."""
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        shapes,
+        shardings(mesh, shapes, stacked=stacked),
+    )
+
+
 def batch_sharding(mesh: Mesh, dimensions: int) -> NamedSharding:
     """For [K, B, …] arrays of batches: B over the batch axes."""
     return NamedSharding(mesh, P(None, BATCH, *(None,) * (dimensions - 2)))

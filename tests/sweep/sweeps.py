@@ -14,6 +14,7 @@ from gaplaw.canonical import from_dict
 from gaplaw.execution import Execution
 from gaplaw.spec import Cell
 from gaplaw.sweep import worker
+from gaplaw.sweep.folder import RunFolder
 
 ROOT = Path(__file__).parents[2]
 FORK = multiprocessing.get_context("forkserver")  # pays for imports once
@@ -28,6 +29,7 @@ class StandIn:
     crash: str = ""
     error: str = ""
     not_finite: str = ""
+    crash_twice: str = ""  # each time after it has got further
 
     def prepare(self, folder, execution):
         pass
@@ -47,6 +49,10 @@ class StandIn:
         time.sleep(self.seconds)
         for cell in cells:
             if self.crash and self.crash in cell.name:
+                os.kill(os.getpid(), signal.SIGKILL)
+            step = folder.checkpoint_step(task["group"])
+            if self.crash_twice and self.crash_twice in cell.name and step < 2:
+                (folder.part("checkpoints") / task["group"] / str(step + 1)).mkdir(parents=True)
                 os.kill(os.getpid(), signal.SIGKILL)
             if self.error and self.error in cell.name:
                 raise ValueError(f"cannot train {cell.name}")
@@ -140,6 +146,11 @@ def tiny_sweep(
         seeds=seeds,
         baseline=baseline,
     )
+
+
+def checkpoint_steps(out: Path) -> dict[str, int]:
+    """The newest checkpoint of every group in training."""
+    return {entry.name: RunFolder(out).checkpoint_step(entry.name) for entry in (out / "checkpoints").glob("*")}
 
 
 QUICK = Execution(workers=2, chunk_tokens=128, steps_per_dispatch=8, evaluations=1)

@@ -1,30 +1,39 @@
 """Killed or interrupted at any moment, a sweep loses nothing finished, leaves no process behind, and ends with the same table."""
 
+import dataclasses
+import io
 import os
 import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from rich.console import Console
 
 from gaplaw import results
-from gaplaw.sweep.folder import RunFolder
-from tests.sweep.sweeps import ROOT
+from gaplaw.spec import TrainSpec
+from gaplaw.sweep import run
+from gaplaw.sweep.folder import RunFolder, read_json
+from tests.sweep.sweeps import QUICK, ROOT, checkpoint_steps
 
 RUN = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite started in the background has it ignored
-from gaplaw.execution import Execution
 from gaplaw.sweep import resolve, run
 from gaplaw.sweep.local import LocalExecutor
-from tests.sweep.sweeps import QUICK, tiny_sweep
+from tests.sweep.sweeps import tiny_sweep
+from tests.sweep.test_kill import OFTEN
 module, out, source = sys.argv[1:]
-print(run(resolve(tiny_sweep(source)), out, QUICK, executor=LocalExecutor(module=module)).done)
+print(run(resolve(tiny_sweep(source)), out, OFTEN, executor=LocalExecutor(module=module)).done)
 """
+OFTEN = dataclasses.replace(
+    QUICK, steps_per_dispatch=1, checkpoint_seconds=0
+)  # a checkpoint after every step, if it can
 STAND_IN, REAL = "tests.sweep.stand_in_worker", "gaplaw.sweep.worker"
 
 
@@ -70,34 +79,47 @@ def wait_until(true, seconds: float) -> bool:
     return true()
 
 
-def stop_somewhere(module: str, out: Path, source: str, how: signal.Signals, seconds: float) -> subprocess.Popen:
-    """Start a run and stop it after some seconds of working (or let it end first)."""
+def resumes(out: Path) -> int:
+    return sum(log.read_text().count("goes on from step") for log in (out / "logs").glob("*.log"))
+
+
+def kill_somewhere(module: str, out: Path, source: str, after_progress: bool, seconds: float) -> None:
+    """Start a run and kill it some seconds after it began, or after the first thing that it finished: a row or a checkpoint."""
     process = start(module, out, source)
-    wait_until(lambda: (out / "sweep.json").exists() or process.poll() is not None, 60)
+
+    def stands():
+        return (len(results.row_files(out)), checkpoint_steps(out))
+
+    def ended():
+        return process.poll() is not None
+
+    wait_until(lambda: (out / "sweep.json").exists() or ended(), 60)
+    before = stands()
+    if after_progress:
+        wait_until(lambda: stands() != before or ended(), 120)
     time.sleep(seconds)
-    process.send_signal(how)
+    process.send_signal(signal.SIGKILL)
     process.wait(timeout=60)
-    return process
 
 
 def killed_and_finished(module, out, source, moments, reference):
     """Kill -9 at each moment in turn, finish, and compare with the uninterrupted table."""
-    for seconds in moments:
+    for moment in moments:
         before = dict.fromkeys(path.name for path in results.row_files(out)) if out.exists() else {}
-        stop_somewhere(module, out, source, signal.SIGKILL, seconds)
+        kill_somewhere(module, out, source, *moment)
         assert wait_until(lambda: not workers_of(out), 20), "workers outlived their parent"
         assert before.keys() <= {path.name for path in results.row_files(out)}
         for path in results.row_files(out):
             results.read_rows(path)  # every file that is there is whole
     pd.testing.assert_frame_equal(finish(module, out, source), reference)
-    assert not list(RunFolder(out).part("locks").iterdir())
+    assert not list(RunFolder(out).part("locks").iterdir()) and not (out / "checkpoints").exists()
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
 def test_kill_9_of_the_parent_stops_the_workers_and_the_next_run_completes_the_same_table(tmp_path, source):
     reference = finish(STAND_IN, tmp_path / "whole" / "tiny", source)
     chance = random.Random(os.urandom(8))
-    moments = [chance.uniform(0, 3) for _ in range(3)]
+    moments = [(False, chance.uniform(0, 3)) for _ in range(3)]
     killed_and_finished(STAND_IN, tmp_path / "killed" / "tiny", source, moments, reference)
 
 
@@ -113,9 +135,33 @@ def test_ctrl_c_stops_the_workers_and_frees_the_claims(tmp_path, source, monkeyp
     assert not list(RunFolder(out).part("locks").iterdir()) and not list((RunFolder(out).store / "locks").iterdir())
 
 
+def test_a_worker_killed_in_training_goes_on_from_its_checkpoint_to_the_same_row(sweep, tmp_path):
+    teacher = dataclasses.replace(sweep.teachers[0], train=TrainSpec(tokens=16 * 8 * 60, batch_sequences=8))
+    alone = dataclasses.replace(sweep, teachers=(teacher,), students=(), baselines=())
+    tables, shown = [], Console(file=io.StringIO(), width=200)
+    for place, kills in ((tmp_path / "whole" / "tiny", False), (tmp_path / "killed" / "tiny", True)):
+
+        def kill(out=place):
+            assert wait_until(lambda: max(checkpoint_steps(out).values(), default=0) >= 3, 60)
+            (progress,) = (read_json(path) for path in (out / "progress").glob("*.json"))
+            os.kill(progress["pid"], signal.SIGKILL)
+
+        killer = threading.Thread(target=kill)
+        killer.start() if kills else None
+        summary = run(alone, place, OFTEN, shown)
+        killer.join() if kills else None
+        assert (summary.done, summary.failed, resumes(place)) == (1, 0, int(kills))
+        tables.append(table(place))
+        curve = results.read(place, "curves")
+        assert curve.tokens.is_monotonic_increasing and len(curve) == 60
+    pd.testing.assert_frame_equal(*tables)
+    assert "killed by SIGKILL (9); see" in shown.file.getvalue()
+
+
 @pytest.mark.slow
 def test_kill_9_at_twenty_moments_with_the_real_trainer_ends_with_the_same_numbers(tmp_path, source):
     reference = finish(REAL, tmp_path / "whole" / "tiny", source)
     chance = random.Random(os.urandom(8))
-    moments = [chance.uniform(0, 15) for _ in range(20)]
+    moments = [(chance.random() < 0.7, chance.uniform(0, 2)) for _ in range(20)]
     killed_and_finished(REAL, tmp_path / "killed" / "tiny", source, moments, reference)
+    assert resumes(tmp_path / "killed" / "tiny") > 0

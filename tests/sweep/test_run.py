@@ -94,6 +94,14 @@ def test_a_crashed_group_is_tried_cell_by_cell_and_only_the_culprit_fails(sweep,
     assert results.read(out).set_index("cell_id").loc[culprit.id, "error"] == summary.failures[culprit.id]
 
 
+def test_a_group_that_crashes_after_getting_further_goes_on_whole(sweep, out):
+    culprit = sweep.students[-1]
+    summary, shown = go(sweep, out, StandIn(crash_twice=culprit.name))
+    assert summary.failed == 0 and ran(out).count(culprit.name) == 3
+    assert shown.count("it goes on from its checkpoint") == 2 and "one by one" not in shown
+    assert not (out / "checkpoints").exists()
+
+
 def test_students_of_a_failed_teacher_fail_with_its_error_and_recover_with_it(sweep, out):
     teacher = sweep.teachers[0]
     orphans = {cell.id for cell in sweep.students if cell.teacher == teacher}
