@@ -31,7 +31,7 @@ class Execution:
     """How to run, not what: recorded in every row, never part of a fingerprint.
 
     Args:
-      workers: groups that run at once on this machine.
+      workers: groups in flight: processes on this machine, or tasks handed to the engine.
       single_thread: give each worker one core (fastest for tiny models).
       mesh: devices by axis.
       core_blocked: on one CPU device, run students one after the other with features before tokens, so that a tiny model's

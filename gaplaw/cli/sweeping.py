@@ -6,13 +6,15 @@ import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from tyro.conf import arg
 
 from gaplaw.cli.options import Experiment, Flag, Folder, HowToRun, Number, OutFolder, Size, print_json, size
 from gaplaw.errors import SpecError
 from gaplaw.execution import Execution
+from gaplaw.sweep.ray import RayExecutor
+from gaplaw.sweep.slurm import SlurmExecutor
 
 
 def plan(
@@ -61,12 +63,17 @@ def run(
     tolerance: Annotated[float, arg(metavar="NATS")] = 0.002,
     budget_flops: Number = None,
     execution: HowToRun = Execution(),  # noqa: B008 (frozen)
+    executor: Literal["local", "ray", "slurm"] = "local",
+    ray: RayExecutor = RayExecutor(),  # noqa: B008 (frozen)
+    slurm: SlurmExecutor = SlurmExecutor(),  # noqa: B008 (frozen)
 ) -> int:
     """Run what an experiment still lacks in a folder; finished cells are kept, failed ones tried again.
 
     Example: gaplaw run quickstart --out runs/quickstart --workers 2
 
     Example: gaplaw run quickstart --adaptive --target 10k --tolerance 0.005
+
+    Example: gaplaw run quickstart --executor ray --workers 16 --ray.cpus 2
 
     May be stopped at any moment and started again, also several times at once on machines that share the folder. Ends with 1
     when cells failed: their rows say why.
@@ -80,17 +87,20 @@ def run(
         target_tokens: under --adaptive, the tokens that it will train on.
         tolerance: under --adaptive, the expected regret at the target at which to stop.
         budget_flops: under --adaptive, FLOPs that may be spent (the whole grid's, if not given).
+        executor: where groups run: processes on this machine, tasks of a Ray cluster, or batch jobs.
     """
     from gaplaw import sweep
+    from gaplaw.sweep.local import LocalExecutor
 
     if adaptive and target is None:
         raise SpecError("--adaptive: needs --target SIZE, the student that the choice is for")
     wanted, wanted_tokens = size(target, "--target"), size(target_tokens, "--target-tokens")
     found = sweep.resolve(sweep.load_experiment(experiment))
     place, summaries = _out(out, found.name), []
+    engine = {"local": LocalExecutor(), "ray": ray, "slurm": slurm}[executor]
 
     def run_part(some) -> None:
-        summaries.append(sweep.run(some, place, execution))
+        summaries.append(sweep.run(some, place, execution, executor=engine))
 
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the workers are stopped on the way out
     try:

@@ -1,8 +1,8 @@
 """What is an engine? The small thing that starts a group's worker somewhere, and tells whether it lives and how it ended.
 
-`run` asks an executor only for `prepare` and `start`, and the handle that it gets only for `poll`, `stop` and `log`. Whatever
-the engine, a group is one process `python -m gaplaw.sweep.worker OUT GROUP` that ends when its standard input closes; an engine
-on other machines lets `run_worker` hold that input there.
+`run` asks an executor only for `prepare` and `start`, and the handle that it gets only for `poll`, `ending` and `stop`.
+Whatever the engine, a group is one process `python -m gaplaw.sweep.worker OUT GROUP` that ends when its standard input closes;
+an engine on other machines has `run_worker` hold that input there, so that ending the engine's task ends the group.
 """
 
 from __future__ import annotations
@@ -15,12 +15,15 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from gaplaw.errors import SweepError
+
 if TYPE_CHECKING:
     from gaplaw.execution import Execution
     from gaplaw.sweep.folder import RunFolder
 
 HOST_LOST = 1000  # in place of an exit code: the machine failed, not the group, which is worth starting again elsewhere
 WORKER = "gaplaw.sweep.worker"
+CARRIED = ("GAPLAW_", "JAX_", "XLA_", "LIBTPU_")  # variables that go along to other machines; credentials never do
 
 
 class Handle(Protocol):
@@ -31,6 +34,9 @@ class Handle(Protocol):
     def poll(self) -> int | None:
         """The exit code, negative for a signal, HOST_LOST when nobody saw it end; None while it waits or runs."""
 
+    def ending(self) -> str:
+        """How it ended, for people: "worker killed by SIGKILL (9)", "Ray node 10.0.0.3 died"."""
+
     def stop(self) -> None:
         """End it now and wait until it has ended."""
 
@@ -38,7 +44,7 @@ class Handle(Protocol):
 class Executor(Protocol):
     """An engine that runs groups."""
 
-    def prepare(self, folder: RunFolder, execution: Execution) -> str | None:
+    def prepare(self, execution: Execution) -> str | None:
         """Reach the engine, before anything is started. Returns: a line for people about what was found, if any.
 
         Raises: SweepError in one line: its package is missing, it does not answer, it has no room for a group.
@@ -46,10 +52,6 @@ class Executor(Protocol):
 
     def start(self, folder: RunFolder, group_id: str, execution: Execution) -> Handle:
         """Have the group's worker run; the engine decides where and when."""
-
-
-def worker_command(out: Path | str, group_id: str, module: str = WORKER) -> list[str]:
-    return ["-m", module, str(out), group_id]
 
 
 def start_worker(arguments: list[str], settings: dict[str, str], log: Path) -> subprocess.Popen:
@@ -67,6 +69,11 @@ def start_worker(arguments: list[str], settings: dict[str, str], log: Path) -> s
         )
 
 
+def carried() -> dict[str, str]:
+    """The variables of this process that a worker on another machine should see as well."""
+    return {name: value for name, value in os.environ.items() if name.startswith(CARRIED)}
+
+
 def worker_settings(execution: Execution) -> dict[str, str]:
     """Variables that a worker's environment needs: thread counts must be set before JAX and BLAS load."""
     home = str(Path(__file__).resolve().parents[2])
@@ -82,13 +89,32 @@ def worker_settings(execution: Execution) -> dict[str, str]:
     return found
 
 
+def run_worker(arguments: list[str], settings: dict[str, str], log: str) -> int | str:
+    """What an engine runs on another machine: the worker, for as long as this call lasts.
+
+    Returns: its exit code, or a line that says why this machine cannot run it.
+    """
+    here = os.uname().nodename
+    if not Path(log).parent.is_dir():
+        return f"{Path(log).parent}: not seen from {here}; the machines of an engine must share the run folder"
+    process = start_worker(arguments, settings, Path(log))
+    try:
+        return process.wait()
+    finally:  # an engine that cancels may raise here
+        process.kill()
+
+
 def how_it_ended(code: int) -> str:
-    """An exit code in words: -9 → "killed by SIGKILL (9)"."""
-    if code == HOST_LOST:
-        return "was lost with its host"
+    """An exit code in words: -9 → "worker killed by SIGKILL (9)"."""
     if code < 0:
         try:
-            return f"killed by {signal.Signals(-code).name} ({-code})"
+            return f"worker killed by {signal.Signals(-code).name} ({-code})"
         except ValueError:
-            return f"killed by signal {-code}"
-    return f"ended with exit code {code}"
+            return f"worker killed by signal {-code}"
+    return f"worker ended with exit code {code}"
+
+
+def missing(engine: str) -> SweepError:
+    """The refusal when an engine's package is not installed; its extra has the engine's name."""
+    package = {"slurm": "submitit"}.get(engine, engine)
+    return SweepError(f"--executor {engine}: needs the package {package}; pip install 'gaplaw[{engine}]'")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gaplaw.execution import Execution
-from gaplaw.sweep.engine import WORKER, start_worker, worker_command, worker_settings
+from gaplaw.sweep.engine import WORKER, how_it_ended, start_worker, worker_settings
 from gaplaw.sweep.folder import RunFolder
 
 
@@ -20,6 +20,9 @@ class LocalProcess:
 
     def poll(self) -> int | None:
         return self.process.poll()
+
+    def ending(self) -> str:
+        return how_it_ended(self.process.returncode)
 
     def stop(self) -> None:
         self.process.terminate()
@@ -37,10 +40,10 @@ class LocalExecutor:
 
     module: str = WORKER
 
-    def prepare(self, folder: RunFolder, execution: Execution) -> None:
+    def prepare(self, execution: Execution) -> None:
         """Nothing to reach."""
 
     def start(self, folder: RunFolder, group_id: str, execution: Execution) -> LocalProcess:
         log = folder.part("logs") / f"{group_id}.log"
-        command = worker_command(folder.out.absolute(), group_id, self.module)
-        return LocalProcess(process=start_worker(command, worker_settings(execution), log), log=log)
+        arguments = ["-m", self.module, str(folder.out.absolute()), group_id]
+        return LocalProcess(process=start_worker(arguments, worker_settings(execution), log), log=log)

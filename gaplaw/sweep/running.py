@@ -22,7 +22,7 @@ from gaplaw.sweep.board import Board
 from gaplaw.sweep.claim import EXPIRY_SECONDS, Heartbeat, claim, clear_dead
 from gaplaw.sweep.cost import clock_for
 from gaplaw.sweep.display import screen_for
-from gaplaw.sweep.engine import HOST_LOST, Executor, how_it_ended
+from gaplaw.sweep.engine import HOST_LOST, Executor
 from gaplaw.sweep.eta import Eta, Running, Snapshot, progress_of
 from gaplaw.sweep.folder import NOT_WRITABLE, RunFolder, cannot_write, read_json
 from gaplaw.sweep.job import Job
@@ -53,13 +53,14 @@ def run(
       executor: the engine that starts groups; processes on this machine if None.
       expiry_seconds: after how long a silent `run` on another machine counts as dead.
     Returns: counts and failures. A failed cell is a row with its error, not an exception.
-    Raises: SweepError for a folder that cannot be written or holds other science; KeyboardInterrupt after stopping
-    cleanly.
+    Raises: SweepError for a folder that cannot be written or holds other science, or an engine that cannot be used;
+    KeyboardInterrupt after stopping cleanly.
     """
     folder, executor = RunFolder(Path(out)), executor or LocalExecutor()
+    notes = [executor.prepare(execution)]
     folder.prepare()
     try:
-        notes = [folder.adopt(sweep), executor.prepare(folder, execution)]
+        notes.append(folder.adopt(sweep))
         with screen_for(console) as screen, Heartbeat() as heartbeat:
             for note in filter(None, notes):
                 screen.event(note)
@@ -196,7 +197,7 @@ class _Runner:
             return
         told = read_json(self.folder.part("progress") / f"{job.group.id}.json") or {}
         error = told.get("error") if told.get("phase") == "failed" else None
-        error = error or f"worker {how_it_ended(code)}; see {job.handle.log}"
+        error = error or f"{job.handle.ending()}; see {job.handle.log}"
         if code == worker.CANNOT_WRITE:
             free = amount(shutil.disk_usage(self.folder.out).free)
             raise SweepError(
@@ -210,8 +211,8 @@ class _Runner:
         elif code == HOST_LOST and job.losses < MOST_LOSSES:
             job.losses += 1
             job.attempts.appendleft(lacking)
-            lost = f"its host {told['host']} was lost" if "host" in told else "its host was lost"
-            self.screen.event(f"warning: {job.group.id}: {lost}; its {len(lacking)} unfinished cells start again")
+            ending = f"{job.handle.ending()}; its {len(lacking)} unfinished cells start again"
+            self.screen.event(f"warning: {job.group.id}: {ending}")
         elif code == worker.BAD_TEACHER and self.retrain(job, error):
             job.attempts.clear()
         elif crashed and job.got_further(self.folder):

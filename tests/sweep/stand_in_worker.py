@@ -7,5 +7,5 @@ from gaplaw.sweep import worker
 from tests.sweep.sweeps import StandIn
 
 if __name__ == "__main__":
-    worker._run_task = StandIn(seconds=float(os.environ.get("STAND_IN_SECONDS", "0.2"))).task
+    worker._run_task = StandIn(seconds=float(os.environ.get("GAPLAW_STAND_IN_SECONDS", "0.2"))).task
     sys.exit(worker.main(*sys.argv[1:]))

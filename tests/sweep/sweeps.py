@@ -14,6 +14,7 @@ from gaplaw.canonical import from_dict
 from gaplaw.execution import Execution
 from gaplaw.spec import Cell
 from gaplaw.sweep import worker
+from gaplaw.sweep.engine import how_it_ended
 from gaplaw.sweep.folder import RunFolder
 
 ROOT = Path(__file__).parents[2]
@@ -31,7 +32,7 @@ class StandIn:
     not_finite: str = ""
     crash_twice: str = ""  # each time after it has got further
 
-    def prepare(self, folder, execution):
+    def prepare(self, execution):
         pass
 
     def start(self, folder, group_id, execution):
@@ -89,6 +90,9 @@ class StandInHandle:
 
     def poll(self):
         return self.process.exitcode
+
+    def ending(self):
+        return how_it_ended(self.process.exitcode)
 
     def stop(self):
         self.process.kill()

@@ -125,7 +125,7 @@ def test_kill_9_of_the_parent_stops_the_workers_and_the_next_run_completes_the_s
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
 def test_ctrl_c_stops_the_workers_and_frees_the_claims(tmp_path, source, monkeypatch):
-    monkeypatch.setenv("STAND_IN_SECONDS", "60")
+    monkeypatch.setenv("GAPLAW_STAND_IN_SECONDS", "60")
     out = tmp_path / "runs" / "tiny"
     process = start(STAND_IN, out, source)
     assert wait_until(lambda: (out / "ran.txt").exists(), 60)

@@ -167,7 +167,7 @@ def test_a_disk_that_fills_up_ends_the_run_in_one_line_and_keeps_what_was_finish
     class Full:
         started = 0
 
-        def prepare(self, folder, execution):
+        def prepare(self, execution):
             pass
 
         def start(self, folder, group_id, execution):
@@ -193,7 +193,7 @@ class Losing:
     def __init__(self, hosts):
         self.hosts = hosts
 
-    def prepare(self, folder, execution):
+    def prepare(self, execution):
         pass
 
     def start(self, folder, group_id, execution):
@@ -202,17 +202,17 @@ class Losing:
         if self.hosts < 0:
             return handle
         handle.stop()
-        return SimpleNamespace(log=handle.log, poll=lambda: HOST_LOST, stop=handle.stop)
+        return SimpleNamespace(log=handle.log, poll=lambda: HOST_LOST, ending=lambda: "node 7 died", stop=handle.stop)
 
 
 def test_groups_of_lost_hosts_start_again_whole_and_nothing_is_lost(sweep, out):
     summary, shown = go(sweep, out, Losing(2))
     assert (summary.done, summary.failed) == (len(sweep.cells), 0)
-    assert shown.count("its host was lost") == 2 and "one by one" not in shown
+    assert shown.count("node 7 died") == 2 and "one by one" not in shown
 
 
 def test_a_group_that_loses_every_host_fails_with_that_reason_and_is_tried_by_the_next_run(sweep, out):
     alone = replace(sweep, students=(), baselines=(), teachers=sweep.teachers[:1])
     summary, _ = go(alone, out, Losing(100))
-    assert ["was lost with its host" in error for error in summary.failures.values()] == [True]
+    assert ["node 7 died" in error for error in summary.failures.values()] == [True]
     assert go(sweep, out)[0].failed == 0

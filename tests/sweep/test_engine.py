@@ -1,0 +1,152 @@
+"""The engines: a group runs, fails, stops and survives lost machines alike under Slurm's local stand-in and on a real Ray cluster."""
+
+import os
+import re
+import signal
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from gaplaw import results
+from gaplaw.errors import SpecError, SweepError
+from gaplaw.execution import Execution, MeshSpec
+from gaplaw.sweep import run
+from gaplaw.sweep.engine import run_worker, worker_settings
+from gaplaw.sweep.folder import RunFolder
+from gaplaw.sweep.ray import RayExecutor
+from gaplaw.sweep.slurm import SlurmExecutor
+from tests.sweep.sweeps import QUICK, ran
+from tests.sweep.test_kill import STAND_IN, wait_until, workers_of
+from tests.sweep.test_run import go, names
+
+
+class Ray(RayExecutor):
+    module = STAND_IN
+
+
+class Slurm(SlurmExecutor):
+    module = STAND_IN
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "runs" / "tiny"
+
+
+@pytest.mark.parametrize(
+    ("engine", "package", "executor"), [("ray", "ray", RayExecutor()), ("slurm", "submitit", SlurmExecutor())]
+)
+def test_a_missing_package_names_the_extra_and_leaves_nothing(sweep, out, monkeypatch, engine, package, executor):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(SweepError, match=rf"--executor {engine}: needs the package {package}; .*gaplaw\[{engine}\]"):
+        run(sweep, out, QUICK, executor=executor)
+    assert not out.exists()
+
+
+def test_slurm_without_sbatch_and_options_of_another_form_are_refused(monkeypatch):
+    pytest.importorskip("submitit")
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(SweepError, match="no sbatch on this machine"):
+        SlurmExecutor().prepare(QUICK)
+    with pytest.raises(SpecError, match="--slurm.options: 'qos' is not of the form NAME=VALUE"):
+        SlurmExecutor(options="account=me,qos")
+
+
+def test_a_machine_that_does_not_see_the_run_folder_says_so(tmp_path):
+    said = run_worker(["-c", "pass"], worker_settings(QUICK), str(tmp_path / "logs" / "group.log"))
+    assert said.startswith(f"{tmp_path / 'logs'}: not seen from {os.uname().nodename}")
+
+
+def test_a_group_asks_ray_for_the_devices_of_its_mesh():
+    needs = RayExecutor(accelerator="tpu", cpus=8).needs(Execution(mesh=MeshSpec(fsdp=2, tensor=2)))
+    assert needs == {"CPU": 8, "TPU": 4}
+
+
+# ---- Slurm through submitit, whose local stand-in runs the same jobs as processes
+
+
+@pytest.fixture
+def slurm():
+    pytest.importorskip("submitit")
+    return Slurm(cluster="local", minutes=20)
+
+
+def test_slurm_jobs_run_a_sweep(sweep, out, slurm, monkeypatch):
+    monkeypatch.setenv("GAPLAW_STAND_IN_SECONDS", "0")
+    summary, _ = go(sweep, out, slurm)
+    assert (summary.done, summary.failed) == (len(sweep.cells), 0)
+    assert sorted(ran(out)) == sorted(names(sweep.cells))
+
+
+def one_group(executor, folder):
+    """A task that the stand-in works on for a minute, as `run` would start it."""
+    folder.prepare()
+    (folder.part("tasks") / "group.json").write_text('{"group": "group", "cells": [], "execution": {}, "keeps": []}')
+    return executor.start(folder, "group", QUICK)
+
+
+def test_a_preempted_slurm_job_is_queued_again_and_a_stopped_one_ends(out, slurm, monkeypatch):
+    monkeypatch.setenv("GAPLAW_STAND_IN_SECONDS", "60")
+    folder = RunFolder(out)
+    handle = one_group(slurm, folder)
+    assert wait_until(lambda: workers_of(out), 60)
+    first = workers_of(out)
+    holder = Path(f"/proc/{first[0]}/stat").read_text().rpartition(")")[2].split()[1]
+    os.kill(int(holder), signal.SIGUSR2)  # what Slurm, told so by submitit, sends before it takes a node away
+    assert wait_until(lambda: workers_of(out) and workers_of(out) != first, 60)
+    assert handle.poll() is None
+    handle.stop()
+    assert wait_until(lambda: not workers_of(out), 20)
+
+
+# ---- Ray, on a real cluster of two nodes on this machine
+
+
+def test_a_ray_cluster_that_does_not_answer_is_one_line():
+    pytest.importorskip("ray")
+    with pytest.raises(SweepError, match="--ray.address 127.0.0.1:1: no Ray cluster answers") as caught:
+        RayExecutor(address="127.0.0.1:1").prepare(QUICK)
+    assert "\n" not in str(caught.value)
+
+
+SMALL = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    ray = pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    made = Cluster(initialize_head=True, head_node_args=SMALL)
+    yield made
+    ray.shutdown()
+    made.shutdown()
+
+
+@pytest.mark.slow
+def test_ray_says_what_is_lacking_and_a_stopped_group_ends(out, cluster, monkeypatch):
+    assert "no node has 1 CPU, 1 GPU now" in RayExecutor(address=cluster.address, accelerator="gpu").prepare(QUICK)
+    executor, folder = Ray(address=cluster.address), RunFolder(out)
+    assert executor.prepare(QUICK) == "Ray: 1 node; each group asks for 1 CPU"
+    monkeypatch.setenv("GAPLAW_STAND_IN_SECONDS", "60")
+    handle = one_group(executor, folder)
+    assert wait_until(lambda: workers_of(out), 60) and handle.poll() is None
+    handle.stop()
+    assert wait_until(lambda: not workers_of(out), 20)
+
+
+@pytest.mark.slow
+def test_a_sweep_on_two_ray_nodes_outlives_one_of_them(sweep, out, cluster):
+    away = cluster.add_node(**SMALL)
+    executor, result = Ray(address=cluster.address), {}
+    thread = threading.Thread(target=lambda: result.update(zip(("is", "shown"), go(sweep, out, executor), strict=True)))
+    thread.start()
+    assert wait_until(lambda: len(workers_of(out)) == 2, 120), "one group on each node"
+    cluster.remove_node(away, allow_graceful=False)
+    thread.join(timeout=240)
+    assert (result["is"].done, result["is"].failed) == (len(sweep.cells), 0)
+    assert "Ray: 2 nodes" in result["shown"]
+    assert re.search(r"Ray node \S+ died; its \d unfinished cells start again", result["shown"])
+    assert len(results.read(out)) == len(sweep.cells)
