@@ -32,7 +32,7 @@ from gaplaw.sweep.status import Summary
 
 POLL_SECONDS = 0.1
 LOOK_SECONDS = 1.0  # how often rows and claims of other `run` commands are looked at
-MOST_LOSSES = 3  # hosts that a group may lose before its cells are called failed
+MOST_LOSSES = 3  # hosts that a group may lose without getting further before its cells are called failed
 
 
 def run(
@@ -208,7 +208,7 @@ class _Runner:
         lacking = tuple(cell for cell in self.board.lacking(job.work) if cell in job.group.cells)
         if not lacking:
             self.report(job, told)
-        elif code == HOST_LOST and job.losses < MOST_LOSSES:
+        elif code == HOST_LOST and (job.losses < MOST_LOSSES or job.got_further(self.folder)):
             job.losses += 1
             job.attempts.appendleft(lacking)
             ending = f"{job.handle.ending()}; its {len(lacking)} unfinished cells start again"

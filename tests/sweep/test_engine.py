@@ -1,4 +1,4 @@
-"""The engines: a group runs, fails, stops and survives lost machines alike under Slurm's local stand-in and on a real Ray cluster."""
+"""The engines: groups run, stop and survive lost machines, through submitit's local executor and on a real Ray cluster."""
 
 import os
 import re
