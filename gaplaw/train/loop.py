@@ -25,7 +25,7 @@ from gaplaw.spec import Cell, ModelSpec
 from gaplaw.train.checkpoint import InFlight, Record
 from gaplaw.train.mesh import check_batch, make_mesh, placed, put, shardings
 from gaplaw.train.stack import abstract_state, cut_from_teacher, stacks_of, start
-from gaplaw.train.step import evaluate_program, train_program
+from gaplaw.train.step import batches_at_once, evaluate_program, train_program
 
 EVALUATED_LOGITS = 2**22  # at one time and of one student: 16 MiB
 IMPORTANCE_BATCHES = 16  # sample for pruning: enough that the ranking is stable, a small share of any real budget
@@ -108,7 +108,7 @@ class _Run:
         self.stacks = stacks_of(group.cells, shapes)
         held = corpus.validation()
         self.domains = held.domains
-        self.held = [put(self.mesh, part) for part in self.in_batches(held.tokens_NxL1, held.domain_N)]
+        self.held = self.in_pieces(held.tokens_NxL1, held.domain_N)
         self.program = train_program(self.stacks, self.teacher_model, execution, self.mesh)
         self.evaluation = evaluate_program(self.stacks, self.teacher_model, execution, len(self.domains))
         self.curves: dict[str, list[dict]] = {cell.id: [] for cell in group.cells}
@@ -132,16 +132,18 @@ class _Run:
         print(f"{self.group.id}: goes on from step {self.done} of {self.first.steps}", file=sys.stderr)
         return True
 
-    def in_batches(self, tokens_NxL1, domain_N) -> tuple[np.ndarray, np.ndarray]:
-        """The validation sequences as [K, B, …]; the last batch is filled up with sequences of domain -1, which do not count."""
+    def in_pieces(self, tokens_NxL1, domain_N) -> list[list[jax.Array]]:
+        """The validation sequences as dispatches of [K, B, …], filled up with sequences of domain -1, which do not count."""
         ways = self.mesh.shape["data"] * self.mesh.shape["fsdp"]
         logits_per_sequence = self.first.data.sequence_tokens * self.first.model.vocab_size
         share = max(1, min(self.sequences // ways, EVALUATED_LOGITS // logits_per_sequence))
         rows = ways * min(share, -(-len(domain_N) // ways))
-        spare = -len(domain_N) % rows
-        tokens = np.pad(tokens_NxL1, ((0, spare), (0, 0)))
-        domain = np.pad(domain_N, (0, spare), constant_values=-1)
-        return tokens.reshape(-1, rows, tokens.shape[1]), domain.reshape(-1, rows)
+        batches = -(-len(domain_N) // rows)
+        pieces = -(-batches // batches_at_once(self.stacks, self.execution))
+        spare = pieces * -(-batches // pieces) * rows - len(domain_N)
+        tokens = np.pad(tokens_NxL1, ((0, spare), (0, 0))).reshape(pieces, -1, rows, tokens_NxL1.shape[1])
+        domain = np.pad(domain_N, (0, spare), constant_values=-1).reshape(pieces, -1, rows)
+        return [[put(self.mesh, part) for part in piece] for piece in zip(tokens, domain, strict=True)]
 
     def cells_of(self, per_stack) -> dict[str, object]:
         """Spread one value per (stack, seed) over cell ids."""
@@ -152,12 +154,12 @@ class _Run:
         }
 
     def train(self) -> None:
-        """Dispatch equal numbers of steps, so that one compiled program serves all; the last may be filled up with idle ones.
+        """Dispatch equal numbers of batches, so that one compiled program serves all; of the last, not all may be used.
 
-        After a resume with other dispatches, the first is filled up likewise.
+        After a resume with other dispatches, neither may all of the first.
         """
         steps = self.first.steps
-        dispatches = -(-steps // self.execution.steps_per_dispatch)
+        dispatches = -(-steps // batches_at_once(self.stacks, self.execution))
         stride = -(-steps // dispatches)
         marks = {round(dispatches * (i + 1) / self.execution.evaluations) for i in range(self.execution.evaluations)}
         waiting = None
@@ -165,15 +167,15 @@ class _Run:
         for number in range(self.done // stride + 1, dispatches + 1):
             at = range((number - 1) * stride, number * stride)
             begin, goal = max(at.start, self.done), min(at.stop, steps)
-            active = (np.asarray(at) >= begin) & (np.asarray(at) < goal)
             batches = put(self.mesh, self.corpus.batch(self.split, self.sequences, self.seed, at))
-            self.states, losses = self.program(self.states, self.teacher_params, batches, active)
+            first, stop = begin - at.start, goal - at.start
+            self.states, losses = self.program(self.states, self.teacher_params, batches, first, stop)
             if waiting is not None:
                 self.read(*waiting)
             elif self.compile_seconds is None:
                 jax.block_until_ready(losses)
                 self.compile_seconds = time.perf_counter() - self.began
-            waiting = (goal, [loss_KxS[begin - at.start : goal - at.start] for loss_KxS in losses])
+            waiting = (goal, losses, slice(first, stop))
             measured = number in marks | {dispatches}
             kept = goal < steps and self.flight is not None and self.flight.due(goal)
             if measured or kept:
@@ -197,9 +199,11 @@ class _Run:
         )
         self.flight.save(self.states, record)
 
-    def read(self, at: int, losses) -> None:
+    def read(self, at: int, losses, taken: slice) -> None:
         """Fetch one dispatch's losses (a stall only if it is still running) and note who is no longer finite."""
-        for cell_id, loss_K in self.cells_of([np.asarray(stack, np.float64).T for stack in losses]).items():
+        for cell_id, loss_K in self.cells_of(
+            [np.asarray(loss_KxS, np.float64)[taken].T for loss_KxS in losses]
+        ).items():
             self.curves[cell_id].append(
                 {"tokens": at * self.first.batch_tokens, "training_loss_nats": float(loss_K.mean())}
             )
@@ -212,11 +216,13 @@ class _Run:
         """Evaluate every student (and the teacher) on the whole validation set."""
         self.tell("evaluate", at, {})
         params = [state.params for state in self.states]
-        students, teacher = self.evaluation(params, self.teacher_params, *self.held)
-        students = [_sum_batches(scores) for scores in students]
+        found = [self.evaluation(params, self.teacher_params, *piece) for piece in self.held]
+        students, teacher = jax.tree.map(
+            lambda *parts: sum(np.asarray(p, np.float64).sum(axis=0) for p in parts), *found
+        )
         by_seed = [[Scores(*(part[s] for part in stack)) for s in range(len(stack.tokens_G))] for stack in students]
         self.scores = {cell_id: summarise(score) for cell_id, score in self.cells_of(by_seed).items()}
-        self.teacher_scores = None if teacher is None else summarise(_sum_batches(teacher))
+        self.teacher_scores = None if teacher is None else summarise(teacher)
         for cell_id, score in self.scores.items():
             self.curves[cell_id][-1]["validation_loss_nats"] = score["ce_nats"]
             if cell_id not in self.broken and not np.isfinite(score["ce_nats"]):
@@ -286,7 +292,3 @@ class _Run:
                 "teacher_calibration_error": teacher["calibration_error"],
             }
         return row
-
-
-def _sum_batches(scores: Scores) -> Scores:
-    return Scores(*(np.asarray(part, np.float64).sum(axis=0) for part in scores))

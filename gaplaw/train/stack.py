@@ -86,6 +86,17 @@ def _with_moments(stack: Stack, params: dict) -> State:
     return State(params, jax.vmap(stack.optimizer.init)(params))
 
 
+def moved(stack: Stack, state: State, slope) -> State:
+    """One student after one optimizer step."""
+    change, moments = stack.optimizer.update(slope, state.moments, state.params)
+    return State(optax.apply_updates(state.params, change), moments)
+
+
+def inputs_and_labels(batch_BxL1: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """inputs_BxL and, flat, the next token at each position: labels_N."""
+    return batch_BxL1[:, :-1], batch_BxL1[:, 1:].reshape(-1)
+
+
 def runs_core_blocked(cells: tuple[Cell, ...], execution: Execution) -> bool:
     """Whether a group runs as `Execution.core_blocked` describes."""
     tokens_by_vocab = cells[0].batch_tokens * cells[0].model.vocab_size
