@@ -85,7 +85,6 @@ def torch_child(kind: str, groups, steps: int):
 def gaplaw_child(groups, steps: int):
     """Compile each group's program once; returns a function that dispatches `steps` steps of each."""
     import jax
-    import numpy as np
 
     from gaplaw import data, models
     from gaplaw.execution import Execution
@@ -97,7 +96,6 @@ def gaplaw_child(groups, steps: int):
     mesh = make_mesh(execution.mesh)
     first = groups[0].cells[0]
     batches = data.load(first.data).batch(first.split, first.train.batch_sequences, 0, range(steps))
-    active = np.ones(steps, bool)
     for group in groups:
         stacks = stacks_of(group.cells, {cell.fingerprint: cell.model for cell in group.cells})
         teacher = models.init(jax.random.key(0), group.teacher.model)
@@ -107,7 +105,7 @@ def gaplaw_child(groups, steps: int):
     def work(count):
         for entry in built:
             program, states, teacher = entry
-            entry[1], losses = program(states, teacher, put(mesh, batches), active)
+            entry[1], losses = program(states, teacher, put(mesh, batches), 0, steps)
             jax.block_until_ready(losses)
 
     work(steps)

@@ -37,7 +37,7 @@ class Execution:
       core_blocked: on one CPU device, run students one after the other with features before tokens, so that a tiny model's
         step stays in its core's cache; ignored on accelerators, on meshes and for large vocabularies.
       chunk_tokens: tokens per device whose logits exist at one time.
-      steps_per_dispatch: steps of one compiled call.
+      steps_per_dispatch: steps of one compiled call, at most.
       evaluations: points of the validation curve, the last one at the end.
       compute_dtype: of matrix products and activations; parameters, norms, softmax and losses stay float32.
       attention: plain, or jax.nn.dot_product_attention's xla or cudnn.
