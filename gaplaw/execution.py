@@ -27,6 +27,37 @@ class MeshSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class HostsSpec:
+    """Processes that train a group together, over one mesh of all their devices.
+
+    Args:
+      processes: how many in all.
+      launch: here: one `gaplaw run` starts them all on this machine. everywhere: `gaplaw run` is started on every host, each
+        with one process of the group (needs --workers 1 and a shared run folder).
+      coordinator: under everywhere, host:port of process 0; empty where JAX finds it by itself (Cloud TPU, Slurm, Kubernetes).
+      process_id: under everywhere with a coordinator, the number of this host, from 0.
+      initialization_timeout_seconds: how long to wait for all processes.
+      heartbeat_timeout_seconds: after how long a silent process counts as dead, which ends the others.
+      local_devices: virtual CPU devices of each process; 0 = the devices that are there.
+    """
+
+    processes: int = 1
+    launch: Literal["here", "everywhere"] = "here"
+    coordinator: str = ""
+    process_id: int = 0
+    initialization_timeout_seconds: int = 300
+    heartbeat_timeout_seconds: int = 100
+    local_devices: int = 0
+
+    def __post_init__(self):
+        for name in ("processes", "initialization_timeout_seconds", "heartbeat_timeout_seconds"):
+            refuse_unless(getattr(self, name) >= 1, f"HostsSpec.{name}", getattr(self, name), "must be at least 1")
+        refuse_unless(self.local_devices >= 0, "HostsSpec.local_devices", self.local_devices, "must not be negative")
+        own = 0 <= self.process_id < self.processes
+        refuse_unless(own, "HostsSpec.process_id", self.process_id, f"must be below processes = {self.processes}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Execution:
     """How to run, not what: recorded in every row, never part of a fingerprint.
 
@@ -34,6 +65,7 @@ class Execution:
       workers: groups in flight: processes on this machine, or tasks handed to the engine.
       single_thread: give each worker one core (fastest for tiny models).
       mesh: devices by axis.
+      hosts: processes that train one group together.
       core_blocked: on one CPU device, run students one after the other with features before tokens, so that a tiny model's
         step stays in its core's cache; ignored on accelerators, on meshes and for large vocabularies.
       chunk_tokens: tokens per device whose logits exist at one time.
@@ -50,6 +82,7 @@ class Execution:
     workers: int = 2
     single_thread: bool = True
     mesh: MeshSpec = field(default_factory=MeshSpec)
+    hosts: HostsSpec = field(default_factory=HostsSpec)
     core_blocked: bool = True
     chunk_tokens: int = 512
     steps_per_dispatch: int = 64
@@ -65,3 +98,10 @@ class Execution:
             refuse_unless(getattr(self, name) >= 1, f"Execution.{name}", getattr(self, name), "must be at least 1")
         every = self.checkpoint_seconds
         refuse_unless(every >= 0, "Execution.checkpoint_seconds", every, "must not be negative")
+        everywhere = self.hosts.launch == "everywhere"
+        refuse_unless(
+            self.workers == 1 or not everywhere,
+            "Execution.workers",
+            self.workers,
+            "must be 1 under hosts.launch = everywhere",
+        )

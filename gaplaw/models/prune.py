@@ -22,6 +22,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 
 from gaplaw.canonical import refuse_unless
 from gaplaw.models.transformer import Masks, apply_hidden, output_matrix
@@ -82,7 +83,7 @@ def importance(params: dict, spec: ModelSpec, batches: Iterable[np.ndarray]) -> 
     """
     total, count = None, 0
     for batch_BxL1 in batches:
-        masks = _sensitivity(params, spec, jnp.asarray(batch_BxL1))
+        masks = multihost_utils.process_allgather(_sensitivity(params, spec, jnp.asarray(batch_BxL1)), tiled=True)
         found = jax.tree.map(lambda part: np.asarray(part, np.float64), masks)
         total = found if total is None else jax.tree.map(np.add, total, found)
         count += 1

@@ -82,6 +82,8 @@ def worker_settings(execution: Execution) -> dict[str, str]:
     if execution.workers > 1:  # several processes may share one GPU: none may reserve most of its memory beforehand
         name = "XLA_PYTHON_CLIENT_PREALLOCATE"
         found[name] = os.environ.get(name, "false")
+    if execution.hosts.local_devices:
+        found["JAX_NUM_CPU_DEVICES"] = str(execution.hosts.local_devices)
     if execution.single_thread:
         found |= {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
         flags = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"

@@ -1,8 +1,11 @@
-"""How does a group become a process on this machine? The default engine: start it, see whether it lives, stop it."""
+"""How does a group become processes on this machine? The default engine: start them, see whether they live, stop them."""
 
 from __future__ import annotations
 
+import signal
+import socket
 import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,40 +13,74 @@ from gaplaw.execution import Execution
 from gaplaw.sweep.engine import WORKER, how_it_ended, start_worker, worker_settings
 from gaplaw.sweep.folder import RunFolder
 
+PATIENCE_SECONDS = 3.0  # from asking a process to end to ending it
 
-@dataclass(frozen=True, kw_only=True)
-class LocalProcess:
-    """One worker process. It ends by itself when this process does: its standard input closes then."""
 
-    process: subprocess.Popen
-    log: Path
+@dataclass(kw_only=True)
+class LocalProcesses:
+    """The worker processes of one group. They end by themselves when this process does: their standard input closes then."""
+
+    processes: list[subprocess.Popen]
+    logs: list[Path]
+
+    @property
+    def log(self) -> Path:
+        """The log of the process that failed, else the first one's."""
+        return self.logs[self._culprit or 0]
+
+    @property
+    def _culprit(self) -> int | None:
+        """The process whose end was the cause: one that ends because of another's end does so with 1 or SIGABRT."""
+        codes = {number: process.poll() for number, process in enumerate(self.processes)}
+        failed = [number for number, code in codes.items() if code]
+        return min(failed, key=lambda number: codes[number] in (1, -signal.SIGABRT), default=None)
 
     def poll(self) -> int | None:
-        return self.process.poll()
+        culprit = self._culprit
+        if culprit is not None:
+            code = self.processes[culprit].poll()
+            self.stop()
+            return code
+        return 0 if all(process.poll() == 0 for process in self.processes) else None
 
     def ending(self) -> str:
-        return how_it_ended(self.process.returncode)
+        return how_it_ended(self.processes[self._culprit or 0].returncode)
 
     def stop(self) -> None:
-        self.process.terminate()
-        try:
-            self.process.wait(timeout=3)
-        except subprocess.TimeoutExpired:  # deep in a compilation, perhaps
-            self.process.kill()
-            self.process.wait()
-        self.process.stdin.close()
+        for process in self.processes:
+            process.terminate()
+        end = time.monotonic() + PATIENCE_SECONDS
+        for process in self.processes:
+            try:
+                process.wait(timeout=max(0.0, end - time.monotonic()))
+            except subprocess.TimeoutExpired:  # deep in a compilation, perhaps
+                process.kill()
+                process.wait()
+            process.stdin.close()
 
 
 @dataclass(frozen=True, kw_only=True)
 class LocalExecutor:
-    """Worker processes on this machine, one per group; `module` is what Python runs in them."""
+    """Worker processes on this machine, usually one per group; `module` is what Python runs in them."""
 
     module: str = WORKER
 
     def prepare(self, execution: Execution) -> None:
         """Nothing to reach."""
 
-    def start(self, folder: RunFolder, group_id: str, execution: Execution) -> LocalProcess:
-        log = folder.part("logs") / f"{group_id}.log"
+    def start(self, folder: RunFolder, group_id: str, execution: Execution) -> LocalProcesses:
         arguments = ["-m", self.module, str(folder.out.absolute()), group_id]
-        return LocalProcess(process=start_worker(arguments, worker_settings(execution), log), log=log)
+        here = execution.hosts.processes if execution.hosts.launch == "here" else 1
+        meeting = {"GAPLAW_COORDINATOR": f"127.0.0.1:{_free_port()}"} if here > 1 else {}
+        processes, logs = [], []
+        for number in range(here):
+            own = meeting | {"GAPLAW_PROCESS_ID": str(number)} if here > 1 else {}
+            logs.append(folder.part("logs") / f"{group_id}{f'.process-{number}' if number else ''}.log")
+            processes.append(start_worker(arguments, worker_settings(execution) | own, logs[-1]))
+        return LocalProcesses(processes=processes, logs=logs)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

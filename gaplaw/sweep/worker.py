@@ -1,10 +1,10 @@
-"""What does one worker process do? One group: load its teacher and corpus, train, write rows, keep teachers. `python -m` it.
+"""What does one worker process do? One group, or its part of one: load teacher and corpus, train, write rows. `python -m` it.
 
     python -m gaplaw.sweep.worker OUT GROUP_ID
 
 The task OUT/tasks/GROUP_ID.json says which cells. The process ends at once when its standard input closes, that is when
 the `run` that started it is gone. Everything it leaves is written whole or not at all, so it may be killed at any
-moment.
+moment. Of the processes of a group, number 0 alone reports and writes; any of them says why it failed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pathlib import Path
 
 from gaplaw import __version__, results
 from gaplaw.canonical import from_dict
-from gaplaw.errors import CheckpointError, DataError, GaplawError
+from gaplaw.errors import CheckpointError, DataError, GaplawError, SpecError
 from gaplaw.execution import Execution
 from gaplaw.grid import Group
 from gaplaw.spec import Cell
@@ -47,20 +47,25 @@ def main(out: str, group_id: str) -> int:
         import traceback
 
         traceback.print_exc()
-        report = {"group": group_id, "phase": "failed", "error": one_line(fault), "updated": seconds_now()}
-        code = _code(fault)
-        try:
-            write_json(folder.part("progress") / f"{group_id}.json", report)
-        except OSError:
-            code = CANNOT_WRITE
-        return code
+        return _tell_failure(folder, group_id, one_line(fault), _code(fault))
     return DONE
+
+
+def _tell_failure(folder: RunFolder, group_id: str, error: str, code: int) -> int:
+    """Leave the error where the parent looks, unless another process of the group failed first. Returns: the exit code."""
+    path = folder.part("progress") / f"{group_id}.json"
+    try:
+        if (read_json(path) or {}).get("phase") != "failed":
+            write_json(path, {"group": group_id, "phase": "failed", "error": error, "updated": seconds_now()})
+    except OSError:
+        return CANNOT_WRITE
+    return code
 
 
 def _code(fault: Exception) -> int:
     if isinstance(fault, CheckpointError):
         return BAD_TEACHER
-    if isinstance(fault, DataError):
+    if isinstance(fault, DataError | SpecError):
         return HOPELESS
     if isinstance(fault, OSError) and fault.errno in NOT_WRITABLE:
         return CANNOT_WRITE
@@ -83,29 +88,39 @@ def _end_with_parent() -> None:
 def _run_task(folder: RunFolder, task: dict) -> None:
     execution = from_dict(Execution, task["execution"])
     group = Group(cells=tuple(from_dict(Cell, cell) for cell in task["cells"]))
-    report = _Reporter(folder, task["group"], [cell.name for cell in group.cells])
-    report.write(phase="start", step=0, steps=group.cells[0].steps, tokens=0, tokens_per_second=0.0, losses_nats={})
+    from gaplaw import data
+
+    corpus = data.load(group.cells[0].data)  # before the processes meet: packing may take longer than they wait
+
+    def give_up(error: str) -> None:
+        os._exit(_tell_failure(folder, task["group"], error, HOPELESS))
+
+    from gaplaw.train.hosts import connect
+
+    first = connect(execution, give_up) == 0
+    report = _Reporter(folder, task["group"], [cell.name for cell in group.cells]) if first else None
+    if first:
+        report.write(phase="start", step=0, steps=group.cells[0].steps, tokens=0, tokens_per_second=0.0, losses_nats={})
     _cache_compilations()
 
-    from gaplaw import data
     from gaplaw.train import checkpoint, run_group
+    from gaplaw.train.mesh import make_mesh
 
     teacher = None
     if group.teacher is not None:
         entry = folder.teacher_entry(group.teacher)
         if entry is None:
             raise CheckpointError(f"{folder.store}: no finished teacher {group.teacher.id}")
-        teacher = checkpoint.load(entry / "checkpoint")
+        teacher = checkpoint.load(entry / "checkpoint", make_mesh(execution.mesh))
         if teacher[1] != group.teacher.model:
             raise CheckpointError(f"{entry}: holds a teacher of another shape than {group.teacher.name}")
-    corpus = data.load(group.cells[0].data)
     keeps = set(task["keeps"])
     outcomes = run_group(
         group,
         corpus=corpus,
         execution=execution,
         teacher=teacher,
-        progress=lambda now: report.write(**asdict(now)),
+        progress=lambda now: report.write(**asdict(now)) if first else None,
         keep_params=bool(keeps),
         checkpoints=folder.part("checkpoints") / task["group"],
     )
@@ -116,10 +131,13 @@ def _run_task(folder: RunFolder, task: dict) -> None:
         row |= {"sweep": task["sweep"], "status": outcome.status, "error": outcome.error} | stamp
         if cell.id in keeps and outcome.status == "done":
             entry = folder.store / "teachers" / cell.id
-            checkpoint.save(entry / "checkpoint", outcome.params, outcome.model)
-            results.write_cell(entry, row, outcome.curve, execution)
-        results.write_cell(folder.out, row, outcome.curve, execution)
-    checkpoint.remove(folder.part("checkpoints") / task["group"])
+            checkpoint.save(entry / "checkpoint", outcome.params, outcome.model)  # every process writes its shards
+            if first:
+                results.write_cell(entry, row, outcome.curve, execution)
+        if first:
+            results.write_cell(folder.out, row, outcome.curve, execution)
+    if first:
+        checkpoint.remove(folder.part("checkpoints") / task["group"])
 
 
 def provenance() -> dict:
@@ -175,4 +193,7 @@ class _Reporter:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    code = main(*sys.argv[1:])
+    if code:  # at once: an orderly exit would wait for the other processes of the group
+        sys.stderr.flush()
+        os._exit(code)

@@ -23,7 +23,7 @@ from gaplaw.grid import Group
 from gaplaw.results import domain_column
 from gaplaw.spec import Cell, ModelSpec
 from gaplaw.train.checkpoint import InFlight, Record
-from gaplaw.train.mesh import check_batch, make_mesh, placed, put, shardings
+from gaplaw.train.mesh import check_batch, make_mesh, placed, put, put_rows, shardings, whole
 from gaplaw.train.stack import abstract_state, cut_from_teacher, stacks_of, start
 from gaplaw.train.step import batches_at_once, evaluate_program, train_program
 
@@ -167,15 +167,14 @@ class _Run:
         for number in range(self.done // stride + 1, dispatches + 1):
             at = range((number - 1) * stride, number * stride)
             begin, goal = max(at.start, self.done), min(at.stop, steps)
-            batches = put(self.mesh, self.corpus.batch(self.split, self.sequences, self.seed, at))
             first, stop = begin - at.start, goal - at.start
-            self.states, losses = self.program(self.states, self.teacher_params, batches, first, stop)
+            self.states, losses = self.program(self.states, self.teacher_params, self.batches(at), first, stop)
             if waiting is not None:
                 self.read(*waiting)
             elif self.compile_seconds is None:
                 jax.block_until_ready(losses)
                 self.compile_seconds = time.perf_counter() - self.began
-            waiting = (goal, losses, slice(first, stop))
+            waiting = (goal, whole(self.mesh, losses), slice(first, stop))
             measured = number in marks | {dispatches}
             kept = goal < steps and self.flight is not None and self.flight.due(goal)
             if measured or kept:
@@ -199,6 +198,13 @@ class _Run:
         )
         self.flight.save(self.states, record)
 
+    def batches(self, at: range) -> jax.Array:
+        """int32 [K, B, L+1] for the steps `at`; each process reads only its own rows."""
+        shape = (len(at), self.sequences, self.first.data.sequence_tokens + 1)
+        return put_rows(
+            self.mesh, shape, lambda rows: self.corpus.batch(self.split, self.sequences, self.seed, at, rows=rows)
+        )
+
     def read(self, at: int, losses, taken: slice) -> None:
         """Fetch one dispatch's losses (a stall only if it is still running) and note who is no longer finite."""
         for cell_id, loss_K in self.cells_of(
@@ -216,7 +222,7 @@ class _Run:
         """Evaluate every student (and the teacher) on the whole validation set."""
         self.tell("evaluate", at, {})
         params = [state.params for state in self.states]
-        found = [self.evaluation(params, self.teacher_params, *piece) for piece in self.held]
+        found = [whole(self.mesh, self.evaluation(params, self.teacher_params, *piece)) for piece in self.held]
         students, teacher = jax.tree.map(
             lambda *parts: sum(np.asarray(p, np.float64).sum(axis=0) for p in parts), *found
         )

@@ -7,6 +7,7 @@ know that they are sharded. One device is a mesh of one, so every run goes throu
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -104,6 +105,29 @@ def check_batch(mesh: Mesh, sequences: int, what: str) -> None:
 
 
 def put(mesh: Mesh, array: np.ndarray) -> jax.Array:
-    """A global [K, B, …] array from the whole batch, which every process holds (batches are functions of seed and step)."""
+    """A global [K, B, …] array from the whole of it, which every process holds; each device gets its rows."""
     sharding = batch_sharding(mesh, array.ndim)
     return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+
+
+def put_rows(mesh: Mesh, shape: tuple[int, ...], rows: Callable[[slice], np.ndarray]) -> jax.Array:
+    """A global [K, B, …] array of which each process makes only the rows of B that its devices hold.
+
+    Args: rows: the part [:, rows] of the array; called once for each distinct range.
+    """
+    made: dict[tuple, np.ndarray] = {}
+
+    def part(index):
+        start, stop, _ = index[1].indices(shape[1])
+        if (start, stop) not in made:
+            made[start, stop] = rows(slice(start, stop))
+        return made[start, stop]
+
+    return jax.make_array_from_callback(shape, batch_sharding(mesh, len(shape)), part)
+
+
+def whole(mesh: Mesh, tree):
+    """The same arrays, whole on every device, so that every process can read them. Asynchronous."""
+    if mesh.size == 1:
+        return tree
+    return jax.jit(lambda same: same, out_shardings=NamedSharding(mesh, P()))(tree)

@@ -135,7 +135,15 @@ def texts(folder: Path) -> Path:
 
 
 def tiny_sweep(
-    source: str, *, name="tiny", student_tokens=16 * 8 * 12, teachers=(6, 8), students=(4,), seeds=(0, 1), baseline=True
+    source: str,
+    *,
+    name="tiny",
+    student_tokens=16 * 8 * 12,
+    teacher_tokens=16 * 8 * 16,
+    teachers=(6, 8),
+    students=(4,),
+    seeds=(0, 1),
+    baseline=True,
 ):
     """Two teachers, one student shape, two seeds: 8 cells in 5 groups, a few thousand tokens each."""
     data = DataSpec(source=source, sequence_tokens=16, validation_tokens=512)
@@ -145,7 +153,7 @@ def tiny_sweep(
         data=data,
         teachers=[shape(width) for width in teachers],
         students=[shape(width) for width in students],
-        teacher_train=TrainSpec(tokens=16 * 8 * 16, batch_sequences=8),
+        teacher_train=TrainSpec(tokens=teacher_tokens, batch_sequences=8),
         student_train=TrainSpec(tokens=student_tokens, batch_sequences=8),
         seeds=seeds,
         baseline=baseline,

@@ -27,13 +27,15 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite started in t
 from gaplaw.sweep import resolve, run
 from gaplaw.sweep.local import LocalExecutor
 from tests.sweep.sweeps import tiny_sweep
-from tests.sweep.test_kill import OFTEN
+from tests.sweep.test_kill import LONG, OFTEN, REAL
 module, out, source = sys.argv[1:]
-print(run(resolve(tiny_sweep(source)), out, OFTEN, executor=LocalExecutor(module=module)).done)
+sweep = resolve(tiny_sweep(source, **(LONG if module == REAL else {})))
+print(run(sweep, out, OFTEN, executor=LocalExecutor(module=module)).done)
 """
 OFTEN = dataclasses.replace(
     QUICK, steps_per_dispatch=1, checkpoint_seconds=0
 )  # a checkpoint after every step, if it can
+LONG = {"student_tokens": 16 * 8 * 150, "teacher_tokens": 16 * 8 * 150}
 STAND_IN, REAL = "tests.sweep.stand_in_worker", "gaplaw.sweep.worker"
 
 
@@ -162,6 +164,6 @@ def test_a_worker_killed_in_training_goes_on_from_its_checkpoint_to_the_same_row
 def test_kill_9_at_twenty_moments_with_the_real_trainer_ends_with_the_same_numbers(tmp_path, source):
     reference = finish(REAL, tmp_path / "whole" / "tiny", source)
     chance = random.Random(os.urandom(8))
-    moments = [(chance.random() < 0.7, chance.uniform(0, 2)) for _ in range(20)]
+    moments = [(chance.random() < 0.7, chance.uniform(0, 0.7)) for _ in range(20)]
     killed_and_finished(REAL, tmp_path / "killed" / "tiny", source, moments, reference)
     assert resumes(tmp_path / "killed" / "tiny") > 0

@@ -1,0 +1,59 @@
+"""How do several processes become one machine? They meet at process 0's address; then every device is part of one mesh.
+
+A group of several processes runs the same program in each: all call the same collectives in the same order, each makes only its
+own rows of a batch, and process 0 alone writes results. Nothing here is needed by one process.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+
+from gaplaw.errors import SpecError
+from gaplaw.execution import Execution
+
+# Set by whoever starts the processes of a group on one machine; elsewhere HostsSpec or the cluster says the same.
+COORDINATOR, PROCESS_ID = "GAPLAW_COORDINATOR", "GAPLAW_PROCESS_ID"
+SPARE_SECONDS = 30  # JAX ends a process that waits in vain without a word to people; ours comes first
+
+
+def connect(execution: Execution, give_up: Callable[[str], None]) -> int:
+    """Join the other processes of the group. Returns: this process's number, 0 for the one that writes.
+
+    Args:
+      give_up: called from another thread with one line when the others do not come; must end the process.
+    Raises: SpecError when there are more or fewer processes or devices than the plan says.
+    """
+    hosts = execution.hosts
+    if hosts.processes == 1:
+        return 0
+    import jax
+
+    address, number = os.environ.get(COORDINATOR) or hosts.coordinator, os.environ.get(PROCESS_ID) or hosts.process_id
+    explicit = {}
+    if address:
+        explicit = {"coordinator_address": address, "num_processes": hosts.processes, "process_id": int(number)}
+    wait = hosts.initialization_timeout_seconds
+    missing = (
+        f"Execution.hosts.processes = {hosts.processes}: not so many came {f'to {address} ' if address else ''}within "
+        f"{wait} s (Execution.hosts.initialization_timeout_seconds)"
+    )
+    patience = threading.Timer(wait, give_up, [missing])
+    patience.daemon = True
+    patience.start()
+    jax.distributed.initialize(
+        **explicit,
+        initialization_timeout=wait + SPARE_SECONDS,
+        heartbeat_timeout_seconds=hosts.heartbeat_timeout_seconds,
+    )
+    count, devices = jax.process_count(), jax.device_count()  # the first look at the devices waits for all, too
+    patience.cancel()
+    if count != hosts.processes:
+        raise SpecError(f"Execution.hosts.processes = {hosts.processes}: the plan's number, but {count} are here")
+    if devices != execution.mesh.devices:
+        raise SpecError(
+            f"Execution.mesh.devices = {execution.mesh.devices}: the product of the axes must be the {devices} devices "
+            f"of the {count} processes"
+        )
+    return jax.process_index()

@@ -1,0 +1,127 @@
+"""Groups trained by several real processes over gloo, each with virtual devices, give the numbers of one process."""
+
+import dataclasses
+import io
+import os
+import signal
+import threading
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from gaplaw import data, results
+from gaplaw.execution import HostsSpec, MeshSpec
+from gaplaw.grid import Group
+from gaplaw.spec import TrainSpec
+from gaplaw.sweep import resolve, run
+from gaplaw.sweep.folder import read_json
+from gaplaw.train import run_group
+from tests.sweep.sweeps import QUICK, checkpoint_steps, tiny_sweep
+from tests.sweep.test_kill import wait_until
+
+TWO = dataclasses.replace(
+    QUICK, workers=1, hosts=HostsSpec(processes=2, local_devices=2), mesh=MeshSpec(data=2, tensor=2), core_blocked=False
+)
+FOUR = dataclasses.replace(
+    TWO, hosts=HostsSpec(processes=4, local_devices=2), mesh=MeshSpec(data=2, fsdp=2, student=2), evaluations=2
+)
+
+
+def go(sweep, out, execution):
+    shown = Console(file=io.StringIO(), width=300)
+    return run(sweep, out, execution, shown), shown.file.getvalue()
+
+
+def alone(sweep):
+    """Only the first teacher."""
+    return dataclasses.replace(sweep, teachers=sweep.teachers[:1], students=(), baselines=())
+
+
+def assert_same_numbers(found, expected, rtol=1e-4):
+    columns = [name for name in expected if name.endswith("_nats") or name == "agreement"]
+    found, expected = (frame.set_index("cell_id").sort_index()[columns].astype(float) for frame in (found, expected))
+    assert found.index.equals(expected.index) and expected.loss_student_ce_nats.notna().all()
+    np.testing.assert_allclose(found.to_numpy(), expected.to_numpy(), rtol=rtol, atol=2e-5)
+
+
+def test_two_processes_of_two_devices_train_the_teacher_of_one(sweep, tmp_path):
+    teacher = alone(sweep).teachers[0]
+    summary, shown = go(alone(sweep), tmp_path / "runs" / "tiny", TWO)
+    assert summary.failures == {}, shown
+    row = results.read(tmp_path / "runs" / "tiny").iloc[0]
+    assert (row.process_count, row.device_count) == (2, 4)
+    (here,) = run_group(Group(cells=(teacher,)), corpus=data.load(teacher.data), execution=QUICK)
+    assert row.loss_student_ce_nats == pytest.approx(here.metrics["loss_student_ce_nats"], rel=1e-4)
+    curve = results.read(tmp_path / "runs" / "tiny", "curves")
+    assert curve.training_loss_nats.tolist() == pytest.approx([r["training_loss_nats"] for r in here.curve], rel=1e-4)
+
+
+def test_too_few_devices_for_the_plan_fail_the_cell_in_one_line(sweep, tmp_path):
+    wide = dataclasses.replace(TWO, mesh=MeshSpec(data=8))
+    summary, shown = go(alone(sweep), tmp_path / "runs" / "tiny", wide)
+    (error,) = summary.failures.values()
+    assert error == "Execution.mesh.devices = 8: the product of the axes must be the 4 devices of the 2 processes"
+    assert "one by one" not in shown
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("init", ["scratch", "prune"])
+def test_four_processes_of_two_devices_run_the_sweep_of_one(source, tmp_path, init):
+    fields = {"init": "prune", "students": (5,), "teachers": (8, 10)} if init == "prune" else {}
+    sweep = resolve(tiny_sweep(source, **fields))
+    one, _ = go(sweep, tmp_path / "one" / "tiny", QUICK)
+    four, shown = go(sweep, tmp_path / "four" / "tiny", FOUR)
+    assert (one.failures, four.failures) == ({}, {}), shown
+    tables = [results.read(tmp_path / name / "tiny") for name in ("four", "one")]
+    assert set(tables[0].process_count) == {4} and set(tables[0].device_count) == {8}
+    assert_same_numbers(*tables)
+
+
+@pytest.mark.slow
+def test_a_killed_process_fails_its_cell_or_goes_on_and_the_sweep_ends(source, tmp_path):
+    sweep = resolve(tiny_sweep(source, students=()))
+    long = TrainSpec(tokens=16 * 8 * 100, batch_sequences=8)
+    teachers = tuple(dataclasses.replace(cell, train=long) for cell in sweep.teachers)
+    sweep = dataclasses.replace(sweep, teachers=teachers)
+    for every, failed in (
+        (0, 0),
+        (3600, 1),
+    ):  # with checkpoints it goes on, without it fails, and the other teacher is trained
+        out = tmp_path / str(every) / "tiny"
+        execution = dataclasses.replace(TWO, steps_per_dispatch=1, checkpoint_seconds=every)
+
+        def kill(out=out, every=every):
+            def told():
+                return [read_json(path) or {} for path in (out / "progress").glob("*.json")]
+
+            wait_until(lambda: any(one.get("phase") == "train" and one["step"] > 3 for one in told()), 120)
+            wait_until(lambda: every or max(checkpoint_steps(out).values(), default=0) > 0, 60)
+            (log,) = (out / "logs").glob("*.process-1.log")
+            (number,) = _processes(str(out), log.name.split(".process")[0], "1")
+            os.kill(number, signal.SIGKILL)
+
+        killer = threading.Thread(target=kill)
+        killer.start()
+        summary, shown = go(sweep, out, execution)
+        killer.join()
+        assert (summary.done, summary.failed) == (2 - failed, failed), shown
+        if failed:
+            (error,) = summary.failures.values()
+            assert "killed by SIGKILL (9); see" in error and ".process-1.log" in error
+
+
+def _processes(out, group, number):
+    """Living worker processes of a group with the given number."""
+    from pathlib import Path
+
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (entry / "cmdline").read_bytes().decode().split("\0")
+            settings = (entry / "environ").read_bytes().decode().split("\0")
+        except OSError:
+            continue
+        if out in words and group in words and f"GAPLAW_PROCESS_ID={number}" in settings:
+            found.append(int(entry.name))
+    return found
