@@ -22,29 +22,24 @@ class LocalProcesses:
 
     processes: list[subprocess.Popen]
     logs: list[Path]
+    culprit: int = 0  # the process to look at: the one whose end was the cause
 
     @property
     def log(self) -> Path:
-        """The log of the process that failed, else the first one's."""
-        return self.logs[self._culprit or 0]
-
-    @property
-    def _culprit(self) -> int | None:
-        """The process whose end was the cause: one that ends because of another's end does so with 1 or SIGABRT."""
-        codes = {number: process.poll() for number, process in enumerate(self.processes)}
-        failed = [number for number, code in codes.items() if code]
-        return min(failed, key=lambda number: codes[number] in (1, -signal.SIGABRT), default=None)
+        return self.logs[self.culprit]
 
     def poll(self) -> int | None:
-        culprit = self._culprit
-        if culprit is not None:
-            code = self.processes[culprit].poll()
-            self.stop()
-            return code
-        return 0 if all(process.poll() == 0 for process in self.processes) else None
+        codes = [process.poll() for process in self.processes]
+        failed = [number for number, code in enumerate(codes) if code]
+        if not failed:
+            return 0 if codes.count(0) == len(codes) else None
+        # a process that ends because of another's end does so with 1 or SIGABRT
+        self.culprit = min(failed, key=lambda number: codes[number] in (1, -signal.SIGABRT))
+        self.stop()
+        return codes[self.culprit]
 
     def ending(self) -> str:
-        return how_it_ended(self.processes[self._culprit or 0].returncode)
+        return how_it_ended(self.processes[self.culprit].returncode)
 
     def stop(self) -> None:
         for process in self.processes:

@@ -10,9 +10,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import jax
 import numpy as np
@@ -20,40 +18,15 @@ import numpy as np
 from gaplaw.distill.evaluate import Scores, summarise
 from gaplaw.execution import Execution
 from gaplaw.grid import Group
-from gaplaw.results import domain_column
 from gaplaw.spec import Cell, ModelSpec
 from gaplaw.train.checkpoint import InFlight, Record
 from gaplaw.train.mesh import check_batch, make_mesh, placed, put, put_rows, shardings, whole
+from gaplaw.train.outcome import CellOutcome, Progress, measured_columns
 from gaplaw.train.stack import abstract_state, cut_from_teacher, stacks_of, start
 from gaplaw.train.step import batches_at_once, evaluate_program, train_program
 
 EVALUATED_LOGITS = 2**22  # at one time and of one student: 16 MiB
 IMPORTANCE_BATCHES = 16  # sample for pruning: enough that the ranking is stable, a small share of any real budget
-
-
-@dataclass(frozen=True, kw_only=True)
-class Progress:
-    """Where a group stands; `losses_nats` maps cell names to the latest training objective."""
-
-    phase: Literal["compile", "train", "evaluate"]
-    step: int
-    steps: int
-    tokens: int
-    tokens_per_second: float
-    losses_nats: dict[str, float]
-
-
-@dataclass(frozen=True, kw_only=True)
-class CellOutcome:
-    """What one cell came to: columns for its `cells` row, rows for its `curves` table, and its parameters if kept."""
-
-    cell: Cell
-    model: ModelSpec
-    status: Literal["done", "failed"]
-    error: str | None
-    metrics: dict
-    curve: list[dict]
-    params: dict | None = field(default=None, repr=False)
 
 
 def run_group(
@@ -271,30 +244,13 @@ class _Run:
                     model=stack.model,
                     status="failed" if error else "done",
                     error=error,
-                    metrics=shared | ({} if error else self.columns(cell)),
+                    metrics=shared | ({} if error else self.measured(cell)),
                     curve=self.curves[cell.id],
                     params=kept,
                 )
             )
         return found
 
-    def columns(self, cell: Cell) -> dict:
-        """The measured columns of one finished cell."""
-        score, teacher = self.scores[cell.id], self.teacher_scores
-        row = {
-            "loss_student_ce_nats": score["ce_nats"],
-            "calibration_error": score["calibration_error"],
-            "validation_tokens": score["tokens"],
-            "training_loss_nats": self.curves[cell.id][-1]["training_loss_nats"],
-        }
-        row |= {
-            domain_column(name): float(loss) for name, loss in zip(self.domains, score["domain_ce_nats"], strict=True)
-        }
-        if teacher:
-            row |= {
-                "loss_teacher_ce_nats": teacher["ce_nats"],
-                "kl_teacher_student_nats": score["kl_nats"],
-                "agreement": score["agreement"],
-                "teacher_calibration_error": teacher["calibration_error"],
-            }
-        return row
+    def measured(self, cell: Cell) -> dict:
+        training_loss_nats = self.curves[cell.id][-1]["training_loss_nats"]
+        return measured_columns(self.scores[cell.id], self.teacher_scores, self.domains, training_loss_nats)

@@ -1,0 +1,53 @@
+"""What comes out of a group: where it stands while it runs, and what each cell came to at the end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from gaplaw.results import domain_column
+from gaplaw.spec import Cell, ModelSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Where a group stands; `losses_nats` maps cell names to the latest training objective."""
+
+    phase: Literal["compile", "train", "evaluate"]
+    step: int
+    steps: int
+    tokens: int
+    tokens_per_second: float
+    losses_nats: dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellOutcome:
+    """What one cell came to: columns for its `cells` row, rows for its `curves` table, and its parameters if kept."""
+
+    cell: Cell
+    model: ModelSpec
+    status: Literal["done", "failed"]
+    error: str | None
+    metrics: dict
+    curve: list[dict]
+    params: dict | None = field(default=None, repr=False)
+
+
+def measured_columns(score: dict, teacher: dict | None, domains: tuple[str, ...], training_loss_nats: float) -> dict:
+    """The measured columns of a finished cell's row. score, teacher: from `gaplaw.distill.evaluate.summarise`."""
+    row = {
+        "loss_student_ce_nats": score["ce_nats"],
+        "calibration_error": score["calibration_error"],
+        "validation_tokens": score["tokens"],
+        "training_loss_nats": training_loss_nats,
+    }
+    row |= {domain_column(name): float(loss) for name, loss in zip(domains, score["domain_ce_nats"], strict=True)}
+    if teacher:
+        row |= {
+            "loss_teacher_ce_nats": teacher["ce_nats"],
+            "kl_teacher_student_nats": score["kl_nats"],
+            "agreement": score["agreement"],
+            "teacher_calibration_error": teacher["calibration_error"],
+        }
+    return row
