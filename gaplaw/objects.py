@@ -1,4 +1,4 @@
-"""How is a folder on an object store (s3://, gs://, any fsspec URL) used as if it were here? Through a local copy of what is needed.
+"""How is a folder on an object store (s3://, gs://) used as if it were here? Through fsspec and a local copy of what is needed.
 
 Before results in the walk. An object store has no folders, no rename and no locks; what it has is that a put makes the whole
 object or nothing. So files are written here first and put there under the same name; whoever reads pulls what is new. Where
@@ -36,16 +36,16 @@ class Mirror:
         with self._told("cannot be reached"):
             import fsspec
 
-            here = self.protocol in ("file", "local")
-            options = {"auto_mkdir": True} if here else {"use_listings_cache": False}
+            self._here = self.protocol in ("file", "local")  # files, whose writing fsspec does not make atomic
+            options = {"auto_mkdir": True} if self._here else {"use_listings_cache": False}
             self.fs, self._home = fsspec.core.url_to_fs(self.url, **options)
 
-    def pull(self, *folders: str) -> None:
-        """Copy here what is new or changed below some folders of the URL; nothing here is deleted."""
+    def pull(self, *folders: str, but: tuple[str, ...] = ()) -> None:
+        """Copy here what is new or changed below some folders of the URL, but not from folders of some names; delete nothing."""
         with self._told("cannot be read"):
             found = {}
             for folder in folders:
-                found |= self._list(folder)
+                found |= {n: i for n, i in self._list(folder).items() if not set(but) & set(n.split("/"))}
             new = [name for name, info in found.items() if self.seen.get(name) != info]
             for name, content in self._contents(new).items():
                 _write(self.root / name, content)
@@ -56,8 +56,12 @@ class Mirror:
         with self._told("cannot be written"):
             for path in paths:
                 files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-                names = [self._place(file.relative_to(self.root).as_posix()) for file in files]
-                self.fs.put([str(file) for file in files], names)
+                places = {file: self._place(file.relative_to(self.root).as_posix()) for file in files}
+                if self._here:
+                    for file, place in places.items():
+                        _write(Path(place), file.read_bytes())
+                else:
+                    self.fs.put([str(file) for file in files], list(places.values()))
 
     def push_missing(self, *paths: Path) -> None:
         """Put those files there that exist here only: their writer was stopped between the two."""
@@ -74,7 +78,7 @@ class Mirror:
                     self.seen = {n: i for n, i in self.seen.items() if n != gone and not n.startswith(f"{gone}/")}
 
     def names(self, folder: str) -> list[str]:
-        """The names of the objects directly below a folder of the URL, sorted."""
+        """The names of the objects below a folder of the URL, sorted."""
         with self._told("cannot be read"):
             return sorted(name.removeprefix(f"{folder}/") for name in self._list(folder))
 
@@ -88,13 +92,16 @@ class Mirror:
 
     def put_text(self, name: str, text: str) -> None:
         with self._told("cannot be written"):
-            self.fs.pipe_file(self._place(name), text.encode())
+            if self._here:
+                _write(Path(self._place(name)), text.encode())
+            else:
+                self.fs.pipe_file(self._place(name), text.encode())
 
     def create(self, name: str, text: str) -> bool:
         """Make an object only if there is none of that name. Returns: whether it was made; of many writers one is told so."""
         with self._told("cannot be written"):
             try:
-                if self.protocol in ("file", "local"):
+                if self._here:
                     with self.fs.open(self._place(name), "xb") as file:
                         file.write(text.encode())
                 else:
@@ -133,7 +140,10 @@ class Mirror:
         places = {self._place(name): name for name in names}
         found = self.fs.cat(list(places), on_error="omit")
         found = found if isinstance(found, dict) else {next(iter(places)): found}
-        return {places.get(path) or path[len(self.fs._strip_protocol(self._home)) + 1 :]: data for path, data in found.items()}
+        return {
+            places.get(path) or path[len(self.fs._strip_protocol(self._home)) + 1 :]: data
+            for path, data in found.items()
+        }
 
     @contextmanager
     def _told(self, what: str):
@@ -143,11 +153,12 @@ class Mirror:
         except (SweepError, FileExistsError):
             raise
         except ImportError as fault:
-            package = fault.name or "fsspec"
-            raise SweepError(f"{self.url}: needs the package {package}; pip install 'gaplaw[cloud]'") from None
+            raise SweepError(f"{self.url}: needs a package ({fault}); pip install 'gaplaw[cloud]'") from None
         except Exception as fault:
             why = " ".join(str(fault).split())[:200] or "no message"
-            raise SweepError(f"{self.url}: {what} ({type(fault).__name__}: {why}); what was finished there is safe") from None
+            raise SweepError(
+                f"{self.url}: {what} ({type(fault).__name__}: {why}); what was finished there is safe"
+            ) from None
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -162,16 +173,21 @@ def brought_here(place: Path | str, *folders: str):
     """A folder as a local path: itself, or for a URL a copy of it that lasts as long as the context.
 
     Args: folders: what is needed below it, all of it if none.
-    Yields: (the path, a function that puts a new file of it there as well).
+    Yields: (the path, a function that puts a new file of it there as well and returns what people call it).
     """
     if not is_url(place):
-        yield Path(place), lambda path: None
+        yield Path(place), str
         return
+
+    def put(path: Path) -> str:
+        mirror.push(path)
+        return join(parent, path.relative_to(root).as_posix())
+
     root = Path(tempfile.mkdtemp(prefix="gaplaw-"))
     try:
         parent, _, name = str(place).rstrip("/").rpartition("/")
         mirror = Mirror(parent, root)
         mirror.pull(*(join(name, folder) for folder in folders) if folders else (name,))
-        yield root / name, mirror.push
+        yield root / name, put
     finally:
         shutil.rmtree(root, ignore_errors=True)

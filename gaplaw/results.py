@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from gaplaw.canonical import to_dict
 from gaplaw.errors import TableError
 from gaplaw.execution import Execution
+from gaplaw.objects import brought_here
 from gaplaw.sizes import ParamCounts, count_params, teacher_flops, train_flops
 from gaplaw.spec import Cell, ModelSpec, Role
 
@@ -215,13 +216,16 @@ def row_files(folder: Path | str, table: str = "cells") -> list[Path]:
 def read(folder: Path | str, table: str = "cells") -> pd.DataFrame:
     """All rows of a run folder as one frame; columns that only some rows have are null in the others.
 
-    Args: folder: what `gaplaw run --out` wrote. table: "cells" (one row a cell) or "curves" (loss against tokens).
+    Args:
+      folder: what `gaplaw run --out` wrote, a path or a URL such as s3://bucket/runs/NAME.
+      table: "cells" (one row a cell) or "curves" (loss against tokens).
     Raises: TableError when the folder holds no such table, or naming the file that is corrupt.
     """
     if table not in TABLES:
         raise TableError(f"table = {table!r}: must be one of {', '.join(TABLES)}")
-    files = row_files(folder, table)
-    if not files:
-        raise TableError(f"{folder}: holds no {table} (no file {Path(folder) / table}/*.parquet)")
-    joined = pa.concat_tables([read_rows(path) for path in files], promote_options="default")
+    with brought_here(folder, table) as (place, _):
+        files = row_files(place, table)
+        if not files:
+            raise TableError(f"{folder}: holds no {table} (no file {folder}/{table}/*.parquet)")
+        joined = pa.concat_tables([read_rows(path) for path in files], promote_options="default")
     return joined.to_pandas(types_mapper={_WHOLE: pd.Int64Dtype(), _FLAG: pd.BooleanDtype()}.get)

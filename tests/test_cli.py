@@ -112,6 +112,22 @@ def test_a_real_sweep_from_plan_to_status_in_a_plain_folder(call, home, monkeypa
     assert status["roles"] == {"teacher": {"done": 1}, "student": {"done": 1}}
     assert "done" in call("plan", "small", "--out", "runs/small")[1]
 
+    url = f"file://{home}/runs/small"  # the same folder, as an object store
+    assert call("status", url)[1] == call("status", "runs/small")[1]
+    assert call("plan", "small", "--out", url)[1] == call("plan", "small", "--out", "runs/small")[1]
+    code, out, _ = call("run", "small", "--out", url, *QUICK)
+    assert code == 0 and "2 of 2 cells done (2 of them before)" in out and f"results in {url}" in out
+    assert call("report", url)[1] == f"report written to {url}/report.html\n"
+    assert (home / "runs/small/report.html").is_file()
+
+
+def test_a_law_is_fitted_to_a_url_and_asked_there(call, home):
+    url = f"file://{home}/table.csv"
+    assert call("fit", url, "--out", home / "again.json")[0] == 0
+    there = call("choose", f"file://{home}/again.json", "--student", "3M", "--teachers", "6M,60M")
+    assert there[0] == 0 and there == call("choose", home / "again.json", "--student", "3M", "--teachers", "6M,60M")
+    assert "No such file" in one_line(call("choose", f"file://{home}/none.json", "--student", "3M", "--teachers", "6M"))
+
 
 def test_a_damaged_checkpoint_is_said_in_one_line_and_the_teacher_is_trained_again(call, home, monkeypatch):
     """Follows the sweep above in its folder (or runs it first)."""

@@ -16,6 +16,7 @@ WALK = [
     "execution",
     "sizes",
     "grid",
+    "objects",
     "results",
     "data",
     "models",
@@ -23,7 +24,7 @@ WALK = [
     "train",
     "sweep",
 ]
-LAW_HALF_MAY_IMPORT = {"errors", "canonical", "spec", "execution", "sizes", "grid", "results", "law"}
+LAW_HALF_MAY_IMPORT = {"errors", "canonical", "spec", "execution", "sizes", "grid", "objects", "results", "law"}
 MOST_LINES = 300
 
 

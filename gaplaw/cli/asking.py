@@ -65,10 +65,16 @@ def fit(
     """
     from gaplaw import law as laws
     from gaplaw.cli.law_text import law_text
+    from gaplaw.objects import brought_here, is_url
 
     law = laws.fit(source, columns, protocol=protocol, higher_is_better=higher_is_better, coordinate=coordinate)
-    path = out or (source / "law.json" if source.is_dir() else Path("law.json"))
-    law.save(path)
+    with brought_here(source, "law.json") as (place, put):
+        if is_url(source) and not place.suffix:
+            place.mkdir(exist_ok=True)
+        of_folder = place.is_dir()
+        path = out or (place / "law.json" if of_folder else Path("law.json"))
+        law.save(path)
+        path = put(path) if of_folder and not out else path
     if json:
         print_json({"law_file": str(path)} | {k: v for k, v in law.to_dict().items() if k != "surface"})
     else:
@@ -193,12 +199,14 @@ def report(folder: Folder, /, law: OutFile = None, out: OutFile = None) -> int:
     from analysis.report import write_report
     from gaplaw.errors import TableError
     from gaplaw.law import load_law
+    from gaplaw.objects import brought_here
 
-    if not folder.is_dir():
-        raise TableError(f"{folder}: no such folder")
-    given = law or folder / "law.json"
-    page = write_report(folder, law=load_law(given) if law or given.exists() else None, out=out)
-    print(f"report written to {page}")
+    with brought_here(folder, "cells", "curves", "sweep.json", "law.json") as (place, put):
+        if not place.is_dir():
+            raise TableError(f"{folder}: no such folder")
+        given = law or place / "law.json"
+        page = write_report(place, law=load_law(given) if law or given.exists() else None, out=out)
+        print(f"report written to {page if out else put(page)}")
     return 0
 
 

@@ -23,10 +23,10 @@ def required(metavar: str) -> object:
 
 
 Experiment = Annotated[str, Positional, named("EXPERIMENT")]
-Folder = Annotated[Path, Positional, named("DIR")]
-LawFile = Annotated[Path, Positional, named("LAW.json")]
-Source = Annotated[Path, Positional, named("DIR|TABLE")]
-OutFolder = Annotated[Path | None, named("DIR")]
+Folder = Annotated[str, Positional, named("DIR|URL")]
+LawFile = Annotated[str, Positional, named("LAW.json")]
+Source = Annotated[str, Positional, named("DIR|TABLE|URL")]
+OutFolder = Annotated[str | None, named("DIR|URL")]
 OutFile = Annotated[Path | None, named("FILE")]
 Size = Annotated[str | None, named("SIZE")]
 Number = Annotated[float | None, named("X")]

@@ -37,10 +37,12 @@ def plan(
     from rich.measure import Measurement
 
     from gaplaw import sweep
-    from gaplaw.sweep.folder import RunFolder
+    from gaplaw.sweep.bucket import folder_at
 
     found = sweep.resolve(sweep.load_experiment(experiment))
-    made = sweep.plan(found, execution, RunFolder(_out(out, found.name)))
+    folder = folder_at(_out(out, found.name))
+    folder.refresh(now=True)
+    made = sweep.plan(found, execution, folder)
     if json:
         print_json(made.to_rows())
         return 0
@@ -90,13 +92,14 @@ def run(
         executor: where groups run: processes on this machine, tasks of a Ray cluster, or batch jobs.
     """
     from gaplaw import sweep
+    from gaplaw.sweep.bucket import folder_at
     from gaplaw.sweep.local import LocalExecutor
 
     if adaptive and target is None:
         raise SpecError("--adaptive: needs --target SIZE, the student that the choice is for")
     wanted, wanted_tokens = size(target, "--target"), size(target_tokens, "--target-tokens")
     found = sweep.resolve(sweep.load_experiment(experiment))
-    place, summaries = _out(out, found.name), []
+    place, summaries = folder_at(_out(out, found.name)), []
     engine = {"local": LocalExecutor(), "ray": ray, "slurm": slurm}[executor]
 
     def run_part(some) -> None:
@@ -109,7 +112,7 @@ def run(
 
             told = run_adaptive(
                 found,
-                place,
+                place.out,
                 run_part,
                 target_student_params=wanted,
                 target_student_tokens=wanted_tokens,
@@ -154,5 +157,5 @@ def status(folder: Folder, /, json: Flag = False) -> int:
     return 0
 
 
-def _out(out: Path | None, name: str) -> Path:
-    return out or Path("runs") / name
+def _out(out: str | None, name: str) -> str:
+    return out or str(Path("runs") / name)

@@ -18,6 +18,7 @@ import numpy as np
 
 from gaplaw.errors import LawError
 from gaplaw.law.flags import Flag, refuses
+from gaplaw.objects import brought_here
 
 SCHEMA_VERSION = 1
 Interval = tuple[float | None, float | None]  # an unbounded side is None
@@ -221,13 +222,14 @@ class Law:
 
     @classmethod
     def load(cls, path) -> Law:
-        """Read a law written by `save`.
+        """Read a law written by `save`, from a path or a URL.
 
         Raises:
             LawError: no such file, not JSON, or not a law of this schema version.
         """
         try:
-            data = json.loads(Path(path).read_text(encoding="utf-8"))
+            with brought_here(path) as (here, _):
+                data = json.loads(here.read_text(encoding="utf-8"))
         except OSError as error:
             raise LawError(f"law file {path}: {error.strerror or error}") from error
         except ValueError as error:

@@ -24,6 +24,7 @@ from gaplaw.law.values import (
     refuse_duplicates,
     scores_to_losses,
 )
+from gaplaw.objects import brought_here, is_url
 
 # What a sweep of our own calls the two losses, and the columns in which its rows must agree to be compared at all.
 SWEEP_NAMES = {"loss_student_ce_nats": "student_loss", "loss_teacher_ce_nats": "teacher_loss"}
@@ -122,6 +123,9 @@ def _load(source) -> tuple[pd.DataFrame, str, bool]:
         return source.frame.copy(), source.source, False
     if isinstance(source, pd.DataFrame):
         return source.copy(), "frame", False
+    if is_url(source):
+        with brought_here(source) as (path, _):
+            return _load(path)[0], str(source), path.suffix not in ("", ".parquet", ".pq")
     path = Path(source)
     if path.is_dir():
         return _load_folder(path), str(source), False

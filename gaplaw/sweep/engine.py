@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from gaplaw.errors import SweepError
+from gaplaw.objects import is_url
 
 if TYPE_CHECKING:
     from gaplaw.execution import Execution
@@ -74,11 +75,11 @@ def carried() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name.startswith(CARRIED)}
 
 
-def worker_settings(execution: Execution) -> dict[str, str]:
+def worker_settings(execution: Execution, folder: RunFolder) -> dict[str, str]:
     """Variables that a worker's environment needs: thread counts must be set before JAX and BLAS load."""
     home = str(Path(__file__).resolve().parents[2])
     paths = [home, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-    found = {"PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)), "PYTHONUNBUFFERED": "1"}
+    found = folder.settings | {"PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)), "PYTHONUNBUFFERED": "1"}
     if execution.workers > 1:  # several processes may share one GPU: none may reserve most of its memory beforehand
         name = "XLA_PYTHON_CLIENT_PREALLOCATE"
         found[name] = os.environ.get(name, "false")
@@ -97,8 +98,10 @@ def run_worker(arguments: list[str], settings: dict[str, str], log: str) -> int 
     Returns: its exit code, or a line that says why this machine cannot run it.
     """
     here = os.uname().nodename
-    if not Path(log).parent.is_dir():
-        return f"{Path(log).parent}: not seen from {here}; the machines of an engine must share the run folder"
+    if is_url(arguments[-2]):
+        Path(log).parent.mkdir(parents=True, exist_ok=True)
+    elif not Path(log).parent.is_dir():
+        return f"{Path(log).parent}: not seen from {here}; an engine's machines must share the run folder, or use an object store"
     process = start_worker(arguments, settings, Path(log))
     try:
         return process.wait()

@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,6 +27,8 @@ from gaplaw.errors import GaplawError, SweepError, TableError
 from gaplaw.execution import Execution
 from gaplaw.grid import Group, Sweep
 from gaplaw.spec import Cell, science
+from gaplaw.sweep.claim import Claim, claim, clear_dead
+from gaplaw.sweep.growth import grown
 
 NOT_WRITABLE = (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT)
 PARTS = ("cells", "curves", "locks", "tasks", "progress", "logs")
@@ -67,9 +70,24 @@ def seconds_now() -> float:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Paths and questions of one run folder; holds nothing in memory."""
+    """Paths and questions of one run folder; holds nothing in memory. On an object store: `gaplaw.sweep.bucket.Bucket`."""
 
     out: Path
+
+    @property
+    def name(self) -> str:
+        """What people call the folder."""
+        return str(self.out)
+
+    @property
+    def address(self) -> str:
+        """What another process is given to find the folder."""
+        return str(self.out.absolute())
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """Variables that a worker's environment needs because of the folder."""
+        return {}
 
     @cached_property
     def store(self) -> Path:
@@ -88,7 +106,34 @@ class RunFolder:
                 probe.write_bytes(b"0" * 4096)
                 probe.unlink()
         except OSError as fault:
-            raise SweepError(cannot_write(self.out, fault)) from None
+            raise SweepError(cannot_write(self.name, fault)) from None
+
+    # ---- what others wrote, and what others are to see: nothing to do where all see the same files
+
+    def refresh(self, *, now: bool = False) -> None:
+        """Learn what other processes have written."""
+
+    def publish(self, *paths: Path) -> None:
+        """Let other processes see files or folders that were written here, in this order."""
+
+    def publish_missing(self, cells: tuple[Cell, ...]) -> None:
+        """Publish the rows of cells whose writer was stopped before it could."""
+
+    def withdraw(self, *paths: Path) -> None:
+        for path in paths:
+            path.unlink(missing_ok=True)
+
+    def task(self, group_id: str) -> dict | None:
+        """What a worker is to do."""
+        return read_json(self.part("tasks") / f"{group_id}.json")
+
+    def checkpoint_of(self, entry: Path) -> Path:
+        """The checkpoint of a finished teacher, where it can be read."""
+        return entry / "checkpoint"
+
+    def drop_teacher(self, entry: Path) -> None:
+        """Forget a teacher of the store whose checkpoint is of no use."""
+        shutil.rmtree(entry / "checkpoint", ignore_errors=True)
 
     # ---- which sweep
 
@@ -97,7 +142,7 @@ class RunFolder:
         path = self.out / "sweep.json"
         if not path.exists():
             raise SweepError(
-                f"{self.out}: holds no sweep (no file sweep.json); `gaplaw run EXPERIMENT --out {self.out}` makes one"
+                f"{self.name}: holds no sweep (no file sweep.json); `gaplaw run EXPERIMENT --out {self.name}` makes one"
             )
         try:
             return from_dict(Sweep, json.loads(path.read_text())["sweep"])
@@ -109,43 +154,20 @@ class RunFolder:
     def adopt(self, sweep: Sweep) -> str | None:
         """Record that the folder holds this sweep; it may grow, but never change its science.
 
-        A cell's name means one science for ever; the folder must share cells with the sweep; and added cells must read
-        a corpus that the folder already knows. Anything else belongs in another folder.
-
         Returns: a line to show when the sweep grew or shrank, else None.
         Raises: SweepError naming the two sciences.
         """
-        old = self.sweep() if (self.out / "sweep.json").exists() else None
-        if old is None:
-            write_json(self.out / "sweep.json", {"gaplaw": __version__, "sweep": to_dict(sweep)})
+        if not (self.out / "sweep.json").exists():
+            self._record(sweep)
             return None
-        if old.name != sweep.name:
-            raise SweepError(f"{self.out}: holds the sweep {old.name!r}, not {sweep.name!r}; give another --out folder")
-        before, now = ({cell.name: cell for cell in some.cells} for some in (old, sweep))
-        for name in before.keys() & now.keys():
-            if before[name].fingerprint != now[name].fingerprint:
-                raise SweepError(
-                    f"{self.out}: holds a sweep {old.name!r} of different science ({_difference(before[name], now[name])}); "
-                    "give another --out folder or another Sweep.name"
-                )
-        if not before.keys() & now.keys():
-            raise SweepError(
-                f"{self.out}: holds another sweep named {old.name!r}, with no cell in common; give another --out folder"
-            )
-        known = {short_hash(science(cell)["data"]) for cell in old.cells}
-        for cell in sweep.cells:
-            if cell.name not in before and short_hash(science(cell)["data"]) not in known:
-                raise SweepError(
-                    f"{self.out}: new cell {cell.name} reads another corpus than the cells there; give another --out folder"
-                )
-        added, gone = now.keys() - before.keys(), before.keys() - now.keys()
-        if added:
-            write_json(self.out / "sweep.json", {"gaplaw": __version__, "sweep": to_dict(_union(old, sweep))})
-        notes = [f"{len(added)} cells added to the sweep"] if added else []
-        notes += (
-            [f"{len(gone)} cells of the folder are not in the experiment any more; their rows stay"] if gone else []
-        )
-        return "; ".join(notes) or None
+        both, note = grown(self.sweep(), sweep, self.name)
+        if both is not None:
+            self._record(both)
+        return note
+
+    def _record(self, sweep: Sweep) -> None:
+        write_json(self.out / "sweep.json", {"gaplaw": __version__, "sweep": to_dict(sweep)})
+        self.publish(self.out / "sweep.json")
 
     # ---- what is finished
 
@@ -176,9 +198,12 @@ class RunFolder:
                     row = results.read_rows(path).select(["fingerprint", "status"]).to_pylist()[0]
                 except (TableError, KeyError, IndexError):
                     continue
-                if row == {"fingerprint": cell.fingerprint, "status": "done"} and (entry / "checkpoint").is_dir():
+                if row == {"fingerprint": cell.fingerprint, "status": "done"} and self.has_checkpoint(entry):
                     return entry
         return None
+
+    def has_checkpoint(self, entry: Path) -> bool:
+        return (entry / "checkpoint").is_dir()
 
     def reuse_teacher(self, sweep: Sweep, cell: Cell, entry: Path) -> None:
         """Give this folder the rows of a teacher that another sweep trained, under this sweep's names."""
@@ -188,13 +213,14 @@ class RunFolder:
                 names = {"cell_id": cell.id}
                 if table == "cells":
                     names |= {"sweep": sweep.name, "role": sweep.role(cell), "spec": json.dumps(to_dict(cell))}
-                results.write_rows(self.out, table, cell.id, [row | names for row in rows])
+                self.publish(results.write_rows(self.out, table, cell.id, [row | names for row in rows]))
 
     def write_failure(self, sweep: Sweep, cell: Cell, error: str, execution: Execution) -> None:
         """Record why a cell has no numbers, for a worker that could not do so itself."""
         row = results.describe_cell(cell, sweep.role(cell))
         row |= {"sweep": sweep.name, "status": "failed", "error": error, "finished_at": datetime.now(UTC).isoformat()}
-        results.write_rows(self.out, "cells", cell.id, [row | {"execution": json.dumps(to_dict(execution))}])
+        row |= {"execution": json.dumps(to_dict(execution))}
+        self.publish(results.write_rows(self.out, "cells", cell.id, [row]))
 
     def checkpoint_step(self, group_id: str) -> int:
         """The step from which a group would go on; 0 when it would start from its beginning."""
@@ -202,6 +228,15 @@ class RunFolder:
         return max((int(name) for name in names if name.isdigit()), default=0)
 
     # ---- who is at it
+
+    def claim(self, group: Group, *, keeps: bool, expiry_seconds: float) -> Claim | None:
+        """Claim a group (see `claim_of`). Returns: the claim, None when somebody else holds it."""
+        place, key = self.claim_of(group, keeps=keeps)
+        return claim(place, key, expiry_seconds=expiry_seconds)
+
+    def clear_claims(self, *, expiry_seconds: float) -> bool:
+        """Remove what killed owners left. Returns: whether no living claim remains."""
+        return clear_dead(self.part("locks"), expiry_seconds=expiry_seconds)
 
     def claim_of(self, group: Group, *, keeps: bool) -> tuple[Path, str]:
         """(folder, key) of a group's claim: the same for every run of a sweep, however many of its cells are left.
@@ -216,35 +251,6 @@ class RunFolder:
         return self.store / "locks" if keeps else self.part("locks"), f"{kind}-{short_hash([shape, *shared])}"
 
 
-def _union(old: Sweep, new: Sweep) -> Sweep:
-    """All cells of both, the new sweep's order first."""
-
-    def both(part: str) -> tuple[Cell, ...]:
-        fresh = getattr(new, part)
-        names = {cell.name for cell in fresh}
-        return fresh + tuple(cell for cell in getattr(old, part) if cell.name not in names)
-
-    return Sweep(
-        name=new.name,
-        question=new.question,
-        teachers=both("teachers"),
-        students=both("students"),
-        baselines=both("baselines"),
-    )
-
-
-def _difference(before: Cell, now: Cell) -> str:
-    """The first science field in which two cells differ: `s2k-t10k-r0: train.tokens was 4096, is now 8192`."""
-
-    def first(was: object, is_now: object, path: str) -> str | None:
-        if isinstance(was, dict) and isinstance(is_now, dict):
-            found = (first(was.get(k), is_now.get(k), f"{path}.{k}" if path else k) for k in {**was, **is_now})
-            return next((line for line in found if line), None)
-        return None if was == is_now else f"{path} was {was!r}, is now {is_now!r}"
-
-    return f"{now.name}: {first(science(before), science(now), '')}"
-
-
-def cannot_write(folder: Path, fault: OSError) -> str:
+def cannot_write(folder: str, fault: OSError) -> str:
     """One line for a folder that cannot be written: read-only, full, forbidden, or not a folder."""
     return f"{folder}: cannot be written ({fault.strerror or type(fault).__name__}); rows already there are safe"

@@ -42,11 +42,12 @@ class Job:
             "roles": {cell.id: sweep.role(cell) for cell in self.group.cells},
             "keeps": [cell.id for cell in self.group.cells if cell.id in self.work.keeps],
         }
-        write_json(folder.part("tasks") / f"{self.group.id}.json", task)
+        path = folder.part("tasks") / f"{self.group.id}.json"
+        write_json(path, task)
+        folder.publish(path)
 
     def tidy(self, folder: RunFolder) -> None:
-        for part in ("tasks", "progress"):
-            (folder.part(part) / f"{self.group.id}.json").unlink(missing_ok=True)
+        folder.withdraw(*(folder.part(part) / f"{self.group.id}.json" for part in ("tasks", "progress")))
 
     def got_further(self, folder: RunFolder) -> bool:
         """Whether this attempt left a checkpoint beyond the one that it started from, so that another will get further still."""

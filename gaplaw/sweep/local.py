@@ -64,14 +64,14 @@ class LocalExecutor:
         """Nothing to reach."""
 
     def start(self, folder: RunFolder, group_id: str, execution: Execution) -> LocalProcesses:
-        arguments = ["-m", self.module, str(folder.out.absolute()), group_id]
+        arguments = ["-m", self.module, folder.address, group_id]
         here = execution.hosts.processes if execution.hosts.launch == "here" else 1
         meeting = {"GAPLAW_COORDINATOR": f"127.0.0.1:{_free_port()}"} if here > 1 else {}
         processes, logs = [], []
         for number in range(here):
             own = meeting | {"GAPLAW_PROCESS_ID": str(number)} if here > 1 else {}
             logs.append(folder.part("logs") / f"{group_id}{f'.process-{number}' if number else ''}.log")
-            processes.append(start_worker(arguments, worker_settings(execution) | own, logs[-1]))
+            processes.append(start_worker(arguments, worker_settings(execution, folder) | own, logs[-1]))
         return LocalProcesses(processes=processes, logs=logs)
 
 

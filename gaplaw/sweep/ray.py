@@ -117,8 +117,8 @@ class RayExecutor:
             max_retries=0,  # `run` decides what is tried again
             name=group_id,
         )
-        arguments = ["-m", self.module, str(folder.out.absolute()), group_id]
-        return RayTask(ref=task.remote(arguments, carried() | worker_settings(execution), str(log)), log=log)
+        arguments = ["-m", self.module, folder.address, group_id]
+        return RayTask(ref=task.remote(arguments, carried() | worker_settings(execution, folder), str(log)), log=log)
 
 
 def _between(text: str, before: str, after: str) -> str:

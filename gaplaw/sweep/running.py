@@ -19,7 +19,8 @@ from gaplaw.grid import Sweep
 from gaplaw.spec import Cell
 from gaplaw.sweep import worker
 from gaplaw.sweep.board import Board
-from gaplaw.sweep.claim import EXPIRY_SECONDS, Heartbeat, claim, clear_dead
+from gaplaw.sweep.bucket import folder_at
+from gaplaw.sweep.claim import EXPIRY_SECONDS, Heartbeat
 from gaplaw.sweep.cost import clock_for
 from gaplaw.sweep.display import screen_for
 from gaplaw.sweep.engine import HOST_LOST, Executor
@@ -37,7 +38,7 @@ MOST_LOSSES = 3  # hosts that a group may lose without getting further before it
 
 def run(
     sweep: Sweep,
-    out: Path | str,
+    out: Path | str | RunFolder,
     execution: Execution,
     console=None,
     *,
@@ -48,7 +49,7 @@ def run(
 
     Args:
       sweep: resolved (`gaplaw.sweep.resolve`), so that cells are identified by their data's content.
-      out: the run folder; made if absent. Cells done there are not run again; cells that failed earlier are.
+      out: the run folder, a path or a URL; made if absent. Cells done there are not run again; cells that failed earlier are.
       console: a rich Console for the display, standard error if None.
       executor: the engine that starts groups; processes on this machine if None.
       expiry_seconds: after how long a silent `run` on another machine counts as dead.
@@ -56,7 +57,7 @@ def run(
     Raises: SweepError for a folder that cannot be written or holds other science, or an engine that cannot be used;
     KeyboardInterrupt after stopping cleanly.
     """
-    folder, executor = RunFolder(Path(out)), executor or LocalExecutor()
+    folder, executor = out if isinstance(out, RunFolder) else folder_at(out), executor or LocalExecutor()
     notes = [executor.prepare(execution)]
     folder.prepare()
     try:
@@ -68,7 +69,7 @@ def run(
     except OSError as fault:
         if fault.errno not in NOT_WRITABLE:
             raise
-        raise SweepError(cannot_write(folder.out, fault)) from None
+        raise SweepError(cannot_write(folder.name, fault)) from None
 
 
 class _Runner:
@@ -113,7 +114,7 @@ class _Runner:
         board = self.board
         return Summary(
             sweep=self.sweep.name,
-            out=str(self.folder.out),
+            out=self.folder.name,
             cells=len(board.states),
             done=board.count("done"),
             failed=board.count("failed"),
@@ -124,10 +125,9 @@ class _Runner:
 
     def clear(self) -> None:
         """With every cell finished, remove what killed runs left behind, unless somebody is still at work here."""
-        if clear_dead(self.folder.part("locks"), expiry_seconds=self.expiry_seconds):
+        if self.folder.clear_claims(expiry_seconds=self.expiry_seconds):
             for part in ("tasks", "progress"):
-                for path in self.folder.part(part).iterdir():
-                    path.unlink(missing_ok=True)
+                self.folder.withdraw(*self.folder.part(part).iterdir())
             if not self.board.failures:  # a failed group may go on from its checkpoint in a later run
                 shutil.rmtree(self.folder.part("checkpoints"), ignore_errors=True)
 
@@ -142,6 +142,7 @@ class _Runner:
     def settle(self) -> None:
         """See which groups are left, whoever finished the others, and fail the students of failed teachers."""
         self.looked = time.monotonic()
+        self.folder.refresh()
         self.pending = []
         for work in self.works:
             lacking = () if work.id in self.jobs else self.board.lacking(work)
@@ -161,13 +162,13 @@ class _Runner:
         for work in self.pending:
             if time.monotonic() < self.try_again_at.get(work.id, 0.0) or not self.board.ready(work):
                 continue
-            place, key = self.folder.claim_of(work.group, keeps=bool(work.keeps))
-            held = claim(place, key, expiry_seconds=self.expiry_seconds)
+            held = self.folder.claim(work.group, keeps=bool(work.keeps), expiry_seconds=self.expiry_seconds)
             if held is None:
                 self.try_again_at[work.id] = time.monotonic() + LOOK_SECONDS
                 continue
             self.heartbeat.keep(held)
             self.pending.remove(work)
+            self.folder.refresh(now=True)
             lacking = self.board.lacking(work)  # another run may have finished it between our look and our claim
             if not lacking:
                 self.heartbeat.drop(held)
@@ -195,13 +196,15 @@ class _Runner:
                 )
                 self.end(job)
             return
+        self.folder.refresh(now=True)
+        self.folder.publish_missing(job.group.cells)
         told = read_json(self.folder.part("progress") / f"{job.group.id}.json") or {}
         error = told.get("error") if told.get("phase") == "failed" else None
         error = error or f"{job.handle.ending()}; see {job.handle.log}"
         if code == worker.CANNOT_WRITE:
             free = amount(shutil.disk_usage(self.folder.out).free)
             raise SweepError(
-                f"{self.folder.out}: cannot be written ({free} free; {error}); rows already there are safe"
+                f"{self.folder.name}: cannot be written ({free} free; {error}); rows already there are safe"
             )
         crashed = code not in (worker.BAD_TEACHER, worker.HOPELESS)
         self.board.look_again(job.group.cells)
@@ -253,7 +256,7 @@ class _Runner:
         self.screen.event(f"warning: {error}; teacher {teacher.id} is trained again")
         entry = self.folder.teacher_entry(teacher)
         if entry is not None:
-            shutil.rmtree(entry / "checkpoint", ignore_errors=True)
+            self.folder.drop_teacher(entry)
         return True
 
     def snapshot(self) -> Snapshot:

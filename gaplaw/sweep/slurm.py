@@ -119,6 +119,6 @@ class SlurmExecutor:
             slurm_additional_parameters=dict(part.split("=", 1) for part in self.options.split(",") if part),
             **({"slurm_partition": self.partition} if self.partition else {}),
         )
-        arguments = ["-m", self.module, str(folder.out.absolute()), group_id]
-        job = queue.submit(_AgainWhenPreempted(), arguments, carried() | worker_settings(execution), str(log))
+        arguments = ["-m", self.module, folder.address, group_id]
+        job = queue.submit(_AgainWhenPreempted(), arguments, carried() | worker_settings(execution, folder), str(log))
         return SlurmJob(job=job, log=log)

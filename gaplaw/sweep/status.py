@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gaplaw.errors import SweepError
+from gaplaw.sweep.bucket import folder_at
 from gaplaw.sweep.display import describe
 from gaplaw.sweep.eta import Running, progress_of
-from gaplaw.sweep.folder import RunFolder
 from gaplaw.sweep.planning import duration
 
 _MOST_FAILURES = 20
@@ -76,13 +76,14 @@ class Summary:
 
 
 def status_of(folder: Path | str) -> Status:
-    """The state of the sweep in a run folder.
+    """The state of the sweep in a run folder, given by path or URL.
 
     Raises: SweepError when the folder is missing or holds no sweep.
     """
-    place = RunFolder(Path(folder))
+    place = folder_at(folder)
     if not place.out.is_dir():
         raise SweepError(f"{folder}: no such folder")
+    place.refresh(now=True)
     sweep = place.sweep()
     states = {cell.id: place.state(cell) for cell in sweep.cells}
     roles: dict[str, dict[str, int]] = {}

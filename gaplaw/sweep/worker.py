@@ -23,25 +23,26 @@ from pathlib import Path
 
 from gaplaw import __version__, results
 from gaplaw.canonical import from_dict
-from gaplaw.errors import CheckpointError, DataError, GaplawError, SpecError
+from gaplaw.errors import CheckpointError, DataError, GaplawError, SpecError, SweepError
 from gaplaw.execution import Execution
 from gaplaw.grid import Group
 from gaplaw.spec import Cell
-from gaplaw.sweep.folder import NOT_WRITABLE, RunFolder, read_json, seconds_now, write_json
+from gaplaw.sweep.bucket import folder_at
+from gaplaw.sweep.folder import NOT_WRITABLE, RunFolder, seconds_now, write_json
 
 # Exit codes that tell the parent what to do next; any other failure is a crash, worth another try cell by cell.
 DONE, CANNOT_WRITE, BAD_TEACHER, HOPELESS = 0, 5, 6, 7
-REPORT_SECONDS = 0.5
+REPORT_SECONDS, PUBLISH_SECONDS = 0.5, 15.0
 
 
 def main(out: str, group_id: str) -> int:
     """Run one group. Returns the exit code; the error's one line goes into the progress file, its traceback to the log."""
-    folder = RunFolder(Path(out))
+    folder = folder_at(out)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        task = read_json(folder.part("tasks") / f"{group_id}.json")
+        task = folder.task(group_id)
         if task is None:
-            raise DataError(f"{folder.part('tasks')}/{group_id}.json: no such task")
+            raise DataError(f"{folder.name}/tasks/{group_id}.json: no such task")
         _run_task(folder, task)
     except Exception as fault:
         import traceback
@@ -57,7 +58,8 @@ def _tell_failure(folder: RunFolder, group_id: str, error: str, code: int) -> in
     try:
         if (read_json(path) or {}).get("phase") != "failed":
             write_json(path, {"group": group_id, "phase": "failed", "error": error, "updated": seconds_now()})
-    except OSError:
+            folder.publish(path)
+    except (OSError, SweepError):
         return CANNOT_WRITE
     return code
 
@@ -67,7 +69,7 @@ def _code(fault: Exception) -> int:
         return BAD_TEACHER
     if isinstance(fault, DataError | SpecError):
         return HOPELESS
-    if isinstance(fault, OSError) and fault.errno in NOT_WRITABLE:
+    if isinstance(fault, SweepError) or (isinstance(fault, OSError) and fault.errno in NOT_WRITABLE):
         return CANNOT_WRITE
     return 1
 
@@ -111,7 +113,7 @@ def _run_task(folder: RunFolder, task: dict) -> None:
         entry = folder.teacher_entry(group.teacher)
         if entry is None:
             raise CheckpointError(f"{folder.store}: no finished teacher {group.teacher.id}")
-        teacher = checkpoint.load(entry / "checkpoint", make_mesh(execution.mesh))
+        teacher = checkpoint.load(folder.checkpoint_of(entry), make_mesh(execution.mesh))
         if teacher[1] != group.teacher.model:
             raise CheckpointError(f"{entry}: holds a teacher of another shape than {group.teacher.name}")
     keeps = set(task["keeps"])
@@ -134,8 +136,10 @@ def _run_task(folder: RunFolder, task: dict) -> None:
             checkpoint.save(entry / "checkpoint", outcome.params, outcome.model)  # every process writes its shards
             if first:
                 results.write_cell(entry, row, outcome.curve, execution)
+                folder.publish(*(entry / part for part in ("checkpoint", "curves", "cells")))
         if first:
             results.write_cell(folder.out, row, outcome.curve, execution)
+            folder.publish(*(folder.part(part) / f"{cell.id}.parquet" for part in ("curves", "cells")))
     if first:
         checkpoint.remove(folder.part("checkpoints") / task["group"])
 
@@ -179,10 +183,10 @@ class _Reporter:
     """Writes a group's progress file: at each new phase, and else at most twice a second."""
 
     def __init__(self, folder: RunFolder, group_id: str, cells: list[str]):
-        self.path = folder.part("progress") / f"{group_id}.json"
+        self.folder, self.path = folder, folder.part("progress") / f"{group_id}.json"
         self.fixed = {"group": group_id, "cells": cells, "host": platform.node(), "pid": os.getpid()}
         self.fixed["started"] = seconds_now()
-        self.phase, self.told = None, 0.0
+        self.phase, self.told, self.published = None, 0.0, 0.0
 
     def write(self, *, phase: str, losses_nats: dict[str, float], **numbers) -> None:
         if phase == self.phase and time.monotonic() - self.told < REPORT_SECONDS:
@@ -190,6 +194,9 @@ class _Reporter:
         self.phase, self.told = phase, time.monotonic()
         finite = {name: loss for name, loss in losses_nats.items() if loss == loss and abs(loss) != float("inf")}
         write_json(self.path, self.fixed | numbers | {"phase": phase, "losses_nats": finite, "updated": seconds_now()})
+        if self.told - self.published > PUBLISH_SECONDS:
+            self.published = self.told
+            self.folder.publish(self.path)
 
 
 if __name__ == "__main__":

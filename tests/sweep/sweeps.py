@@ -37,7 +37,7 @@ class StandIn:
 
     def start(self, folder, group_id, execution):
         log = folder.part("logs") / f"{group_id}.log"
-        process = FORK.Process(target=_work, args=(self, str(folder.out), group_id, str(log)))
+        process = FORK.Process(target=_work, args=(self, folder.address, folder.settings, group_id, str(log)))
         process.start()
         return StandInHandle(process=process, log=log)
 
@@ -69,10 +69,13 @@ class StandIn:
                 entry = folder.store / "teachers" / cell.id
                 (entry / "checkpoint").mkdir(parents=True, exist_ok=True)
                 results.write_cell(entry, row, curve, execution)
+                folder.publish(entry)
             results.write_cell(folder.out, row, curve, execution)
+            folder.publish(*(folder.part(part) / f"{cell.id}.parquet" for part in ("curves", "cells")))
 
 
-def _work(stand_in: StandIn, out: str, group_id: str, log: str) -> None:
+def _work(stand_in: StandIn, out: str, settings: dict[str, str], group_id: str, log: str) -> None:
+    os.environ.update(settings)
     sink = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(sink, 1)
     os.dup2(sink, 2)

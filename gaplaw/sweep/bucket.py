@@ -1,0 +1,125 @@
+"""How is a run folder kept on an object store? Workers write to a local folder; what is finished goes to the store, whole, at once.
+
+Every process has a local copy of what it needs (the processes of one machine share one, for as long as the `run` lasts). A cell is
+finished when its row is there, a teacher when its row is there, which is put last. Tasks, progress and claims go there too, so that
+`run` commands and engines on machines that share nothing else work on one sweep. Logs, and checkpoints of groups in training, stay
+on the machine that made them: a machine that is lost costs the groups that it was training, nothing finished.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import shutil
+import tempfile
+import time
+import uuid
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from gaplaw.errors import SweepError
+from gaplaw.grid import Group
+from gaplaw.objects import Mirror, is_url, join
+from gaplaw.spec import Cell
+from gaplaw.sweep.folder import RunFolder
+from gaplaw.sweep.lease import Lease, Leases
+
+SCRATCH = "GAPLAW_SCRATCH"  # the local copy, for workers on the machine of their `run`
+REFRESH_SECONDS = 10.0
+NOT_PULLED = ("locks", "tasks", "logs", "checkpoints", "checkpoint")
+
+
+def folder_at(place: Path | str) -> RunFolder:
+    """The run folder at a path or a URL. Raises: SweepError when a URL cannot be used."""
+    if not is_url(place):
+        return RunFolder(Path(place))
+    parent, _, name = str(place).rstrip("/").rpartition("/")
+    if not name or parent.endswith("/"):
+        raise SweepError(f"{place}: a run folder is a folder in a bucket, such as s3://bucket/runs/{name or 'NAME'}")
+    given = os.environ.get(SCRATCH)
+    if given and Path(given).is_dir():
+        root = Path(given)
+    else:
+        root = Path(tempfile.mkdtemp(prefix="gaplaw-"))
+        atexit.register(shutil.rmtree, root, ignore_errors=True)
+        RunFolder(root / name).prepare()
+    return Bucket(root / name, Mirror(parent, root))
+
+
+@dataclass(frozen=True)
+class Bucket(RunFolder):
+    """A run folder whose truth is under a URL, and whose paths are those of the local copy."""
+
+    mirror: Mirror
+    refreshed: list[float] = field(default_factory=lambda: [float("-inf")])
+
+    @property
+    def name(self) -> str:
+        return join(self.mirror.url, self.out.name)
+
+    address = name
+
+    @property
+    def settings(self) -> dict[str, str]:
+        return {SCRATCH: str(self.mirror.root)}
+
+    @cached_property
+    def leases(self) -> Leases:
+        return Leases(mirror=self.mirror)
+
+    def prepare(self) -> None:
+        self.mirror.prove_writable(f"{self.out.name}/probe-{uuid.uuid4().hex[:8]}")
+        self.refresh(now=True)
+
+    def refresh(self, *, now: bool = False) -> None:
+        if now or time.monotonic() - self.refreshed[0] > REFRESH_SECONDS:
+            self.mirror.pull(self.out.name, "store/teachers", but=NOT_PULLED)
+            self.refreshed[0] = time.monotonic()
+
+    def publish(self, *paths: Path) -> None:
+        self.mirror.push(*paths)
+
+    def publish_missing(self, cells: tuple[Cell, ...]) -> None:
+        self.mirror.push_missing(
+            *(self.part(part) / f"{cell.id}.parquet" for cell in cells for part in ("curves", "cells"))
+        )
+
+    def withdraw(self, *paths: Path) -> None:
+        super().withdraw(*paths)
+        self.mirror.remove(*paths)
+
+    def task(self, group_id: str) -> dict | None:
+        text = self.mirror.text(f"{self.out.name}/tasks/{group_id}.json")
+        return None if text is None else json.loads(text)
+
+    def has_checkpoint(self, entry: Path) -> bool:
+        return True  # the row is there, and was put last
+
+    def checkpoint_of(self, entry: Path) -> Path:
+        place = entry / "checkpoint"
+        if not place.exists():
+            with tempfile.TemporaryDirectory(dir=self.mirror.root) as root:
+                own = Mirror(self.mirror.url, Path(root))
+                own.pull(place.relative_to(self.mirror.root).as_posix())
+                try:
+                    (own.root / place.relative_to(self.mirror.root)).rename(place)
+                except OSError:  # another worker of this machine was faster, or nothing is there
+                    pass
+        return place
+
+    def drop_teacher(self, entry: Path) -> None:
+        super().drop_teacher(entry)
+        shutil.rmtree(entry, ignore_errors=True)
+        self.mirror.remove(entry / "cells", entry)
+
+    def claim(self, group: Group, *, keeps: bool, expiry_seconds: float) -> Lease | None:
+        place, key = self.claim_of(group, keeps=keeps)
+        return self.leases.claim(self._below(place / key), expiry_seconds=expiry_seconds)
+
+    def clear_claims(self, *, expiry_seconds: float) -> bool:
+        return self.leases.clear(self._below(self.part("locks")), expiry_seconds=expiry_seconds)
+
+    def _below(self, path: Path) -> str:
+        return path.relative_to(self.mirror.root).as_posix()

@@ -1,0 +1,165 @@
+"""A run folder on an object store: the same table, claims that hold, nothing finished lost; S3 through a server on this machine."""
+
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+
+import gaplaw
+from gaplaw.errors import SweepError
+from gaplaw.objects import Mirror
+from gaplaw.sweep import run, status_of
+from gaplaw.sweep.bucket import folder_at
+from gaplaw.sweep.lease import RELEASED, Leases
+from gaplaw.sweep.local import LocalExecutor
+from tests.sweep.sweeps import QUICK, StandIn, ran
+from tests.sweep.test_kill import STAND_IN, start, wait_until, workers_of
+from tests.sweep.test_run import go
+
+pytest.importorskip("fsspec")
+
+
+@pytest.fixture
+def url(tmp_path):
+    """A folder behind fsspec: an object store that several processes see."""
+    return f"file://{tmp_path}/bucket/runs/tiny"
+
+
+@pytest.fixture
+def mirror(tmp_path):
+    return Mirror(f"file://{tmp_path}/bucket/runs", tmp_path / "mirror")
+
+
+def losses(frame) -> pd.Series:
+    return frame.set_index("cell_id").sort_index()["loss_student_ce_nats"]
+
+
+def test_a_sweep_ends_with_the_same_table_as_in_a_folder_and_the_next_run_does_nothing(
+    sweep, url, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("GAPLAW_STAND_IN_SECONDS", "0")
+    worker = LocalExecutor(module=STAND_IN)
+    summary, _ = go(sweep, url, worker)
+    assert (summary.done, summary.failed, summary.out) == (len(sweep.cells), 0, url)
+    go(sweep, tmp_path / "plain" / "tiny", StandIn())
+    pd.testing.assert_series_equal(losses(gaplaw.read(url)), losses(gaplaw.read(tmp_path / "plain" / "tiny")))
+    assert go(sweep, url, worker)[0].done_before == len(sweep.cells)
+    assert status_of(url).done == len(sweep.cells)
+
+
+def test_a_lost_machine_loses_nothing_finished_and_a_deleted_row_is_run_again_alone(sweep, url, mirror):
+    go(sweep, url)  # its local copy is not used again: the next run has one of its own, like another machine
+    victim = sweep.students[0]
+    mirror.remove(mirror.root / f"tiny/cells/{victim.id}.parquet")
+    folder = folder_at(url)
+    summary, _ = go(sweep, folder)
+    assert (summary.done_before, summary.done) == (len(sweep.cells) - 1, len(sweep.cells))
+    assert ran(folder.out) == [victim.name]
+    assert len(gaplaw.read(url)) == len(sweep.cells)
+
+
+def test_another_sweep_beside_it_reuses_its_teachers(sweep, url):
+    go(sweep, url)
+    folder = folder_at(url.replace("tiny", "other"))
+    go(replace(sweep, name="other", baselines=()), folder)
+    assert not set(ran(folder.out)) & {cell.name for cell in sweep.teachers}
+
+
+def test_failures_reach_the_store_and_are_tried_again(sweep, url):
+    culprit = sweep.students[-1]
+    assert list(go(sweep, url, StandIn(crash=culprit.name))[0].failures) == [culprit.id]
+    assert status_of(url).failures.keys() == {culprit.id}
+    assert go(sweep, url)[0].failed == 0
+
+
+def test_two_runs_share_a_store_without_doing_anything_twice(sweep, url):
+    folders = [folder_at(url) for _ in range(2)]
+    with ThreadPoolExecutor(2) as pool:
+        summaries = list(pool.map(lambda folder: go(sweep, folder, StandIn(seconds=0.3))[0], folders))
+    assert [summary.done for summary in summaries] == [len(sweep.cells)] * 2
+    assert sorted(name for folder in folders for name in ran(folder.out)) == sorted(cell.name for cell in sweep.cells)
+
+
+def test_a_url_that_is_no_folder_of_a_bucket_is_refused(tmp_path):
+    with pytest.raises(SweepError, match="s3://bucket: a run folder is a folder in a bucket"):
+        folder_at("s3://bucket")
+    with pytest.raises(SweepError, match="holds no sweep"):
+        status_of(f"file://{tmp_path}/nothing/here")
+
+
+# ---- claims
+
+
+def test_a_lease_is_held_by_one_until_released_or_silent(mirror, monkeypatch):
+    mine, other = Leases(mirror=mirror), Leases(mirror=mirror)
+    held = mine.claim("tiny/locks/a")
+    assert held.beat() and other.claim("tiny/locks/a", expiry_seconds=60) is None
+    assert not other.clear("tiny/locks", expiry_seconds=60)
+    taken = other.claim("tiny/locks/a", expiry_seconds=0)
+    assert taken.number == 2 and not held.beat() and taken.beat()
+    held.release()  # of a claim that was taken over: leaves the new one alone
+    assert other.claim("tiny/locks/a", expiry_seconds=60) is None
+    taken.release()
+    assert mine.claim("tiny/locks/a", expiry_seconds=60).number == 3
+    assert mirror.names("tiny/locks/a") == ["00000003"]
+
+
+def test_a_lease_that_beats_never_expires_on_the_clock_of_whoever_looks(mirror):
+    mine, other = Leases(mirror=mirror), Leases(mirror=mirror)
+    held = mine.claim("locks/a")
+    for _ in range(4):
+        time.sleep(0.1)
+        assert held.beat() and other.claim("locks/a", expiry_seconds=0.15) is None
+    time.sleep(0.2)
+    assert other.claim("locks/a", expiry_seconds=0.15) is not None
+
+
+def test_the_lease_of_a_process_of_this_machine_that_is_gone_is_free_at_once(mirror):
+    code = (
+        "import sys; from pathlib import Path; from gaplaw.objects import Mirror; from gaplaw.sweep.lease import Leases\n"
+        "Leases(mirror=Mirror(sys.argv[1], Path(sys.argv[2]))).claim('locks/a')"
+    )
+    subprocess.run([sys.executable, "-c", code, mirror.url, str(mirror.root)], check=True)
+    assert mirror.text("locks/a/00000001") != RELEASED
+    assert Leases(mirror=mirror).claim("locks/a", expiry_seconds=60).number == 2
+
+
+# ---- S3, through a server on this machine
+
+
+@pytest.fixture
+def s3(monkeypatch, tmp_path):
+    pytest.importorskip("s3fs")
+    pytest.importorskip("moto.server")
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    settings = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_DEFAULT_REGION": "us-east-1"}
+    for name, value in (settings | {"AWS_ENDPOINT_URL": f"http://{host}:{port}"}).items():
+        monkeypatch.setenv(name, value)
+    import s3fs
+
+    s3fs.S3FileSystem(skip_instance_cache=True).mkdir("bucket")
+    yield "s3://bucket/runs/tiny"
+    server.stop()
+
+
+@pytest.mark.slow
+def test_real_training_on_s3_survives_kill_9_and_hands_teachers_to_another_machine(sweep, source, s3, tmp_path):
+    process = start("gaplaw.sweep.worker", s3, source)
+    place = Mirror("s3://bucket/runs", tmp_path / "look")
+    assert wait_until(lambda: len(place.names("tiny/cells")) >= 2 or process.poll() is not None, 300)
+    process.kill()
+    process.wait()
+    assert wait_until(lambda: not workers_of(s3), 20), "workers outlived their parent"
+    before = place.names("tiny/cells")
+    summary = run(sweep, s3, QUICK)
+    assert summary.done == len(sweep.cells) and summary.done_before >= len(before) >= 2
+    run(sweep, tmp_path / "plain" / "tiny", QUICK)
+    pd.testing.assert_series_equal(losses(gaplaw.read(s3)), losses(gaplaw.read(tmp_path / "plain" / "tiny")))
