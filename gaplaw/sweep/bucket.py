@@ -20,6 +20,7 @@ from functools import cached_property
 from pathlib import Path
 
 from gaplaw.errors import SweepError
+from gaplaw.execution import Execution
 from gaplaw.grid import Group
 from gaplaw.objects import Mirror, is_url, join
 from gaplaw.spec import Cell
@@ -44,7 +45,7 @@ def folder_at(place: Path | str) -> RunFolder:
     else:
         root = Path(tempfile.mkdtemp(prefix="gaplaw-"))
         atexit.register(shutil.rmtree, root, ignore_errors=True)
-        RunFolder(root / name).prepare()
+        RunFolder(root / name).make()
     return Bucket(root / name, Mirror(parent, root))
 
 
@@ -59,7 +60,9 @@ class Bucket(RunFolder):
     def name(self) -> str:
         return join(self.mirror.url, self.out.name)
 
-    address = name
+    @property
+    def address(self) -> str:
+        return self.name
 
     @property
     def settings(self) -> dict[str, str]:
@@ -69,7 +72,12 @@ class Bucket(RunFolder):
     def leases(self) -> Leases:
         return Leases(mirror=self.mirror)
 
-    def prepare(self) -> None:
+    def prepare(self, execution: Execution) -> None:
+        if execution.hosts.processes > 1 and execution.hosts.launch == "everywhere":
+            raise SweepError(
+                f"{self.name}: hosts that train a group together (hosts.launch = everywhere) need a folder that all of them see, "
+                "such as the same bucket mounted as a file system"
+            )
         self.mirror.prove_writable(f"{self.out.name}/probe-{uuid.uuid4().hex[:8]}")
         self.refresh(now=True)
 

@@ -96,7 +96,11 @@ class RunFolder:
     def part(self, name: str) -> Path:
         return self.out / name
 
-    def prepare(self) -> None:
+    def prepare(self, execution: Execution) -> None:
+        """Get ready for a run. Raises: SweepError in one line."""
+        self.make()
+
+    def make(self) -> None:
         """Make the folder and prove that it can be written. Raises: SweepError in one line."""
         try:
             for place in (*(self.part(name) for name in PARTS), self.store / "teachers", self.store / "locks"):

@@ -28,7 +28,7 @@ from gaplaw.execution import Execution
 from gaplaw.grid import Group
 from gaplaw.spec import Cell
 from gaplaw.sweep.bucket import folder_at
-from gaplaw.sweep.folder import NOT_WRITABLE, RunFolder, seconds_now, write_json
+from gaplaw.sweep.folder import NOT_WRITABLE, RunFolder, read_json, seconds_now, write_json
 
 # Exit codes that tell the parent what to do next; any other failure is a crash, worth another try cell by cell.
 DONE, CANNOT_WRITE, BAD_TEACHER, HOPELESS = 0, 5, 6, 7
@@ -111,6 +111,9 @@ def _run_task(folder: RunFolder, task: dict) -> None:
     teacher = None
     if group.teacher is not None:
         entry = folder.teacher_entry(group.teacher)
+        if entry is None:  # an object store's, not yet looked at by this machine
+            folder.refresh(now=True)
+            entry = folder.teacher_entry(group.teacher)
         if entry is None:
             raise CheckpointError(f"{folder.store}: no finished teacher {group.teacher.id}")
         teacher = checkpoint.load(folder.checkpoint_of(entry), make_mesh(execution.mesh))

@@ -11,9 +11,10 @@ import pytest
 
 import gaplaw
 from gaplaw.errors import SweepError
+from gaplaw.execution import HostsSpec
 from gaplaw.objects import Mirror
 from gaplaw.sweep import run, status_of
-from gaplaw.sweep.bucket import folder_at
+from gaplaw.sweep.bucket import Bucket, folder_at
 from gaplaw.sweep.lease import RELEASED, Leases
 from gaplaw.sweep.local import LocalExecutor
 from tests.sweep.sweeps import QUICK, StandIn, ran
@@ -49,6 +50,21 @@ def test_a_sweep_ends_with_the_same_table_as_in_a_folder_and_the_next_run_does_n
     pd.testing.assert_series_equal(losses(gaplaw.read(url)), losses(gaplaw.read(tmp_path / "plain" / "tiny")))
     assert go(sweep, url, worker)[0].done_before == len(sweep.cells)
     assert status_of(url).done == len(sweep.cells)
+
+
+def test_workers_on_machines_that_share_only_the_store_run_a_sweep(sweep, url, monkeypatch):
+    monkeypatch.setattr(Bucket, "settings", {})  # each worker process makes a local copy of its own
+    monkeypatch.setenv("GAPLAW_STAND_IN_SECONDS", "0")
+    folder = folder_at(url)
+    assert go(sweep, folder, LocalExecutor(module=STAND_IN))[0].done == len(sweep.cells)
+    assert ran(folder.out) == []
+    assert len(gaplaw.read(url)) == len(sweep.cells)
+
+
+def test_hosts_that_train_together_need_a_folder(sweep, url):
+    together = replace(QUICK, workers=1, hosts=HostsSpec(processes=2, launch="everywhere"))
+    with pytest.raises(SweepError, match="need a folder that all of them see"):
+        run(sweep, url, together)
 
 
 def test_a_lost_machine_loses_nothing_finished_and_a_deleted_row_is_run_again_alone(sweep, url, mirror):
@@ -151,7 +167,9 @@ def s3(monkeypatch, tmp_path):
 
 
 @pytest.mark.slow
-def test_real_training_on_s3_survives_kill_9_and_hands_teachers_to_another_machine(sweep, source, s3, tmp_path):
+def test_real_training_on_s3_survives_kill_9_and_hands_teachers_to_other_machines(
+    sweep, source, s3, tmp_path, monkeypatch
+):
     process = start("gaplaw.sweep.worker", s3, source)
     place = Mirror("s3://bucket/runs", tmp_path / "look")
     assert wait_until(lambda: len(place.names("tiny/cells")) >= 2 or process.poll() is not None, 300)
@@ -159,6 +177,7 @@ def test_real_training_on_s3_survives_kill_9_and_hands_teachers_to_another_machi
     process.wait()
     assert wait_until(lambda: not workers_of(s3), 20), "workers outlived their parent"
     before = place.names("tiny/cells")
+    monkeypatch.setattr(Bucket, "settings", {})
     summary = run(sweep, s3, QUICK)
     assert summary.done == len(sweep.cells) and summary.done_before >= len(before) >= 2
     run(sweep, tmp_path / "plain" / "tiny", QUICK)

@@ -108,7 +108,7 @@ def test_a_terminal_gets_the_live_table_and_markup_in_events_is_harmless():
 
 def test_progress_of_dead_processes_is_not_shown(tmp_path):
     folder = RunFolder(tmp_path / "runs" / "x")
-    folder.prepare()
+    folder.make()
     fresh, stale, failed = told("fresh"), told("stale", updated=seconds_now() - 500), told("failed", phase="failed")
     for one in (fresh, stale, failed):
         write_json(folder.part("progress") / f"{one['group']}.json", one)
@@ -118,7 +118,7 @@ def test_progress_of_dead_processes_is_not_shown(tmp_path):
 
 def test_status_counts_by_role_from_files_alone(sweep, tmp_path):
     folder = RunFolder(tmp_path / "runs" / "tiny")
-    folder.prepare()
+    folder.make()
     folder.adopt(sweep)
     folder.write_failure(sweep, sweep.students[0], "training loss became nan", QUICK)
     folder.row_path(sweep.teachers[0]).write_bytes(b"torn")

@@ -13,7 +13,7 @@ from gaplaw import results
 from gaplaw.errors import SpecError, SweepError
 from gaplaw.execution import Execution, MeshSpec
 from gaplaw.sweep import run
-from gaplaw.sweep.engine import run_worker, worker_settings
+from gaplaw.sweep.engine import run_worker
 from gaplaw.sweep.folder import RunFolder
 from gaplaw.sweep.ray import RayExecutor
 from gaplaw.sweep.slurm import SlurmExecutor
@@ -55,7 +55,7 @@ def test_slurm_without_sbatch_and_options_of_another_form_are_refused(monkeypatc
 
 
 def test_a_machine_that_does_not_see_the_run_folder_says_so(tmp_path):
-    said = run_worker(["-c", "pass"], worker_settings(QUICK), str(tmp_path / "logs" / "group.log"))
+    said = run_worker(["-c", "pass"], {}, str(tmp_path / "logs" / "group.log"))
     assert said.startswith(f"{tmp_path / 'logs'}: not seen from {os.uname().nodename}")
 
 
@@ -82,7 +82,7 @@ def test_slurm_jobs_run_a_sweep(sweep, out, slurm, monkeypatch):
 
 def one_group(executor, folder):
     """A task that the stand-in works on for a minute, as `run` would start it."""
-    folder.prepare()
+    folder.make()
     (folder.part("tasks") / "group.json").write_text('{"group": "group", "cells": [], "execution": {}, "keeps": []}')
     return executor.start(folder, "group", QUICK)
 

@@ -15,7 +15,7 @@ from tests.sweep.sweeps import QUICK, texts, tiny_sweep
 @pytest.fixture
 def folder(tmp_path):
     made = RunFolder(tmp_path / "runs" / "tiny")
-    made.prepare()
+    made.make()
     return made
 
 
@@ -105,7 +105,7 @@ def test_a_claim_key_does_not_depend_on_how_many_cells_are_left(folder, sweep):
 def test_a_folder_that_is_a_file_is_refused_in_one_line(tmp_path):
     (tmp_path / "runs").write_text("")
     with pytest.raises(SweepError, match="cannot be written") as caught:
-        RunFolder(tmp_path / "runs" / "tiny").prepare()
+        RunFolder(tmp_path / "runs" / "tiny").make()
     assert "\n" not in str(caught.value)
 
 

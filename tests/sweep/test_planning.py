@@ -42,7 +42,7 @@ def test_a_plan_has_one_row_per_cell_with_the_closed_form_counts(sweep):
 
 def test_a_plan_marks_what_is_done_failed_or_in_the_store_and_sums_the_rest(sweep, tmp_path):
     folder = RunFolder(tmp_path / "runs" / "tiny")
-    folder.prepare()
+    folder.make()
     whole = plan(sweep, QUICK, folder)
     done, failed = sweep.baselines
     row = results.describe_cell(done, "baseline") | {"status": "done"}
@@ -93,7 +93,7 @@ def test_the_clock_reproduces_what_it_has_measured_and_scales_the_rest(sweep):
 
 def test_the_clock_reads_whole_groups_of_the_same_threading_from_rows(sweep, tmp_path):
     folder = RunFolder(tmp_path / "runs" / "tiny")
-    folder.prepare()
+    folder.make()
     group = next(group for group in sweep.groups() if group.teacher and len(group.cells) == 2)
     for cell in group.cells:
         assert not clock_for(folder, QUICK).measured  # half a group says nothing

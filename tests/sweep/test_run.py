@@ -133,7 +133,7 @@ def test_two_runs_share_a_folder_without_doing_anything_twice(sweep, out):
 
 def test_a_run_waits_for_the_claims_of_others_and_takes_over_expired_ones(sweep, out):
     folder = RunFolder(out)
-    folder.prepare()
+    folder.make()
     group = next(group for group in sweep.groups() if group.teacher is not None)
     place, key = folder.claim_of(group, keeps=False)
     held = claim(place, key)  # by this live process, which never sends a heartbeat
