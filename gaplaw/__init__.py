@@ -12,6 +12,7 @@ _VERBS = {
     "DataSpec": "gaplaw.spec",
     "ObjectiveSpec": "gaplaw.spec",
     "TrainSpec": "gaplaw.spec",
+    "TeacherSignal": "gaplaw.signal",
     "Cell": "gaplaw.spec",
     "Sweep": "gaplaw.grid",
     "model_for": "gaplaw.sizes",

@@ -27,6 +27,10 @@ class CheckpointError(GaplawError):
     """A checkpoint that cannot be used: missing, corrupt, or of other science."""
 
 
+class SignalError(GaplawError):
+    """A teacher cache that cannot be used: damaged, or of another teacher, corpus or order."""
+
+
 class SweepError(GaplawError):
     """A sweep that cannot run here: read-only folder, disk full, two experiments of one name, an experiment file that raises."""
 

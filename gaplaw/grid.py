@@ -7,24 +7,46 @@ compiled program over one shared teacher pass. After spec and sizes in the walk;
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
-from gaplaw.canonical import refuse_unless, short_hash
+from gaplaw.canonical import refuse_unless, short_hash, to_dict
+from gaplaw.signal import LIVE, TeacherSignal
 from gaplaw.sizes import count_params, pruned_shape, size_name
-from gaplaw.spec import Cell, DataSpec, Init, ModelSpec, ObjectiveSpec, Role, TrainSpec
+from gaplaw.spec import Cell, DataSpec, Init, ModelSpec, ObjectiveSpec, Role, TrainSpec, science
 
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """Cells that run as one program: same teacher, same batches; without a teacher, same shape too."""
+    """Cells that run as one program: same teacher and signal, same batches; without a teacher, same shape too."""
 
     cells: tuple[Cell, ...]
 
     @property
     def teacher(self) -> Cell | None:
         return self.cells[0].teacher
+
+    @property
+    def signal(self) -> TeacherSignal:
+        return self.cells[0].signal
+
+    @property
+    def stream(self) -> dict:
+        """What a cache of the teacher's outputs is a function of: teacher, data, order of the data, and what is kept.
+
+        Not the students, their objectives, their batch size (batches are cuts of one stream of sequences) or their number
+        of steps: all of them read the same cache.
+        """
+        cell = self.cells[0]
+        return {
+            "teacher": self.teacher.fingerprint,
+            "data": science(cell)["data"],
+            "split": cell.split,
+            "batch_seed": cell.train.batch_seed,
+            "signal": to_dict(cell.signal),
+        }
 
     @cached_property
     def id(self) -> str:
@@ -75,7 +97,7 @@ class Sweep:
             train = cell.train
             alone = None if cell.teacher else (cell.model, cell.split, self.role(cell))
             teacher = cell.teacher.fingerprint if cell.teacher else None
-            key = (teacher, alone, cell.data, train.tokens, train.batch_sequences, train.batch_seed)
+            key = (teacher, cell.signal, alone, cell.data, train.tokens, train.batch_sequences, train.batch_seed)
             by_key.setdefault(key, []).append(cell)
         return tuple(Group(cells=tuple(cells)) for cells in by_key.values())
 
@@ -90,11 +112,12 @@ class Sweep:
         teacher_train: TrainSpec | Callable[[ModelSpec], TrainSpec],
         student_train: TrainSpec | Callable[[ModelSpec], TrainSpec],
         objective: ObjectiveSpec | Iterable[ObjectiveSpec] = ObjectiveSpec(),  # noqa: B008 (frozen)
+        signal: TeacherSignal | Iterable[TeacherSignal] = LIVE,
         seeds: Iterable[int] = (0, 1),
         init: Init = "scratch",
         baseline: bool = True,
     ) -> Sweep:
-        """Every student shape × seed × objective under every teacher, plus each teacher and each no-teacher baseline.
+        """Every student shape × seed × objective × signal under every teacher, plus each teacher and each no-teacher baseline.
 
         Under init = "prune" the students' `model` gives only the size to meet: each is re-shaped to its teacher's depth
         and proportions, and pairs whose teacher is not larger are left out. A pruned student has no random initialisation,
@@ -106,6 +129,7 @@ class Sweep:
             return dataclasses.replace(train, batch_seed=seed) if init == "prune" and seed is not None else train
 
         objectives = (objective,) if isinstance(objective, ObjectiveSpec) else tuple(objective)
+        signals = (signal,) if isinstance(signal, TeacherSignal) else tuple(signal)
         split = "teacher" if data.teacher_fraction > 0 else "train"
         students, seeds = tuple(students), tuple(seeds)
         label = {model: size_name(count_params(model).non_embedding) for model in students}
@@ -138,8 +162,9 @@ class Sweep:
                 if init == "prune" and target >= count_params(teacher.model).non_embedding:
                     continue
                 shape = pruned_shape(teacher.model, target) if init == "prune" else model
-                for number, soft in enumerate(objectives):
+                for (number, soft), seen in itertools.product(enumerate(objectives), signals):
                     tag = f"-o{number}" if len(objectives) > 1 else ""
+                    tag += f"-{seen.kind}{seen.symbols}" if seen.cached else ""
                     cells += [
                         Cell(
                             name=f"s{label[model]}-{teacher.name}{tag}-r{seed}",
@@ -151,6 +176,7 @@ class Sweep:
                             init=init,
                             target_params=target if init == "prune" else None,
                             seed=seed,
+                            signal=seen,
                         )
                         for seed in seeds
                     ]

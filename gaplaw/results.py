@@ -57,7 +57,24 @@ CELLS = {
     "teacher_id": (_TEXT, "cell_id of the teacher"),
     "teacher_fingerprint": (_TEXT, "fingerprint of the teacher"),
     "student_training_flops": (_REAL, "6·S·D_S, S = active parameters"),
-    "teacher_forward_flops": (_REAL, "2·T·D_S, T = active parameters"),
+    "teacher_signal": (
+        _TEXT,
+        "live, or what a cache kept of the teacher: topk:SYMBOLS, sampled:SYMBOLS; null without a teacher",
+    ),
+    "teacher_cache_bytes_per_token": (_REAL, "bytes that the cache keeps for one token; null for a live teacher"),
+    "teacher_cache_kept_mass": (
+        _REAL,
+        "teacher's mass on the symbols kept, at the row's temperature, on held-out tokens",
+    ),
+    "teacher_cache_kl_error_nats": (
+        _REAL,
+        "KL from the cache minus KL from all logits, for a reference student (the teacher with halved logits)",
+    ),
+    "teacher_cache_gradient_agreement": (_REAL, "cosine of that student's two gradients (output matrix)"),
+    "teacher_forward_flops": (
+        _REAL,
+        "2·T·D_S, T = active parameters; with a cache spent once for all rows that share it",
+    ),
     "teacher_training_flops": (_REAL, "6·T·D_T, T = active parameters"),
     "loss_student_ce_nats": (_REAL, "cross-entropy against the data, mean over validation tokens"),
     "loss_teacher_ce_nats": (_REAL, "the same for the teacher, on the same tokens"),
@@ -148,6 +165,7 @@ def describe_cell(cell: Cell, role: Role, *, model: ModelSpec | None = None) -> 
             "teacher_tokens": tokens,
             "teacher_id": teacher.id,
             "teacher_fingerprint": teacher.fingerprint,
+            "teacher_signal": cell.signal.label,
             "teacher_forward_flops": float(teacher_flops(teacher.model, row["student_tokens"])),
             "teacher_training_flops": float(train_flops(teacher.model, tokens)),
         }

@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Literal
 
 from gaplaw.canonical import refuse_unless, short_hash, to_dict
+from gaplaw.signal import LIVE, TeacherSignal
 
 Block = Literal["gpt2", "llama"]
 Init = Literal["scratch", "prune"]
@@ -176,7 +177,7 @@ class Cell:
 
     init = "prune" cuts the student out of its teacher down to `target_params` non-embedding parameters (within 5 %): `model`
     is then the even shape of that size, for the plan; the shape that the importance ranking found is in the results row.
-    split "teacher" reads the documents set aside for teachers.
+    split "teacher" reads the documents set aside for teachers. signal: how the teacher's distribution arrives.
     """
 
     name: str
@@ -189,6 +190,7 @@ class Cell:
     target_params: int | None = None
     seed: int = 0
     split: Literal["train", "teacher"] = "train"
+    signal: TeacherSignal = LIVE
 
     def __post_init__(self):
         refuse_unless(self.init in typing.get_args(Init), "Cell.init", self.init, "must be scratch or prune")
@@ -210,8 +212,12 @@ class Cell:
             self.train.tokens,
             f"must hold at least one batch of {self.batch_tokens} tokens",
         )
+        soft = self.objective
+        self.signal.refuse_unless_usable(
+            self.name, temperature=soft.temperature, soft_weight=soft.soft_weight, vocab_size=self.model.vocab_size
+        )
         if self.teacher is None:
-            weight = self.objective.soft_weight
+            weight = soft.soft_weight
             refuse_unless(weight == 0, f"{self.name}: ObjectiveSpec.soft_weight", weight, "must be 0 without a teacher")
             refuse_unless(self.init == "scratch", f"{self.name}: Cell.init", self.init, "needs a teacher")
             return
@@ -264,9 +270,9 @@ class Cell:
     def protocol(self) -> str:
         """How students are made, in words: rows of different protocols never share a fit."""
         soft = self.objective
-        return f"{self.init}|soft={soft.soft_weight:g}|T={soft.temperature:g}" + (
-            "" if soft.temperature_squared or soft.temperature == 1 else "|no-T2"
-        )
+        words = f"{self.init}|soft={soft.soft_weight:g}|T={soft.temperature:g}"
+        words += "" if soft.temperature_squared or soft.temperature == 1 else "|no-T2"
+        return words + (f"|{self.signal.label}" if self.signal.cached else "")
 
     @cached_property
     def fingerprint(self) -> str:
@@ -283,6 +289,8 @@ def science(cell: Cell) -> dict:
     """The fields of a cell that change its numbers, as plain JSON values (the name and local paths are left out)."""
     fields = to_dict(cell)
     del fields["name"]
+    if not cell.signal.cached:  # so that cells from before there were caches keep their identity
+        del fields["signal"]
     if cell.data.manifest:  # the content hash replaces the path, which may differ between machines
         fields["data"]["source"] = cell.data.source.partition(":")[0]
         fields["data"]["tokenizer"] = cell.data.tokenizer.partition("file:")[0] or "file"

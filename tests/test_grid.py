@@ -7,6 +7,7 @@ import pytest
 from gaplaw.canonical import short_hash
 from gaplaw.errors import SpecError
 from gaplaw.grid import Sweep
+from gaplaw.signal import TeacherSignal
 from gaplaw.sizes import count_params, model_for
 from gaplaw.spec import DataSpec, ObjectiveSpec, TrainSpec
 
@@ -105,6 +106,16 @@ def test_several_objectives_are_several_protocols():
     assert len(sweep.students) == 2 * 3 * 2 * 3
     assert len({cell.protocol for cell in sweep.students}) == 2
     assert len([group for group in sweep.groups() if group.teacher]) == 3  # objectives share the teacher's pass
+
+
+def test_several_signals_are_several_protocols_and_groups():
+    sweep = grid(signal=[TeacherSignal(), TeacherSignal(kind="topk", symbols=8)], seeds=(0,))
+    assert {cell.name for cell in sweep.students if "topk8" not in cell.name} == {
+        c.name for c in grid(seeds=(0,)).students
+    }
+    assert len({cell.protocol for cell in sweep.students}) == 2
+    taught = [group for group in sweep.groups() if group.teacher]
+    assert len(taught) == 2 * 3 and all(len({cell.signal for cell in group.cells}) == 1 for group in taught)
 
 
 def test_a_teacher_split_is_read_by_teachers_alone():

@@ -12,6 +12,7 @@ from tests.conftest import ROOT
 WALK = [
     "errors",
     "canonical",
+    "signal",
     "spec",
     "execution",
     "sizes",
@@ -24,7 +25,18 @@ WALK = [
     "train",
     "sweep",
 ]
-LAW_HALF_MAY_IMPORT = {"errors", "canonical", "spec", "execution", "sizes", "grid", "objects", "results", "law"}
+LAW_HALF_MAY_IMPORT = {
+    "errors",
+    "canonical",
+    "signal",
+    "spec",
+    "execution",
+    "sizes",
+    "grid",
+    "objects",
+    "results",
+    "law",
+}
 MOST_LINES = 300
 
 

@@ -9,6 +9,7 @@ import pytest
 from gaplaw.canonical import from_dict, to_dict
 from gaplaw.errors import SpecError
 from gaplaw.execution import Execution, MeshSpec
+from gaplaw.signal import TeacherSignal
 from gaplaw.sizes import model_for
 from gaplaw.spec import Cell, DataSpec, ModelSpec, ObjectiveSpec, TrainSpec
 
@@ -37,6 +38,7 @@ UNEVEN = ModelSpec(vocab_size=9, width=8, depth=2, heads=(4, 2), head_size=4, hi
         teacher(),
         student(seed=3),
         student(init="prune", target_params=6000),
+        student(signal=TeacherSignal(kind="topk", symbols=16)),
         Execution(mesh=MeshSpec(data=2, tensor=2), compute_dtype="bfloat16"),
     ],
     ids=lambda value: type(value).__name__,
@@ -81,6 +83,7 @@ OTHER_SCIENCE = [
     dict(teacher=teacher(seed=1)),
     dict(teacher=teacher(train=TrainSpec(tokens=2 * 10**6))),
     dict(init="prune", target_params=6000),
+    dict(signal=TeacherSignal(kind="topk", symbols=16)),
 ]
 
 
@@ -119,6 +122,13 @@ def test_the_protocol_says_how_students_are_made():
     assert student(objective=replace(SOFT, temperature_squared=False)).protocol.endswith("|no-T2")
 
 
+def test_a_signal_is_a_protocol_of_its_own_and_a_live_one_leaves_no_trace():
+    topk = [student(signal=TeacherSignal(kind="topk", symbols=symbols)) for symbols in (8, 16)]
+    assert topk[0].protocol == "scratch|soft=0.5|T=2|topk:8"
+    assert topk[0].fingerprint != topk[1].fingerprint and topk[0].pair == student().pair
+    assert student(signal=TeacherSignal()).fingerprint == student().fingerprint
+
+
 def test_temperature_squared_convention():
     assert SOFT.soft_scale == 0.5 * 2.0**2
     assert replace(SOFT, temperature_squared=False).soft_scale == 0.5
@@ -141,6 +151,16 @@ def test_temperature_squared_convention():
         (lambda: teacher(split="teacher"), "split = 'teacher'.*teacher_fraction"),
         (lambda: teacher(data=DataSpec(sequence_tokens=65)), "sequence_tokens = 65.*max_length = 64"),
         (lambda: teacher(train=TrainSpec(tokens=100)), "tokens = 100.*one batch of 4096"),
+        (lambda: TeacherSignal(kind="logits"), "TeacherSignal.kind = 'logits'"),
+        (lambda: TeacherSignal(kind="topk"), "TeacherSignal.symbols = 0.*at least 1"),
+        (lambda: TeacherSignal(symbols=4), "TeacherSignal.symbols = 4.*live"),
+        (lambda: student(signal=TeacherSignal(kind="topk", symbols=257)), "symbols = 257.*vocabulary of 256"),
+        (lambda: student(signal=TeacherSignal(kind="sampled", symbols=4)), "temperature = 2.0.*sampled"),
+        (
+            lambda: student(objective=replace(SOFT, temperature=0.5), signal=TeacherSignal(kind="topk", symbols=4)),
+            "temperature = 0.5.*at least 1 under topk",
+        ),
+        (lambda: replace(teacher(), signal=TeacherSignal(kind="topk", symbols=4)), "soft_weight = 0.0.*topk:4 cache"),
         (lambda: TrainSpec(tokens=0), "TrainSpec.tokens = 0"),
         (lambda: TrainSpec(tokens=1, beta2=1.5), "beta2 = 1.5"),
         (lambda: ObjectiveSpec(temperature=0.0), "temperature = 0.0.*above 0"),

@@ -22,7 +22,9 @@ class Validation:
 
 
 class MarkovCorpus:
-    """The interface of gaplaw.data.Corpus over random text; a batch is a function of (seed, step) only."""
+    """The interface of gaplaw.data.Corpus over random text; a sequence is a function of (seed, its number) only."""
+
+    tokenizer_hash = "markov"
 
     def __init__(self, seed: int = 0):
         rng = np.random.default_rng(seed)
@@ -38,7 +40,9 @@ class MarkovCorpus:
         return tokens
 
     def batch(self, split, batch_sequences, seed, steps, rows=slice(None)):
-        return np.stack([self.walk(np.random.default_rng((seed, step)), batch_sequences)[rows] for step in steps])
+        numbers = np.asarray(steps)[:, None] * batch_sequences + np.arange(batch_sequences)[rows]
+        walks = [self.walk(np.random.default_rng((seed, number)), 1) for number in numbers.reshape(-1).tolist()]
+        return np.stack(walks).reshape(*numbers.shape, LENGTH + 1)
 
     def validation(self):
         return self.held

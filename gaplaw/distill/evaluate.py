@@ -5,12 +5,15 @@ Uses the pieces that the objective is made of, so what is optimised and what is 
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 
-from gaplaw.distill.objective import Targets, targets
+from gaplaw.distill.layout import Layout, split_tokens
+from gaplaw.distill.targets import Targets, targets
 from gaplaw.distill.vocab import Output, Vocab
 
 CALIBRATION_BINS = 21  # as in Distillation Scaling Laws (Busbridge et al. 2025), appendix on calibration
@@ -32,24 +35,68 @@ class Scores(NamedTuple):
 
 
 class TeacherView(NamedTuple):
-    """What scoring needs of a teacher on one batch, computed once for all its students."""
+    """What scoring needs of a teacher on some tokens, computed once for all its students."""
 
     targets: Targets
     choice_N: jax.Array
 
 
-def view(teacher: Output) -> TeacherView:
-    vocab = Vocab(teacher.out_DxV.shape[-1])
+def view(vocab: Vocab, teacher: Output) -> TeacherView:
     return TeacherView(targets(vocab, teacher, 1.0), vocab.first_choice(vocab.logits(teacher)))
 
 
-def score_batch(model: Output, teacher: TeacherView | None, labels_N, domain_N, *, domains: int) -> Scores:
-    """Score one batch.
+def score_group(
+    layout: Layout, students: list[Output], teacher: Output | None, labels_N, domain_N, *, domains: int
+) -> tuple[list[Scores], Scores | None]:
+    """Score all students of a group and their teacher on one batch, a chunk of tokens at a time, on a mesh or without one.
 
-    Args: model, labels_N as in `objective_losses`; teacher: see `view`; domain_N: each token's domain number, -1 for
-      padding, which counts nowhere; domains: how many there are.
+    Args: students, teacher, labels_N as in `objective_losses` (the teacher may be None); the rest as in `score_batch`.
+    Returns: scores of each entry of `students`, with its stack's leading axis if any, and of the teacher.
     """
-    vocab = Vocab(model.out_DxV.shape[-1])
+    places = [layout.place(student) for student in students]
+    return layout.run(
+        partial(_on_one_device, layout, domains),
+        students[0].out_DxV.shape[-1],
+        ([layout.fill_up(student) for student in students], layout.fill_up(teacher), labels_N, domain_N),
+        (places, layout.place(teacher), layout.tokens, layout.tokens),
+        ([P(*layout.lead(student)) for student in students], P()),
+    )
+
+
+def _on_one_device(layout: Layout, domains: int, vocab: Vocab, students, teacher, labels_N, domain_N):
+    count = layout.chunks(len(labels_N))
+
+    def one_chunk(piece):
+        hiddens, teacher_hidden, labels, domain = piece
+        seen = None if teacher is None else Output(teacher_hidden, teacher.out_DxV)
+        seen_view = None if teacher is None else view(vocab, seen)
+
+        def score(model, against):
+            return score_batch(vocab, model, against, labels, domain, domains=domains)
+
+        found = []
+        for hidden, student in zip(hiddens, students, strict=True):
+            of = jax.vmap(score, in_axes=(0, None)) if hidden.ndim == 3 else score
+            found.append(of(Output(hidden, student.out_DxV), seen_view))
+        return found, None if teacher is None else score(seen, None)
+
+    pieces = (
+        [split_tokens(s.hidden_NxD, count, axis=-2) for s in students],
+        None if teacher is None else split_tokens(teacher.hidden_NxD, count),
+        split_tokens(labels_N, count),
+        split_tokens(domain_N, count),
+    )
+    return layout.sum(jax.tree.map(lambda part: jnp.sum(part, axis=0), jax.lax.map(one_chunk, pieces)))
+
+
+def score_batch(
+    vocab: Vocab, model: Output, teacher: TeacherView | None, labels_N, domain_N, *, domains: int
+) -> Scores:
+    """Score one model on some tokens whose logits may all exist at once.
+
+    Args: labels_N: the next tokens. teacher: see `view`. domain_N: each token's domain number, -1 for padding, which counts
+      nowhere; domains: how many there are.
+    """
     counts_N = (domain_N >= 0).astype(jnp.float32)
     logits = vocab.logits(model)
     q = vocab.softmax(logits)

@@ -55,6 +55,20 @@ class Vocab:
             return z
         return jnp.where(self.symbols(z) < self.size, z, -1e30)
 
+    def whole(self, array: jax.Array) -> jax.Array:
+        """All columns of a [..., V] array on every device, without the padded ones."""
+        if self.axis is not None:
+            array = jax.lax.all_gather(array, self.axis, axis=array.ndim - 1, tiled=True)
+        return array[..., : self.size]
+
+    def spread(self, ids_NxT: jax.Array, values_NxT: jax.Array, columns: int) -> jax.Array:
+        """[N, V] array with the values added at their symbols, of the `columns` that are held here; 0 elsewhere."""
+        start = 0 if self.axis is None else jax.lax.axis_index(self.axis) * columns
+        place_NxT = ids_NxT.astype(jnp.int32) - start
+        place_NxT = jnp.where((place_NxT >= 0) & (place_NxT < columns), place_NxT, columns)  # elsewhere: dropped
+        rows_Nx1 = jnp.arange(len(place_NxT))[:, None]
+        return jnp.zeros((len(place_NxT), columns)).at[rows_Nx1, place_NxT].add(values_NxT, mode="drop")
+
     def softmax(self, logits: jax.Array) -> Softmax:
         """One exponential per logit: both the probabilities and their log normaliser."""
         top = self.max(jnp.max(logits, axis=-1, keepdims=True))
@@ -80,5 +94,5 @@ class Vocab:
         if self.axis is None:
             return best
         here = jnp.max(logits, axis=-1)
-        symbol = self.symbols(logits[..., :1])[..., 0] + best
+        symbol = self.symbols(logits)[..., 0] + best
         return jax.lax.pmin(jnp.where(here == self.max(here), symbol, jnp.iinfo(jnp.int32).max), self.axis)

@@ -14,7 +14,7 @@ whole key/value group.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
@@ -255,10 +255,12 @@ def student_shape(spec: ModelSpec, ranking: Importance, target_params: int) -> M
     return shape
 
 
-def prune(params: dict, spec: ModelSpec, ranking: Importance, target_params: int) -> tuple[dict, ModelSpec]:
+def prune(
+    params: dict, spec: ModelSpec, ranking: Importance, target_params: int, place: Callable | None = None
+) -> tuple[dict, ModelSpec]:
     """Cut a student of `target_params` non-embedding parameters (within 5 %) out of a model: see `student_shape`.
 
-    Args: ranking: from `importance`.
+    Args: ranking: from `importance`. place: gives the shardings of a tree of shapes, if the student is to be spread.
     Returns: (parameters, shape) of the student; its arrays are slices of the model's.
     Raises: SpecError when the target is not below the model's size, or no sparsity meets it.
     """
@@ -270,5 +272,9 @@ def prune(params: dict, spec: ModelSpec, ranking: Importance, target_params: int
     groups = first(ranking.groups, [heads // spec.kv_group for heads in shape.heads_by_layer])
     neurons = first(ranking.neurons, shape.hidden_by_layer)
     hidden_D = _decreasing(ranking.hidden_D)[: shape.width]
-    # one program: slice by slice, each array shape would be compiled on its own
-    return jax.jit(lambda whole: select(whole, spec, hidden_D, groups, neurons))(params), shape
+
+    def cut(whole):  # one program: slice by slice, each array shape would be compiled on its own
+        return select(whole, spec, hidden_D, groups, neurons)
+
+    where = None if place is None else place(jax.eval_shape(cut, params))
+    return jax.jit(cut, out_shardings=where)(params), shape

@@ -150,6 +150,10 @@ def _share(one: Running) -> float:
 def _state(one: Running) -> str:
     if one.phase == "train" and one.tokens_per_second:
         return f"{size_name(round(one.tokens_per_second))} tokens/s"
-    return {"start": "starting", "compile": "compiling", "train": "training", "evaluate": "evaluating"}.get(
-        one.phase, one.phase
-    )
+    return {
+        "start": "starting",
+        "teacher": "filling cache",
+        "compile": "compiling",
+        "train": "training",
+        "evaluate": "evaluating",
+    }.get(one.phase, one.phase)

@@ -106,7 +106,7 @@ class Eta:
         left = {}
         for work_id, group, seconds, told in running:
             share = told.get("step", 0) / max(1, told.get("steps", 1))
-            started = told.get("phase", "start") not in ("start", "compile")
+            started = told.get("phase", "start") not in ("start", "teacher", "compile")
             whole = clock.rest_seconds(group) * (1 - share)
             left[work_id] = whole if started else max(whole, clock.seconds(group) - seconds)
         if not pending and not running:

@@ -249,7 +249,8 @@ class RunFolder:
         """
         cell = group.cells[0]
         fields = science(cell)
-        shared = [fields["data"], cell.split, cell.train.tokens, cell.train.batch_sequences, cell.train.batch_seed]
+        train = cell.train
+        shared = [fields["data"], cell.split, train.tokens, train.batch_sequences, train.batch_seed, cell.signal.label]
         kind = f"from-{group.teacher.id}" if group.teacher else "teacher" if keeps else "alone"
         shape = None if group.teacher else fields["model"]
         return self.store / "locks" if keeps else self.part("locks"), f"{kind}-{short_hash([shape, *shared])}"

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 
 from rich.table import Table
 
+from gaplaw.canonical import short_hash
 from gaplaw.execution import Execution
 from gaplaw.grid import Group, Sweep
 from gaplaw.results import describe_cell
@@ -61,6 +62,10 @@ class PlannedCell:
     flops: float
     estimated_seconds: float
     disk_bytes: int
+    teacher_signal: str | None
+    teacher_cache_bytes: (
+        int  # of the whole cache that the cell reads; cells of one teacher and order of batches share it
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +79,7 @@ class Plan:
     workers: int
     wall_seconds: float
     estimate_from: str
+    teacher_cache_bytes: int  # of all caches that what is left reads, each once
 
     @property
     def left(self) -> tuple[PlannedCell, ...]:
@@ -118,10 +124,11 @@ class Plan:
 
     def totals(self) -> list[str]:
         """What the table sums to, in plain lines."""
-        left = self.left
+        left, caches = self.left, self.teacher_cache_bytes
+        kept = f", {amount(caches)} in teacher caches" if caches else ""
         return [
             f"{len(self.cells)} cells, {len(self.cells) - len(left)} done; {len(left)} left in {self.groups_left} groups: "
-            f"{self.flops_left:.2e} FLOPs, {amount(self.disk_bytes_left)} on disk",
+            f"{self.flops_left:.2e} FLOPs, {amount(self.disk_bytes_left)} on disk{kept}",
             f"estimate: {duration(self.wall_seconds)} with {self.workers} worker{'s' if self.workers > 1 else ''} "
             f"(* estimate from {self.estimate_from}; a cell's share of its group's seconds)",
         ]
@@ -135,8 +142,10 @@ def plan(sweep: Sweep, execution: Execution, folder: RunFolder | None = None) ->
     """
     clock = clock_for(folder, execution) if folder else Clock(execution=execution)
     works = works_of(sweep, clock)
-    planned, left = [], set()
+    planned, left, caches = [], set(), {}
     for work in works:
+        first, signal = work.group.cells[0], work.group.signal
+        cache_bytes = signal.token_bytes(first.model.vocab_size) * first.steps * first.batch_tokens
         for cell in work.group.cells:
             status = _status(folder, cell, work) if folder else "missing"
             if status not in FINISHED:
@@ -153,8 +162,12 @@ def plan(sweep: Sweep, execution: Execution, folder: RunFolder | None = None) ->
                     flops=known["student_training_flops"] + forward,
                     estimated_seconds=work.seconds / len(work.group.cells),
                     disk_bytes=disk_bytes(cell, checkpoint=cell.id in work.keeps),
+                    teacher_cache_bytes=cache_bytes,
                 )
             )
+        if work.id in left and signal.cached:
+            stream = short_hash(work.group.stream)  # of several budgets the longest includes the others
+            caches[stream] = max(caches.get(stream, 0), cache_bytes)
     order = {cell.id: number for number, cell in enumerate(sweep.cells)}
     tasks = [(w.id, w.seconds, w.needs) for w in starting_order(works) if w.id in left]
     return Plan(
@@ -165,11 +178,12 @@ def plan(sweep: Sweep, execution: Execution, folder: RunFolder | None = None) ->
         workers=execution.workers,
         wall_seconds=finish_seconds(tasks, {}, execution.workers),
         estimate_from=clock.source,
+        teacher_cache_bytes=sum(caches.values()),
     )
 
 
 _SAME = (
-    *("cell_id", "role", "seed", "protocol", "fingerprint", "teacher_id", "teacher_params"),
+    *("cell_id", "role", "seed", "protocol", "fingerprint", "teacher_id", "teacher_params", "teacher_signal"),
     *(f"student_params{part}" for part in ("", "_embedding", "_active", "_unique", "_total")),
     *("student_tokens", "student_training_flops"),
 )

@@ -206,16 +206,16 @@ class _Runner:
             raise SweepError(
                 f"{self.folder.name}: cannot be written ({free} free; {error}); rows already there are safe"
             )
-        crashed = code not in (worker.BAD_TEACHER, worker.HOPELESS)
+        crashed = code not in (worker.BAD_TEACHER, worker.BAD_SIGNAL, worker.HOPELESS)
         self.board.look_again(job.group.cells)
         lacking = tuple(cell for cell in self.board.lacking(job.work) if cell in job.group.cells)
         if not lacking:
             self.report(job, told)
-        elif code == HOST_LOST and (job.losses < MOST_LOSSES or job.got_further(self.folder)):
+        elif code in (HOST_LOST, worker.BAD_SIGNAL) and (job.losses < MOST_LOSSES or job.got_further(self.folder)):
             job.losses += 1
             job.attempts.appendleft(lacking)
-            ending = f"{job.handle.ending()}; its {len(lacking)} unfinished cells start again"
-            self.screen.event(f"warning: {job.group.id}: {ending}")
+            why = job.handle.ending() if code == HOST_LOST else error  # a damaged part of a teacher cache: made again
+            self.screen.event(f"warning: {job.group.id}: {why}; its {len(lacking)} unfinished cells start again")
         elif code == worker.BAD_TEACHER and self.retrain(job, error):
             job.attempts.clear()
         elif crashed and job.got_further(self.folder):

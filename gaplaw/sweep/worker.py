@@ -23,7 +23,7 @@ from pathlib import Path
 
 from gaplaw import __version__, results
 from gaplaw.canonical import from_dict
-from gaplaw.errors import CheckpointError, DataError, GaplawError, SpecError, SweepError
+from gaplaw.errors import CheckpointError, DataError, GaplawError, SignalError, SpecError, SweepError
 from gaplaw.execution import Execution
 from gaplaw.grid import Group
 from gaplaw.spec import Cell
@@ -31,7 +31,7 @@ from gaplaw.sweep.bucket import folder_at
 from gaplaw.sweep.folder import NOT_WRITABLE, RunFolder, read_json, seconds_now, write_json
 
 # Exit codes that tell the parent what to do next; any other failure is a crash, worth another try cell by cell.
-DONE, CANNOT_WRITE, BAD_TEACHER, HOPELESS = 0, 5, 6, 7
+DONE, CANNOT_WRITE, BAD_TEACHER, HOPELESS, BAD_SIGNAL = 0, 5, 6, 7, 8
 REPORT_SECONDS, PUBLISH_SECONDS = 0.5, 15.0
 
 
@@ -67,6 +67,8 @@ def _tell_failure(folder: RunFolder, group_id: str, error: str, code: int) -> in
 def _code(fault: Exception) -> int:
     if isinstance(fault, CheckpointError):
         return BAD_TEACHER
+    if isinstance(fault, SignalError):
+        return BAD_SIGNAL
     if isinstance(fault, DataError | SpecError):
         return HOPELESS
     if isinstance(fault, SweepError) or (isinstance(fault, OSError) and fault.errno in NOT_WRITABLE):
@@ -106,7 +108,7 @@ def _run_task(folder: RunFolder, task: dict) -> None:
     _cache_compilations()
 
     from gaplaw.train import checkpoint, run_group
-    from gaplaw.train.mesh import make_mesh
+    from gaplaw.train.mesh import aside, make_mesh
 
     teacher = None
     if group.teacher is not None:
@@ -119,6 +121,8 @@ def _run_task(folder: RunFolder, task: dict) -> None:
         teacher = checkpoint.load(folder.checkpoint_of(entry), make_mesh(execution.mesh))
         if teacher[1] != group.teacher.model:
             raise CheckpointError(f"{entry}: holds a teacher of another shape than {group.teacher.name}")
+        if group.signal.cached:  # wanted to fill the cache and to evaluate, not while students train
+            teacher = aside(teacher[0]), teacher[1]
     keeps = set(task["keeps"])
     outcomes = run_group(
         group,
@@ -128,6 +132,7 @@ def _run_task(folder: RunFolder, task: dict) -> None:
         progress=lambda now: report.write(**asdict(now)) if first else None,
         keep_params=bool(keeps),
         checkpoints=folder.part("checkpoints") / task["group"],
+        signals=folder.store / "signals",
     )
     stamp = provenance()
     for outcome in outcomes:

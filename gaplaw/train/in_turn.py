@@ -14,23 +14,24 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from gaplaw.distill import batch_targets, objective_losses, score_batch, view
+from gaplaw.distill import Vocab, batch_targets, objective_losses, score_batch, view
 from gaplaw.execution import Execution
 from gaplaw.spec import ModelSpec
 from gaplaw.train.mesh import layout
-from gaplaw.train.stack import Stack, State, inputs_and_labels, moved, output_of
+from gaplaw.train.stack import Stack, State, inputs_and_labels, moved, output_of, seen_of_teacher
 
 
 def targets_program(specs, teacher_model: ModelSpec, execution: Execution):
-    """Compile-ready `teach(params, batches_KxBxL1) -> {temperature: Targets}` of [K, N, …]."""
+    """Compile-ready `teach(taught, batches_KxBxL1) -> {temperature: Targets}` of [K, N, …]; taught: see `seen_of_teacher`."""
 
     @jax.jit
-    def teach(params, batches_KxBxL1):
-        def one(batch_BxL1):
-            inputs_BxL, _ = inputs_and_labels(batch_BxL1)
-            return batch_targets(specs, output_of(teacher_model, execution, True, params, inputs_BxL))
+    def teach(taught, batches_KxBxL1):
+        def one(at):
+            inputs_BxL, _ = inputs_and_labels(batches_KxBxL1[at])
+            teacher = seen_of_teacher(teacher_model, execution, True, taught, at, inputs_BxL)
+            return batch_targets(specs, teacher, teacher_model.vocab_size)
 
-        return jax.lax.map(one, batches_KxBxL1)
+        return jax.lax.map(one, jnp.arange(len(batches_KxBxL1)))
 
     return teach
 
@@ -75,8 +76,8 @@ def view_program(teacher_model: ModelSpec, execution: Execution, domains: int):
             batch_BxL1, domain_B = piece
             inputs_BxL, labels_N = inputs_and_labels(batch_BxL1)
             teacher = output_of(teacher_model, execution, True, params, inputs_BxL)
-            domain_N = jnp.repeat(domain_B, inputs_BxL.shape[1])
-            return view(teacher), score_batch(teacher, None, labels_N, domain_N, domains=domains)
+            domain_N, vocab = jnp.repeat(domain_B, inputs_BxL.shape[1]), Vocab(teacher_model.vocab_size)
+            return view(vocab, teacher), score_batch(vocab, teacher, None, labels_N, domain_N, domains=domains)
 
         return jax.lax.map(one, (tokens_KxBxL1, domain_KxB))
 
@@ -95,7 +96,7 @@ def score_program(stack: Stack, execution: Execution, domains: int):
 
             def of(student):
                 output = output_of(stack.model, execution, True, student, inputs_BxL)
-                return score_batch(output, seen, labels_N, domain_N, domains=domains)
+                return score_batch(Vocab(stack.model.vocab_size), output, seen, labels_N, domain_N, domains=domains)
 
             return jax.lax.map(of, params)
 

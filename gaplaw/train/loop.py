@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -20,12 +21,12 @@ from gaplaw.execution import Execution
 from gaplaw.grid import Group
 from gaplaw.spec import Cell, ModelSpec
 from gaplaw.train.checkpoint import InFlight, Record
-from gaplaw.train.mesh import check_batch, make_mesh, placed, put, put_rows, shardings, whole
+from gaplaw.train.mesh import check_batch, make_mesh, placed, put, put_rows, whole
 from gaplaw.train.outcome import CellOutcome, Progress, measured_columns
+from gaplaw.train.signal import signal_of
 from gaplaw.train.stack import abstract_state, cut_from_teacher, stacks_of, start
 from gaplaw.train.step import batches_at_once, evaluate_program, train_program
 
-EVALUATED_LOGITS = 2**22  # at one time and of one student: 16 MiB
 IMPORTANCE_BATCHES = 16  # sample for pruning: enough that the ranking is stable, a small share of any real budget
 
 
@@ -38,6 +39,7 @@ def run_group(
     progress: Callable[[Progress], None] = lambda _: None,
     keep_params: bool = False,
     checkpoints: Path | None = None,
+    signals: Path | None = None,
 ) -> list[CellOutcome]:
     """Train and evaluate every cell of a group in one compiled program.
 
@@ -48,13 +50,14 @@ def run_group(
       keep_params: whether outcomes carry the trained parameters.
       checkpoints: a folder of this group's own, where training is written every `execution.checkpoint_seconds` and from
         which it goes on; nothing is written without one.
+      signals: the folder of teacher caches, needed when the group's signal is cached.
     Returns: one outcome per cell, in the group's order; equal to running each cell alone, within float tolerance.
     """
     flight = None
     if checkpoints is not None:
         flight = InFlight(checkpoints, [cell.fingerprint for cell in group.cells], execution.checkpoint_seconds)
     try:
-        run = _Run(group, corpus, execution, teacher, progress, flight)
+        run = _Run(group, corpus, execution, teacher, progress, flight, signals)
         run.train()
         return run.outcomes(keep_params)
     finally:
@@ -65,28 +68,29 @@ def run_group(
 class _Run:
     """The moving parts of one group: compiled programs, states and what has been read back so far."""
 
-    def __init__(self, group, corpus, execution, teacher, progress, flight):
+    def __init__(self, group, corpus, execution, teacher, progress, flight, signals):
         self.group, self.corpus, self.execution, self.report = group, corpus, execution, progress
         self.flight, self.began = flight, time.perf_counter()
         self.first = first = group.cells[0]
         self.split, self.sequences, self.seed = first.split, first.train.batch_sequences, first.train.batch_seed
         self.mesh = make_mesh(execution.mesh)
         check_batch(self.mesh, self.sequences, "TrainSpec.batch_sequences")
-        params, self.teacher_model = teacher if teacher else (None, None)
-        self.teacher_params = jax.device_put(params, shardings(self.mesh, params, stacked=False))
-        pruning = any(cell.init == "prune" for cell in group.cells)
-        sample = corpus.batch(self.split, self.sequences, self.seed, range(IMPORTANCE_BATCHES)) if pruning else ()
-        pruned = cut_from_teacher(group.cells, teacher, sample)
+        self.compile_seconds, self.done = None, 0
+        told = partial(self.tell, "teacher", 0, {})
+        self.signal = signal_of(group, corpus, execution, self.mesh, signals, teacher, told)
+        pruned = {}
+        if any(cell.init == "prune" for cell in group.cells):
+            sample = corpus.batch(self.split, self.sequences, self.seed, range(IMPORTANCE_BATCHES))
+            pruned = cut_from_teacher(group.cells, (self.signal.params, self.signal.model), sample, self.mesh)
         shapes = {c.fingerprint: pruned[c.target_params][1] if c.init == "prune" else c.model for c in group.cells}
         self.stacks = stacks_of(group.cells, shapes)
         held = corpus.validation()
         self.domains = held.domains
         self.held = self.in_pieces(held.tokens_NxL1, held.domain_N)
-        self.program = train_program(self.stacks, self.teacher_model, execution, self.mesh)
-        self.evaluation = evaluate_program(self.stacks, self.teacher_model, execution, len(self.domains))
+        self.program = train_program(self.stacks, self.signal.model, execution, self.mesh)
+        self.evaluation = evaluate_program(self.stacks, self.signal.model, execution, len(self.domains), self.mesh)
         self.curves: dict[str, list[dict]] = {cell.id: [] for cell in group.cells}
         self.broken: dict[str, str] = {}
-        self.compile_seconds, self.done = None, 0
         if not self.resumed():
             self.states = [
                 start(stack, pruned.get(stack.cells[0].target_params, (None,))[0], self.mesh) for stack in self.stacks
@@ -108,9 +112,7 @@ class _Run:
     def in_pieces(self, tokens_NxL1, domain_N) -> list[list[jax.Array]]:
         """The validation sequences as dispatches of [K, B, …], filled up with sequences of domain -1, which do not count."""
         ways = self.mesh.shape["data"] * self.mesh.shape["fsdp"]
-        logits_per_sequence = self.first.data.sequence_tokens * self.first.model.vocab_size
-        share = max(1, min(self.sequences // ways, EVALUATED_LOGITS // logits_per_sequence))
-        rows = ways * min(share, -(-len(domain_N) // ways))
+        rows = ways * min(self.sequences // ways, -(-len(domain_N) // ways))
         batches = -(-len(domain_N) // rows)
         pieces = -(-batches // batches_at_once(self.stacks, self.execution))
         spare = pieces * -(-batches // pieces) * rows - len(domain_N)
@@ -141,7 +143,7 @@ class _Run:
             at = range((number - 1) * stride, number * stride)
             begin, goal = max(at.start, self.done), min(at.stop, steps)
             first, stop = begin - at.start, goal - at.start
-            self.states, losses = self.program(self.states, self.teacher_params, self.batches(at), first, stop)
+            self.states, losses = self.program(self.states, self.signal.read(at), self.batches(at), first, stop)
             if waiting is not None:
                 self.read(*waiting)
             elif self.compile_seconds is None:
@@ -195,7 +197,8 @@ class _Run:
         """Evaluate every student (and the teacher) on the whole validation set."""
         self.tell("evaluate", at, {})
         params = [state.params for state in self.states]
-        found = [whole(self.mesh, self.evaluation(params, self.teacher_params, *piece)) for piece in self.held]
+        teacher_params = self.signal.params
+        found = [whole(self.mesh, self.evaluation(params, teacher_params, *piece)) for piece in self.held]
         students, teacher = jax.tree.map(
             lambda *parts: sum(np.asarray(p, np.float64).sum(axis=0) for p in parts), *found
         )
@@ -253,4 +256,5 @@ class _Run:
 
     def measured(self, cell: Cell) -> dict:
         training_loss_nats = self.curves[cell.id][-1]["training_loss_nats"]
-        return measured_columns(self.scores[cell.id], self.teacher_scores, self.domains, training_loss_nats)
+        found = measured_columns(self.scores[cell.id], self.teacher_scores, self.domains, training_loss_nats)
+        return found | self.signal.columns(cell.objective.temperature)

@@ -131,3 +131,8 @@ def whole(mesh: Mesh, tree):
     if mesh.size == 1:
         return tree
     return jax.jit(lambda same: same, out_shardings=NamedSharding(mesh, P()))(tree)
+
+
+def aside(tree):
+    """Arrays moved from the devices' memory into their hosts', each part to its own host; `jax.device_put` brings them back."""
+    return jax.device_put(tree, jax.tree.map(lambda array: array.sharding.with_memory_kind("pinned_host"), tree))

@@ -13,7 +13,7 @@ from gaplaw.spec import Cell, ModelSpec
 class Progress:
     """Where a group stands; `losses_nats` maps cell names to the latest training objective."""
 
-    phase: Literal["compile", "train", "evaluate"]
+    phase: Literal["teacher", "compile", "train", "evaluate"]  # teacher: its cache is being filled
     step: int
     steps: int
     tokens: int

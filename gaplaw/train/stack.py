@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 
 from gaplaw import models
-from gaplaw.distill import Output
+from gaplaw.distill import Kept, Output
 from gaplaw.execution import Execution
 from gaplaw.models import narrow
 from gaplaw.models.prune import importance, prune
@@ -122,14 +122,26 @@ def output_of(model: ModelSpec, execution: Execution, blocked: bool, params: dic
     return Output(hidden_BxLxD.reshape(-1, hidden_BxLxD.shape[-1]), models.output_matrix(params, model).astype(dtype))
 
 
-def cut_from_teacher(cells, teacher, batches) -> dict[int, tuple[dict, ModelSpec]]:
+def seen_of_teacher(model: ModelSpec, execution: Execution, blocked: bool, taught, at, inputs_BxL) -> Output | Kept:
+    """What step `at` of a dispatch sees of its teacher.
+
+    taught: the teacher's parameters, or what a cache kept of the dispatch: arrays [K, B, L, …].
+    """
+    if isinstance(taught, Kept):
+        return jax.tree.map(lambda part: part[at].reshape(-1, *part.shape[3:]), taught)
+    return output_of(model, execution, blocked, taught, inputs_BxL)
+
+
+def cut_from_teacher(cells, teacher, batches, mesh: jax.sharding.Mesh) -> dict[int, tuple[dict, ModelSpec]]:
     """Prune the teacher once per target size: target → (parameters, shape). Empty without pruned cells.
 
-    Args: teacher: (params, ModelSpec). batches: iterable of int32 [B, L+1], the importance sample.
+    Args: teacher: (params, ModelSpec), on the mesh. batches: iterable of int32 [B, L+1], the importance sample.
+    Returns: parameters spread over the mesh; no student is ever whole on one device of several.
     """
     targets = sorted({cell.target_params for cell in cells if cell.init == "prune"})
     if not targets:
         return {}
     params, model = teacher
     ranking = importance(params, model, batches)
-    return {target: prune(params, model, ranking, target) for target in targets}
+    place = partial(shardings, mesh, stacked=False)
+    return {target: prune(params, model, ranking, target, place) for target in targets}

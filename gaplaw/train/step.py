@@ -12,12 +12,12 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from gaplaw.distill import objective_losses, score_batch, view
+from gaplaw.distill import objective_losses, score_group
 from gaplaw.execution import Execution
 from gaplaw.spec import ModelSpec
 from gaplaw.train import in_turn
 from gaplaw.train.mesh import layout
-from gaplaw.train.stack import Stack, inputs_and_labels, moved, output_of, runs_core_blocked
+from gaplaw.train.stack import Stack, inputs_and_labels, moved, output_of, runs_core_blocked, seen_of_teacher
 
 HELD_LOGITS = 2**24  # 64 MiB: what the teacher makes for all batches of a dispatch, in turn
 
@@ -31,19 +31,20 @@ def batches_at_once(stacks: list[Stack], execution: Execution) -> int:
 
 
 def train_program(stacks: list[Stack], teacher_model: ModelSpec | None, execution: Execution, mesh: jax.sharding.Mesh):
-    """`train(states, teacher_params, batches_KxBxL1, first, stop) -> (states, losses)`: steps first to stop - 1 of the K.
+    """`train(states, taught, batches_KxBxL1, first, stop) -> (states, losses)`: steps first to stop - 1 of the K.
 
+    taught: the teacher's parameters, or what a cache kept of these batches: [K, B, L, …].
     `states` is donated. losses: one array [K, S] per stack, the objective in nats per token at each step taken.
     """
     specs = tuple(stack.objective for stack in stacks)
     soft = any(spec.soft_weight > 0 for spec in specs)
     if not runs_core_blocked(stacks[0].cells, execution):
         return _together(stacks, teacher_model if soft else None, execution, mesh)
-    teach = in_turn.targets_program(specs, teacher_model, execution) if soft else lambda params, batches: {}
+    teach = in_turn.targets_program(specs, teacher_model, execution) if soft else lambda taught, batches: {}
     programs = [in_turn.stack_program(stack, execution) for stack in stacks]
 
-    def train(states, teacher_params, batches_KxBxL1, first, stop):
-        by_heat = teach(teacher_params, batches_KxBxL1)
+    def train(states, taught, batches_KxBxL1, first, stop):
+        by_heat = teach(taught, batches_KxBxL1)
         done = []
         for stack, program, state in zip(stacks, programs, states, strict=True):
             heat = stack.objective.temperature
@@ -54,13 +55,15 @@ def train_program(stacks: list[Stack], teacher_model: ModelSpec | None, executio
     return train
 
 
-def evaluate_program(stacks: list[Stack], teacher_model: ModelSpec | None, execution: Execution, domains: int):
+def evaluate_program(
+    stacks: list[Stack], teacher_model: ModelSpec | None, execution: Execution, domains: int, mesh: jax.sharding.Mesh
+):
     """`evaluate(params, teacher_params, tokens_KxBxL1, domain_KxB)`.
 
     Returns (student scores: one `Scores` of [K, S, …] per stack, teacher scores [K, …] or None); sum over K in float64.
     """
     if not runs_core_blocked(stacks[0].cells, execution):
-        return _evaluate_together(stacks, teacher_model, execution, domains)
+        return _evaluate_together(stacks, teacher_model, execution, domains, mesh)
     look = in_turn.view_program(teacher_model, execution, domains) if teacher_model else lambda *_: (None, None)
     programs = [in_turn.score_program(stack, execution, domains) for stack in stacks]
 
@@ -76,10 +79,12 @@ def evaluate_program(stacks: list[Stack], teacher_model: ModelSpec | None, execu
 def _together(stacks: list[Stack], teacher_model: ModelSpec | None, execution: Execution, mesh: jax.sharding.Mesh):
     specs = tuple(stack.objective for stack in stacks)
 
-    def step(at, carried, teacher_params, batches_KxBxL1):
+    def step(at, carried, taught, batches_KxBxL1):
         states, history = carried
         inputs_BxL, labels_N = inputs_and_labels(batches_KxBxL1[at])
-        teacher = output_of(teacher_model, execution, False, teacher_params, inputs_BxL) if teacher_model else None
+        teacher = None
+        if teacher_model is not None:
+            teacher = seen_of_teacher(teacher_model, execution, False, taught, at, inputs_BxL)
 
         def total(params):
             students = [
@@ -99,15 +104,15 @@ def _together(stacks: list[Stack], teacher_model: ModelSpec | None, execution: E
         return states, [kept_KxS.at[at].set(loss) for kept_KxS, loss in zip(history, losses, strict=True)]
 
     @partial(jax.jit, donate_argnums=0)
-    def train(states, teacher_params, batches_KxBxL1, first, stop):
+    def train(states, taught, batches_KxBxL1, first, stop):
         history = [jnp.zeros((len(batches_KxBxL1), len(stack.cells)), jnp.float32) for stack in stacks]
-        one = partial(step, teacher_params=teacher_params, batches_KxBxL1=batches_KxBxL1)
+        one = partial(step, taught=taught, batches_KxBxL1=batches_KxBxL1)
         return jax.lax.fori_loop(first, stop, one, (states, history))
 
     return train
 
 
-def _evaluate_together(stacks: list[Stack], teacher_model: ModelSpec | None, execution: Execution, domains: int):
+def _evaluate_together(stacks: list[Stack], teacher_model, execution: Execution, domains: int, mesh):
     @jax.jit
     def evaluate(params, teacher_params, tokens_KxBxL1, domain_KxB):
         def one(piece):
@@ -119,13 +124,10 @@ def _evaluate_together(stacks: list[Stack], teacher_model: ModelSpec | None, exe
                 return output_of(model, execution, False, of_model, inputs_BxL)
 
             teacher = None if teacher_model is None else output(teacher_model, teacher_params)
-            seen = None if teacher is None else view(teacher)
-            score = partial(score_batch, labels_N=labels_N, domain_N=domain_N, domains=domains)
             students = [
-                jax.vmap(lambda student, stack=stack: score(output(stack.model, student), seen))(mine)
-                for stack, mine in zip(stacks, params, strict=True)
+                jax.vmap(partial(output, stack.model))(mine) for stack, mine in zip(stacks, params, strict=True)
             ]
-            return students, None if teacher is None else score(teacher, None)
+            return score_group(layout(mesh, execution), students, teacher, labels_N, domain_N, domains=domains)
 
         return jax.lax.map(one, (tokens_KxBxL1, domain_KxB))
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gaplaw.distill import Output, Scores, score_batch, view
+from gaplaw.distill import Layout, Output, Scores, score_group
 from gaplaw.distill.evaluate import CALIBRATION_BINS, summarise
 
 N, V, DOMAINS = 60, 7, 3
@@ -19,8 +19,9 @@ def batch():
     return student, teacher, jax.random.randint(keys[4], (N,), 0, V), jax.random.randint(keys[5], (N,), 0, DOMAINS)
 
 
-def score(student, teacher, labels, domain):
-    return score_batch(student, view(teacher), labels, domain, domains=DOMAINS)
+def score(student, teacher, labels, domain, layout=Layout(16)):  # noqa: B008 (frozen)
+    (found,), _ = score_group(layout, [student], teacher, labels, domain, domains=DOMAINS)
+    return found
 
 
 def test_scores_are_their_definitions(batch):
@@ -58,3 +59,41 @@ def test_a_teacher_agrees_with_itself(batch):
     _, teacher, labels, domain = batch
     found = summarise(score(teacher, teacher, labels, domain))
     assert found["kl_nats"] == pytest.approx(0, abs=1e-6) and found["agreement"] == 1
+
+
+MESHES = [(4, 1, 1), (1, 4, 1), (2, 2, 2), (1, 4, 2), (4, 1, 2)]
+
+
+@pytest.mark.parametrize("shape", MESHES, ids=str)
+def test_every_mesh_gives_the_scores_of_whole_logits(batch, shape):
+    """data × tensor × student: tokens, vocabulary columns (7 symbols: padded) and stacked students spread over devices."""
+    devices = np.array(jax.devices()[: int(np.prod(shape))]).reshape(shape)
+    if devices.size < np.prod(shape):
+        pytest.skip("needs 8 virtual devices")
+    mesh = jax.sharding.Mesh(devices, ("data", "tensor", "student"))
+    spread = Layout(4, mesh, token_axes=("data",), vocab_axis="tensor", student_axis="student")
+    student, teacher, labels, domain = batch
+    stack = Output(jnp.stack([student.hidden_NxD, -student.hidden_NxD]), jnp.stack([student.out_DxV] * 2))
+    (stacked, alone), taught = score_group(spread, [stack, student], teacher, labels, domain, domains=DOMAINS)
+    flipped = Output(-student.hidden_NxD, student.out_DxV)
+    expected = [score(model, teacher, labels, domain, Layout(N)) for model in (student, flipped)]
+    (itself,), _ = score_group(Layout(N), [teacher], None, labels, domain, domains=DOMAINS)
+    for ours, theirs in (
+        (alone, expected[0]),
+        (stacked, jax.tree.map(lambda *a: jnp.stack(a), *expected)),
+        (taught, itself),
+    ):
+        for name, a, b in zip(Scores._fields, ours, theirs, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5, err_msg=name)
+
+
+def test_no_tokens_by_vocabulary_array_is_kept():
+    tokens, vocab = 2048, 4096
+    model = Output(jax.ShapeDtypeStruct((tokens, 32), jnp.float32), jax.ShapeDtypeStruct((32, vocab), jnp.float32))
+    ids = jax.ShapeDtypeStruct((tokens,), jnp.int32)
+
+    def call(student, teacher, labels, domain):
+        return score_group(Layout(128), [student], teacher, labels, domain, domains=1)
+
+    compiled = jax.jit(call).lower(model, model, ids, ids).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes < 2 * tokens * vocab  # half of one float32 array

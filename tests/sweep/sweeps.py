@@ -11,6 +11,7 @@ from pathlib import Path
 
 from gaplaw import DataSpec, ModelSpec, Sweep, TrainSpec, results
 from gaplaw.canonical import from_dict
+from gaplaw.errors import SignalError
 from gaplaw.execution import Execution
 from gaplaw.spec import Cell
 from gaplaw.sweep import worker
@@ -31,6 +32,7 @@ class StandIn:
     error: str = ""
     not_finite: str = ""
     crash_twice: str = ""  # each time after it has got further
+    damaged_once: str = ""  # a teacher cache is found damaged
 
     def prepare(self, execution):
         pass
@@ -55,6 +57,8 @@ class StandIn:
             if self.crash_twice and self.crash_twice in cell.name and step < 2:
                 (folder.part("checkpoints") / task["group"] / str(step + 1)).mkdir(parents=True)
                 os.kill(os.getpid(), signal.SIGKILL)
+            if self.damaged_once and self.damaged_once in cell.name and ran(folder.out).count(cell.name) == 1:
+                raise SignalError("000000.npz: not a readable part of a teacher cache")
             if self.error and self.error in cell.name:
                 raise ValueError(f"cannot train {cell.name}")
             loss = 2 + int(cell.fingerprint, 16) / 16**12

@@ -9,6 +9,7 @@ import pytest
 
 from gaplaw import results
 from gaplaw.execution import Execution
+from gaplaw.signal import TeacherSignal
 from gaplaw.sizes import count_params, forward_flops_per_token
 from gaplaw.sweep import plan
 from gaplaw.sweep import planning as planning_module
@@ -59,6 +60,18 @@ def test_a_plan_marks_what_is_done_failed_or_in_the_store_and_sums_the_rest(swee
     flops = {row.cell_id: row.flops for row in whole.cells}
     assert made.flops_left == pytest.approx(whole.flops_left - flops[done.id] - flops[stored.id])
     assert made.wall_seconds < whole.wall_seconds
+
+
+def test_a_plan_counts_each_teacher_cache_once(sweep):
+    assert plan(sweep, QUICK).teacher_cache_bytes == 0
+    cached = replace(
+        sweep, students=tuple(replace(c, signal=TeacherSignal(kind="topk", symbols=4)) for c in sweep.students)
+    )
+    made = plan(cached, QUICK)
+    tokens = cached.students[0].steps * cached.students[0].batch_tokens
+    assert made.teacher_cache_bytes == len(cached.teachers) * tokens * (4 * 3 + 6)
+    assert {row.teacher_cache_bytes for row in made.cells if row.role == "student"} == {tokens * 18}
+    assert "in teacher caches" in made.totals()[0]
 
 
 def test_planning_imports_no_jax():

@@ -102,6 +102,13 @@ def test_a_group_that_crashes_after_getting_further_goes_on_whole(sweep, out):
     assert not (out / "checkpoints").exists()
 
 
+def test_a_group_whose_teacher_cache_is_damaged_starts_again_whole(sweep, out):
+    culprit = sweep.students[0]
+    summary, shown = go(sweep, out, StandIn(damaged_once=culprit.name))
+    assert summary.failed == 0 and ran(out).count(culprit.name) == 2
+    assert shown.count("unfinished cells start again") == 1 and "one by one" not in shown
+
+
 def test_students_of_a_failed_teacher_fail_with_its_error_and_recover_with_it(sweep, out):
     teacher = sweep.teachers[0]
     orphans = {cell.id for cell in sweep.students if cell.teacher == teacher}

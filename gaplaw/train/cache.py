@@ -1,0 +1,143 @@
+"""What of a teacher's outputs lies on disk? One folder per stream of sequences, in shards; any part can be read alone.
+
+    FOLDER/manifest.json         what the cache is a function of (`Group.stream`), and the tokenizer's hash
+    FOLDER/shards/000000.npz     what was kept of sequences 0, 1, …, and a checksum of the tokens of each
+    FOLDER/fidelity-T1.json      how far it can be trusted at temperature 1 (`gaplaw.train.fidelity`)
+
+Every file is written under a temporary name and renamed, so that filling a cache may stop at any moment and goes on at the first
+missing shard. Sequences are numbered as the corpus streams them, whatever the batch size. NumPy only: no JAX in this file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+import zipfile
+import zlib
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from gaplaw.canonical import short_hash
+from gaplaw.errors import SignalError
+from gaplaw.grid import Group
+
+SHARD_TOKENS = 2**18  # some 20 MB at 16 symbols a token
+_DAMAGED = (zipfile.BadZipFile, zlib.error, ValueError, KeyError, EOFError, OSError)
+
+
+class SignalCache:
+    """A folder of teacher outputs, opened for one group and one corpus.
+
+    Args: folder: of all caches; this one lies in it under the hash of its stream.
+    Raises: SignalError when what lies there was made from something else.
+    """
+
+    def __init__(self, folder: Path, group: Group, corpus):
+        self.path = Path(folder) / short_hash(group.stream)
+        self.group, self.corpus = group, corpus
+        self.shard_sequences = max(1, SHARD_TOKENS // group.cells[0].data.sequence_tokens)
+        self._held: dict[int, dict[str, np.ndarray]] = {}
+        told = {"stream": group.stream, "tokenizer": corpus.tokenizer_hash, "shard_sequences": self.shard_sequences}
+        found = self.read_json("manifest.json")
+        if found is None:
+            self.write_json("manifest.json", told)
+        elif found != told:
+            first = next(name for name in told if found.get(name) != told[name])
+            raise SignalError(
+                f"{self.path}: a teacher cache of another {first} ({found.get(first)!r}, not {told[first]!r}); "
+                "delete the folder to make it again"
+            )
+
+    def shard(self, number: int) -> Path:
+        return self.path / "shards" / f"{number:06d}.npz"
+
+    def missing(self, sequences: int) -> list[range]:
+        """The ranges of sequences, one for each shard, that must be made before sequences 0 … `sequences` can be read."""
+        found = []
+        for number in range(-(-sequences // self.shard_sequences)):
+            first = number * self.shard_sequences
+            wanted = range(first, min(first + self.shard_sequences, sequences))
+            try:
+                with np.load(self.shard(number)) as shard:
+                    whole = len(shard["tokens_crc"]) >= len(wanted)
+            except _DAMAGED:
+                whole = False
+            if not whole:
+                found.append(wanted)
+        return found
+
+    def tokens(self, wanted: range) -> np.ndarray:
+        """The tokens of some sequences of the stream: int32 [n, L + 1]."""
+        cell = self.group.cells[0]
+        return self.corpus.batch(cell.split, 1, cell.train.batch_seed, wanted)[:, 0]
+
+    def write(self, wanted: range, tokens_MxL1: np.ndarray, kept: dict[str, np.ndarray]) -> None:
+        """Write one range of `missing`: arrays [M, L, …] by name."""
+        path = self.shard(wanted.start // self.shard_sequences)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _renamed(path) as temporary, open(temporary, "wb") as file:
+            np.savez(file, tokens_crc=_checksums(tokens_MxL1), **kept)
+
+    def read(self, first: int, tokens_MxL1: np.ndarray) -> dict[str, np.ndarray]:
+        """What was kept of sequences first, first + 1, …: arrays [M, L, …] by name.
+
+        Raises: SignalError when their tokens are not these, or the shard is damaged (it is then removed, to be made again).
+        """
+        parts, at = [], first
+        while at < first + len(tokens_MxL1):
+            number = at // self.shard_sequences
+            shard, start = self._load(number), at - number * self.shard_sequences
+            stop = min(start + first + len(tokens_MxL1) - at, self.shard_sequences)
+            parts.append({name: array[start:stop] for name, array in shard.items()})
+            at += stop - start
+        found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        if not np.array_equal(found.pop("tokens_crc"), _checksums(tokens_MxL1)):
+            raise SignalError(
+                f"{self.path}: a teacher cache of other tokens from sequence {first} on; delete the folder to make it again"
+            )
+        return found
+
+    def _load(self, number: int) -> dict[str, np.ndarray]:
+        if number not in self._held:
+            path = self.shard(number)
+            try:
+                with np.load(path) as shard:
+                    whole = {name: shard[name] for name in shard.files}  # checks the sums in the file
+            except _DAMAGED as fault:
+                path.unlink(missing_ok=True)
+                raise SignalError(
+                    f"{path}: not a readable part of a teacher cache ({type(fault).__name__}); run again to make it again"
+                ) from None
+            last = list(self._held)[-1:]
+            self._held = {place: self._held[place] for place in last} | {number: whole}  # a dispatch may span two
+        return self._held[number]
+
+    def read_json(self, name: str) -> dict | None:
+        """A JSON file of the folder; None when it is absent or not whole."""
+        try:
+            return json.loads((self.path / name).read_text())
+        except (OSError, ValueError):
+            return None
+
+    def write_json(self, name: str, value: dict) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+        with _renamed(self.path / name) as temporary:
+            temporary.write_text(json.dumps(value))
+
+
+def _checksums(tokens_MxL1: np.ndarray) -> np.ndarray:
+    return np.array([zlib.crc32(row) for row in np.ascontiguousarray(tokens_MxL1, np.int32)], np.uint32)
+
+
+@contextmanager
+def _renamed(path: Path):
+    """A temporary name beside `path`, renamed to it when all went well."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

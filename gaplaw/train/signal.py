@@ -1,0 +1,236 @@
+"""Who fills a teacher cache, how do students read it, and how far can it be trusted?
+
+One pass of the teacher over the stream of sequences fills what is missing; every group that needs the same stream then trains
+without the teacher's forward pass (evaluation still runs it, on all its logits). The fidelity of a cache is measured at each
+temperature that a group uses, on held-out text, for a reference student that any teacher has: itself with its logits halved,
+flatter than the teacher as a student in training is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import cache, partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from gaplaw.canonical import short_hash
+from gaplaw.distill import Kept, Output, objective_losses
+from gaplaw.distill.targets import by_chunks, keep, kept_mass, kept_shapes
+from gaplaw.execution import Execution
+from gaplaw.grid import Group
+from gaplaw.spec import ModelSpec, ObjectiveSpec
+from gaplaw.train.cache import SignalCache
+from gaplaw.train.mesh import layout, put, put_rows, shardings
+from gaplaw.train.stack import output_of, runs_core_blocked
+
+Teacher = tuple[dict, ModelSpec]
+FIDELITY_TOKENS = 2**13
+REFERENCE_HALVES = 0.5  # the reference student's logits, in units of the teacher's
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fidelity:
+    """How far a cache can be trusted at one temperature, on `tokens` held-out tokens; KL and gradient are the reference student's.
+
+    kept_mass: the teacher's mass on the symbols kept, each counted once. kl_error_nats: KL from the cache minus KL from all logits,
+    per token. gradient_agreement: cosine of the two gradients with respect to the output matrix.
+    """
+
+    temperature: float
+    tokens: int
+    bytes_per_token: int
+    kept_mass: float
+    kl_nats: float
+    kl_error_nats: float
+    gradient_agreement: float
+
+
+class LiveSignal:
+    """Students read the teacher itself, on the mesh, or nothing when there is none."""
+
+    def __init__(self, mesh, teacher: Teacher | None):
+        params, self.model = teacher or (None, None)
+        self.params = jax.device_put(params, shardings(mesh, params, stacked=False))
+
+    def read(self, steps: range) -> dict | None:
+        return self.params
+
+    def columns(self, temperature: float) -> dict:
+        return {}
+
+
+def signal_of(
+    group: Group, corpus, execution: Execution, mesh, folder: Path | None, teacher: Teacher | None, told: Callable
+) -> LiveSignal | CachedSignal:
+    """What the students of a group read at each dispatch, and where the teacher's parameters are. See `CachedSignal`."""
+    if not group.signal.cached:
+        return LiveSignal(mesh, teacher)
+    return CachedSignal(group, corpus, execution, mesh, folder, teacher, told)
+
+
+class CachedSignal:
+    """The teacher's cache of one group, filled and with its fidelity known: what its students read instead of the teacher.
+
+    Args:
+      folder: of all caches.
+      teacher: its parameters may wait in the hosts' memory (`mesh.aside`).
+      told: called after each batch of the teacher.
+    Raises: SignalError when the cache that lies there was made from something else.
+    """
+
+    def __init__(
+        self, group: Group, corpus, execution: Execution, mesh, folder: Path, teacher: Teacher, told: Callable
+    ):
+        self.group, self.execution, self.mesh = group, execution, mesh
+        self.cell, self.corpus = group.cells[0], corpus
+        self.cache = SignalCache(folder, group, corpus)
+        self.waiting, self.model = teacher
+        self._fill(told)
+        heats = sorted({cell.objective.temperature for cell in group.cells})
+        self.fidelity = {heat: self._fidelity(heat) for heat in heats}
+
+    @property
+    def params(self) -> dict:
+        """The teacher's parameters, brought to the mesh for as long as the caller holds them."""
+        return jax.device_put(self.waiting, shardings(self.mesh, self.waiting, stacked=False))
+
+    def read(self, steps: range) -> Kept:
+        """What was kept of the batches of some steps: [K, B, L, …] on the mesh; each process reads its own rows.
+
+        Steps past the last repeat it. Raises: SignalError when the cache holds other tokens, or is damaged.
+        """
+        cell, train = self.cell, self.cell.train
+
+        @cache
+        def made(start: int, stop: int) -> dict[str, np.ndarray]:
+            parts = []
+            for step in np.minimum(steps, cell.steps - 1).tolist():
+                at, rows = range(step, step + 1), slice(start, stop)
+                tokens_1xRxL1 = self.corpus.batch(cell.split, train.batch_sequences, train.batch_seed, at, rows=rows)
+                parts.append(self.cache.read(step * train.batch_sequences + start, tokens_1xRxL1[0]))
+            return {name: np.stack([part[name] for part in parts]) for name in parts[0]}
+
+        of_token = kept_shapes(self.group.signal, cell.model.vocab_size)
+        lead = len(steps), train.batch_sequences, cell.data.sequence_tokens
+        return type(of_token)(
+            *(
+                put_rows(self.mesh, lead + shape.shape[1:], lambda rows, name=name: made(rows.start, rows.stop)[name])
+                for name, shape in of_token._asdict().items()
+            )
+        )
+
+    def columns(self, temperature: float) -> dict:
+        """The fidelity columns of a cells row."""
+        known = self.fidelity[temperature]
+        return {
+            "teacher_cache_bytes_per_token": known.bytes_per_token,
+            "teacher_cache_kept_mass": known.kept_mass,
+            "teacher_cache_kl_error_nats": known.kl_error_nats,
+            "teacher_cache_gradient_agreement": known.gradient_agreement,
+        }
+
+    def _fill(self, told: Callable) -> None:
+        """Run the teacher over every sequence that the cache lacks. All processes compute, the first one writes."""
+        rows, wanted = self.cell.train.batch_sequences, self.cell.steps * self.cell.train.batch_sequences
+        ranges = self.cache.missing(wanted)
+        params = self.params if ranges else None
+        program = keeping_program(self.group, self.model, self.execution, self.mesh)
+        for missing in ranges:
+            tokens_MxL1, count, parts = self.cache.tokens(missing), len(missing), []
+            for first in range(0, count, rows):
+                at = np.minimum(np.arange(first, first + rows), count - 1)  # the last batch is filled up
+                kept = program(params, put(self.mesh, tokens_MxL1[None, at]), missing.start + at)
+                parts.append(jax.tree.map(np.asarray, kept))
+                told()
+            if jax.process_index() == 0:
+                whole = jax.tree.map(lambda *pieces, n=count: np.concatenate(pieces)[:n], *parts)
+                self.cache.write(missing, tokens_MxL1, whole._asdict())
+            _wait_for_all(self.cache.path)
+
+    def _fidelity(self, temperature: float) -> Fidelity:
+        """From the cache's folder, or measured and left there."""
+        name = f"fidelity-T{temperature:g}.json"
+        known = self.cache.read_json(name)
+        if known is not None and set(known) == set(Fidelity.__dataclass_fields__):
+            return Fidelity(**known)
+        found = measure_fidelity(
+            self.group, self.corpus, self.execution, self.mesh, self.params, self.model, temperature
+        )
+        if jax.process_index() == 0:
+            self.cache.write_json(name, asdict(found))
+        _wait_for_all(self.cache.path)
+        return found
+
+
+def keeping_program(group: Group, model: ModelSpec, execution: Execution, mesh):
+    """Compile-ready `keep(params, batch_1xBxL1, numbers_B) -> Kept` of [B, L, …] on every device; numbers are the sequences' own.
+
+    Draws depend on the cache and a sequence's number alone, so a cache that is made again is the same.
+    """
+    blocked = runs_core_blocked(group.cells, execution)
+    seed = int(short_hash(group.stream)[:7], 16)
+
+    @partial(jax.jit, out_shardings=NamedSharding(mesh, P()))
+    def keep_batch(params, batch_1xBxL1, numbers_B):
+        inputs_BxL = batch_1xBxL1[0, :, :-1]
+        keys_B = jax.vmap(partial(jax.random.fold_in, jax.random.key(seed)))(numbers_B)
+        uniform_BxL = jax.vmap(lambda key: jax.random.uniform(key, inputs_BxL.shape[1:]))(keys_B)
+        teacher = output_of(model, execution, blocked, params, inputs_BxL)
+        kept = keep(group.signal, layout(None if blocked else mesh, execution), teacher, uniform_BxL.reshape(-1))
+        return jax.tree.map(lambda part: part.reshape(*inputs_BxL.shape, *part.shape[1:]), kept)
+
+    return keep_batch
+
+
+def measure_fidelity(
+    group: Group, corpus, execution, mesh, params: dict, model: ModelSpec, temperature: float
+) -> Fidelity:
+    """Compare what the signal keeps with all logits of the teacher, on held-out windows spread over the domains."""
+    held_NxL1, length = corpus.validation().tokens_NxL1, group.cells[0].data.sequence_tokens
+    ways = mesh.shape["data"] * mesh.shape["fsdp"]
+    rows = ways * max(1, min(len(held_NxL1), FIDELITY_TOKENS // length) // ways)
+    chosen = np.linspace(0, len(held_NxL1) - 1, rows).astype(int)
+    blocked = runs_core_blocked(group.cells, execution)
+    place = layout(None if blocked else mesh, execution)
+    specs = (ObjectiveSpec(temperature=temperature, temperature_squared=False),)
+
+    @partial(jax.jit, out_shardings=NamedSharding(mesh, P()))
+    def compare(params, batch_1xBxL1):
+        batch_BxL1 = batch_1xBxL1[0]
+        labels_N = batch_BxL1[:, 1:].reshape(-1)
+        teacher = output_of(model, execution, blocked, params, batch_BxL1[:, :-1])
+        kept = keep(group.signal, place, teacher, jax.random.uniform(jax.random.key(0), labels_N.shape))
+        mass_N = by_chunks(lambda log_probs, ids: kept_mass(ids, log_probs, temperature), place, teacher, kept.ids_NxT)
+
+        def loss(out_DxV, seen):
+            return objective_losses(specs, place, [Output(teacher.hidden_NxD, out_DxV)], seen, labels_N)[0]
+
+        student = teacher.out_DxV * REFERENCE_HALVES
+        whole, whole_slope = jax.value_and_grad(loss)(student, teacher)
+        found, found_slope = jax.value_and_grad(loss)(student, kept)
+        products = [jnp.vdot(a, b) for a in (whole_slope, found_slope) for b in (whole_slope, found_slope)]
+        return jnp.mean(mass_N), whole, found, products[1] / jnp.sqrt(products[0] * products[3])
+
+    mass, whole, found, agreement = compare(params, put(mesh, held_NxL1[None, chosen]))
+    return Fidelity(
+        temperature=temperature,
+        tokens=rows * length,
+        bytes_per_token=group.signal.token_bytes(model.vocab_size),
+        kept_mass=float(mass),
+        kl_nats=float(whole),
+        kl_error_nats=float(found - whole),
+        gradient_agreement=float(agreement),
+    )
+
+
+def _wait_for_all(path: Path) -> None:
+    if jax.process_count() > 1:
+        from jax.experimental.multihost_utils import sync_global_devices
+
+        sync_global_devices(str(path))
