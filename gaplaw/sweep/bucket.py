@@ -2,17 +2,19 @@
 
 Every process has a local copy of what it needs (the processes of one machine share one, for as long as the `run` lasts). A cell is
 finished when its row is there, a teacher when its row is there, which is put last. Tasks, progress and claims go there too, so that
-`run` commands and engines on machines that share nothing else work on one sweep. Logs, and checkpoints of groups in training, stay
-on the machine that made them: a machine that is lost costs the groups that it was training, nothing finished.
+`run` commands and engines on machines that share nothing else work on one sweep. So do checkpoints of groups in training, a little
+later than they are made: a group whose machine is lost goes on from the last one. Logs stay on their machine.
 """
 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import json
 import os
 import shutil
 import tempfile
+import threading
 import time
 import uuid
 from dataclasses import dataclass, field
@@ -28,7 +30,8 @@ from gaplaw.sweep.folder import RunFolder
 from gaplaw.sweep.lease import Lease, Leases
 
 SCRATCH = "GAPLAW_SCRATCH"  # the local copy, for workers on the machine of their `run`
-REFRESH_SECONDS = 10.0
+REFRESH_SECONDS, PUBLISH_SECONDS = 10.0, 15.0
+NEWEST = "newest"  # names the step of a group's newest whole checkpoint
 NOT_PULLED = ("locks", "tasks", "logs", "checkpoints", "checkpoint")
 
 
@@ -102,20 +105,58 @@ class Bucket(RunFolder):
         text = self.mirror.text(f"{self.out.name}/tasks/{group_id}.json")
         return None if text is None else json.loads(text)
 
+    def bring_checkpoint(self, group_id: str) -> None:
+        home = self.part("checkpoints") / group_id
+        newest = int(self.mirror.text(self._below(home / NEWEST)) or 0)
+        if newest > self.checkpoint_step(group_id):
+            self._bring(home / str(newest))
+
+    @contextlib.contextmanager
+    def publishing(self, group_id: str):
+        home, done = self.part("checkpoints") / group_id, threading.Event()
+        thread = threading.Thread(target=self._keep_publishing, args=(group_id, home, done), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+
+    def _keep_publishing(self, group_id: str, home: Path, done: threading.Event) -> None:
+        mirror, put = Mirror(self.mirror.url, self.mirror.root), 0  # of this thread's own
+        while not done.wait(PUBLISH_SECONDS):
+            try:
+                mirror.push(*self.part("progress").glob(f"{group_id}.json"))
+                step = self.checkpoint_step(group_id)
+                if step > put:
+                    mirror.push(home / str(step))
+                    mirror.put_text(
+                        self._below(home / NEWEST), str(step)
+                    )  # last: whoever reads it finds a whole checkpoint
+                    mirror.remove(home / str(put))
+                    put = step
+            except SweepError:  # a store that hiccups, or a checkpoint replaced while it was read: the next one will do
+                pass
+
+    def forget_checkpoints(self, group_id: str = "") -> None:
+        self.mirror.remove(self.part("checkpoints") / group_id)
+
     def has_checkpoint(self, entry: Path) -> bool:
         return True  # the row is there, and was put last
 
     def checkpoint_of(self, entry: Path) -> Path:
-        place = entry / "checkpoint"
-        if not place.exists():
-            with tempfile.TemporaryDirectory(dir=self.mirror.root) as root:
-                own = Mirror(self.mirror.url, Path(root))
-                own.pull(place.relative_to(self.mirror.root).as_posix())
-                try:
-                    (own.root / place.relative_to(self.mirror.root)).rename(place)
-                except OSError:  # another worker of this machine was faster, or nothing is there
-                    pass
-        return place
+        if not (entry / "checkpoint").exists():
+            self._bring(entry / "checkpoint")
+        return entry / "checkpoint"
+
+    def _bring(self, place: Path) -> None:
+        """Copy a folder here, whole or not at all; another process of this machine may do the same."""
+        with tempfile.TemporaryDirectory(dir=self.mirror.root) as root:
+            own = Mirror(self.mirror.url, Path(root))
+            own.pull(self._below(place))
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(OSError):  # the other was faster, or nothing is there
+                (own.root / self._below(place)).rename(place)
 
     def drop_teacher(self, entry: Path) -> None:
         super().drop_teacher(entry)

@@ -11,6 +11,7 @@ Only files are asked, so any process on any machine that sees the folder gets th
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -126,6 +127,16 @@ class RunFolder:
     def withdraw(self, *paths: Path) -> None:
         for path in paths:
             path.unlink(missing_ok=True)
+
+    def bring_checkpoint(self, group_id: str) -> None:
+        """Have here what a group in training would go on from."""
+
+    def publishing(self, group_id: str):
+        """A context in which others see the progress and the checkpoints of a group that this process trains."""
+        return contextlib.nullcontext()
+
+    def forget_checkpoints(self, group_id: str = "") -> None:
+        """Remove what others see of a group's checkpoints, or of all groups'."""
 
     def task(self, group_id: str) -> dict | None:
         """What a worker is to do."""

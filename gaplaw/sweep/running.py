@@ -130,6 +130,7 @@ class _Runner:
                 self.folder.withdraw(*self.folder.part(part).iterdir())
             if not self.board.failures:  # a failed group may go on from its checkpoint in a later run
                 shutil.rmtree(self.folder.part("checkpoints"), ignore_errors=True)
+                self.folder.forget_checkpoints()
 
     def prepare_data(self) -> None:
         """Pack each corpus once, here, so that workers find it in the cache."""

@@ -9,6 +9,7 @@ moment. Of the processes of a group, number 0 alone reports and writes; any of t
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -32,7 +33,7 @@ from gaplaw.sweep.folder import NOT_WRITABLE, RunFolder, read_json, seconds_now,
 
 # Exit codes that tell the parent what to do next; any other failure is a crash, worth another try cell by cell.
 DONE, CANNOT_WRITE, BAD_TEACHER, HOPELESS, BAD_SIGNAL = 0, 5, 6, 7, 8
-REPORT_SECONDS, PUBLISH_SECONDS = 0.5, 15.0
+REPORT_SECONDS = 0.5
 
 
 def main(out: str, group_id: str) -> int:
@@ -95,6 +96,7 @@ def _run_task(folder: RunFolder, task: dict) -> None:
     from gaplaw import data
 
     corpus = data.load(group.cells[0].data)  # before the processes meet: packing may take longer than they wait
+    folder.bring_checkpoint(task["group"])
 
     def give_up(error: str) -> None:
         os._exit(_tell_failure(folder, task["group"], error, HOPELESS))
@@ -124,16 +126,17 @@ def _run_task(folder: RunFolder, task: dict) -> None:
         if group.signal.cached:  # wanted to fill the cache and to evaluate, not while students train
             teacher = aside(teacher[0]), teacher[1]
     keeps = set(task["keeps"])
-    outcomes = run_group(
-        group,
-        corpus=corpus,
-        execution=execution,
-        teacher=teacher,
-        progress=lambda now: report.write(**asdict(now)) if first else None,
-        keep_params=bool(keeps),
-        checkpoints=folder.part("checkpoints") / task["group"],
-        signals=folder.store / "signals",
-    )
+    with folder.publishing(task["group"]) if first else contextlib.nullcontext():
+        outcomes = run_group(
+            group,
+            corpus=corpus,
+            execution=execution,
+            teacher=teacher,
+            progress=lambda now: report.write(**asdict(now)) if first else None,
+            keep_params=bool(keeps),
+            checkpoints=folder.part("checkpoints") / task["group"],
+            signals=folder.store / "signals",
+        )
     stamp = provenance()
     for outcome in outcomes:
         cell = outcome.cell
@@ -150,6 +153,7 @@ def _run_task(folder: RunFolder, task: dict) -> None:
             folder.publish(*(folder.part(part) / f"{cell.id}.parquet" for part in ("curves", "cells")))
     if first:
         checkpoint.remove(folder.part("checkpoints") / task["group"])
+        folder.forget_checkpoints(task["group"])
 
 
 def provenance() -> dict:
@@ -191,10 +195,10 @@ class _Reporter:
     """Writes a group's progress file: at each new phase, and else at most twice a second."""
 
     def __init__(self, folder: RunFolder, group_id: str, cells: list[str]):
-        self.folder, self.path = folder, folder.part("progress") / f"{group_id}.json"
+        self.path = folder.part("progress") / f"{group_id}.json"
         self.fixed = {"group": group_id, "cells": cells, "host": platform.node(), "pid": os.getpid()}
         self.fixed["started"] = seconds_now()
-        self.phase, self.told, self.published = None, 0.0, 0.0
+        self.phase, self.told = None, 0.0
 
     def write(self, *, phase: str, losses_nats: dict[str, float], **numbers) -> None:
         if phase == self.phase and time.monotonic() - self.told < REPORT_SECONDS:
@@ -202,9 +206,6 @@ class _Reporter:
         self.phase, self.told = phase, time.monotonic()
         finite = {name: loss for name, loss in losses_nats.items() if loss == loss and abs(loss) != float("inf")}
         write_json(self.path, self.fixed | numbers | {"phase": phase, "losses_nats": finite, "updated": seconds_now()})
-        if self.told - self.published > PUBLISH_SECONDS:
-            self.published = self.told
-            self.folder.publish(self.path)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import gaplaw
 from gaplaw.errors import SweepError
 from gaplaw.execution import HostsSpec
 from gaplaw.objects import Mirror
-from gaplaw.sweep import run, status_of
+from gaplaw.sweep import bucket, run, status_of
 from gaplaw.sweep.bucket import Bucket, folder_at
 from gaplaw.sweep.lease import RELEASED, Leases
 from gaplaw.sweep.local import LocalExecutor
@@ -98,6 +98,30 @@ def test_two_runs_share_a_store_without_doing_anything_twice(sweep, url):
         summaries = list(pool.map(lambda folder: go(sweep, folder, StandIn(seconds=0.3))[0], folders))
     assert [summary.done for summary in summaries] == [len(sweep.cells)] * 2
     assert sorted(name for folder in folders for name in ran(folder.out)) == sorted(cell.name for cell in sweep.cells)
+
+
+def test_the_newest_whole_checkpoint_of_a_group_reaches_another_machine(url, monkeypatch):
+    monkeypatch.setattr(bucket, "PUBLISH_SECONDS", 0.02)
+    one, other = folder_at(url), folder_at(url)
+    other.bring_checkpoint("group")
+    assert other.checkpoint_step("group") == 0
+
+    def reached(step) -> bool:
+        return one.mirror.text("tiny/checkpoints/group/newest") == str(step)
+
+    with one.publishing("group"):
+        for step in (100, 200):
+            made = one.part("checkpoints") / "group" / f"{step}.tmp"
+            made.mkdir(parents=True)
+            (made / "array").write_text(f"state at {step}")
+            made.rename(made.with_suffix(""))
+            assert wait_until(lambda step=step: reached(step), 20)
+        assert wait_until(lambda: one.mirror.names("tiny/checkpoints/group") == ["200/array", "newest"], 20)
+    other.bring_checkpoint("group")
+    assert (other.part("checkpoints") / "group" / "200" / "array").read_text() == "state at 200"
+    assert other.checkpoint_step("group") == 200
+    other.forget_checkpoints("group")
+    assert one.mirror.names("tiny/checkpoints") == []
 
 
 def test_a_url_that_is_no_folder_of_a_bucket_is_refused(tmp_path):
