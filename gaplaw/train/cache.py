@@ -2,7 +2,7 @@
 
     FOLDER/manifest.json         what the cache is a function of (`Group.stream`), and the tokenizer's hash
     FOLDER/shards/000000.npz     what was kept of sequences 0, 1, …, and a checksum of the tokens of each
-    FOLDER/fidelity-T1.json      how far it can be trusted at temperature 1 (`gaplaw.train.fidelity`)
+    FOLDER/fidelity-T1.json      how far it can be trusted at temperature 1 (`gaplaw.train.signal`)
 
 Every file is written under a temporary name and renamed, so that filling a cache may stop at any moment and goes on at the first
 missing shard. Sequences are numbered as the corpus streams them, whatever the batch size. NumPy only: no JAX in this file.
@@ -60,14 +60,17 @@ class SignalCache:
         for number in range(-(-sequences // self.shard_sequences)):
             first = number * self.shard_sequences
             wanted = range(first, min(first + self.shard_sequences, sequences))
-            try:
-                with np.load(self.shard(number)) as shard:
-                    whole = len(shard["tokens_crc"]) >= len(wanted)
-            except _DAMAGED:
-                whole = False
-            if not whole:
+            if self._sequences_in(number) < len(wanted):
                 found.append(wanted)
         return found
+
+    def _sequences_in(self, number: int) -> int:
+        """Of a shard that is there and, as far as its directory tells, whole; else 0."""
+        try:
+            with np.load(self.shard(number)) as shard:
+                return len(shard["tokens_crc"])
+        except _DAMAGED:
+            return 0
 
     def tokens(self, wanted: range) -> np.ndarray:
         """The tokens of some sequences of the stream: int32 [n, L + 1]."""
@@ -75,8 +78,11 @@ class SignalCache:
         return self.corpus.batch(cell.split, 1, cell.train.batch_seed, wanted)[:, 0]
 
     def write(self, wanted: range, tokens_MxL1: np.ndarray, kept: dict[str, np.ndarray]) -> None:
-        """Write one range of `missing`: arrays [M, L, …] by name."""
-        path = self.shard(wanted.start // self.shard_sequences)
+        """Write one range of `missing`: arrays [M, L, …] by name. A longer shard that another group wrote meanwhile stays."""
+        number = wanted.start // self.shard_sequences
+        if self._sequences_in(number) >= len(wanted):
+            return
+        path = self.shard(number)
         path.parent.mkdir(parents=True, exist_ok=True)
         with _renamed(path) as temporary, open(temporary, "wb") as file:
             np.savez(file, tokens_crc=_checksums(tokens_MxL1), **kept)

@@ -31,7 +31,7 @@ from gaplaw.train.stack import output_of, runs_core_blocked
 
 Teacher = tuple[dict, ModelSpec]
 FIDELITY_TOKENS = 2**13
-REFERENCE_HALVES = 0.5  # the reference student's logits, in units of the teacher's
+REFERENCE_SCALE = 0.5  # the reference student's logits, in units of the teacher's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,7 +211,7 @@ def measure_fidelity(
         def loss(out_DxV, seen):
             return objective_losses(specs, place, [Output(teacher.hidden_NxD, out_DxV)], seen, labels_N)[0]
 
-        student = teacher.out_DxV * REFERENCE_HALVES
+        student = teacher.out_DxV * REFERENCE_SCALE
         whole, whole_slope = jax.value_and_grad(loss)(student, teacher)
         found, found_slope = jax.value_and_grad(loss)(student, kept)
         products = [jnp.vdot(a, b) for a in (whole_slope, found_slope) for b in (whole_slope, found_slope)]
