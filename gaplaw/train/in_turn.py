@@ -12,13 +12,14 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.flatten_util import ravel_pytree
+import numpy as np
 
-from gaplaw.distill import Vocab, batch_targets, objective_losses, score_batch, view
+from gaplaw.distill import Layout, Vocab, batch_targets, objective_losses, score_batch, view
 from gaplaw.execution import Execution
 from gaplaw.spec import ModelSpec
-from gaplaw.train.mesh import layout
 from gaplaw.train.stack import Stack, State, inputs_and_labels, moved, output_of, seen_of_teacher
+
+CACHED_LOGITS = 2**15  # 128 KiB: the loss passes over a few arrays of this size, which should stay in a core's cache
 
 
 def targets_program(specs, teacher_model: ModelSpec, execution: Execution):
@@ -42,27 +43,31 @@ def stack_program(stack: Stack, execution: Execution):
     by_heat: targets at the stack's temperature, see `targets_program`; None without soft targets.
     """
 
+    place = Layout(min(execution.chunk_tokens, max(1, CACHED_LOGITS // stack.model.vocab_size)))
+
     @partial(jax.jit, donate_argnums=0)
     def train(state, batches_KxBxL1, by_heat, first, stop):
-        def one(state):
-            def step(at, carried):
-                rows, losses_K = carried
-                batch_BxL1, targets = jax.tree.map(lambda part: part[at], (batches_KxBxL1, by_heat))
-                inputs_BxL, labels_N = inputs_and_labels(batch_BxL1)
+        like = jax.eval_shape(lambda params: jax.tree.map(lambda part: part[0], params), state.params)
 
-                def loss(params):
-                    output = output_of(stack.model, execution, True, params, inputs_BxL)
-                    return objective_losses((stack.objective,), layout(None, execution), [output], targets, labels_N)[0]
+        def step(at, carried):
+            rows, losses_KxS = carried
+            batch_BxL1, targets = jax.tree.map(lambda part: part[at], (batches_KxBxL1, by_heat))
+            inputs_BxL, labels_N = inputs_and_labels(batch_BxL1)
 
-                value, slope = jax.value_and_grad(loss)(_tree(rows.params, state.params))
-                return moved(stack, rows, _rows(slope)), losses_K.at[at].set(value)
+            def loss(params):
+                output = output_of(stack.model, execution, True, params, inputs_BxL)
+                return objective_losses((stack.objective,), place, [output], targets, labels_N)[0]
 
-            losses_K = jnp.zeros(len(batches_KxBxL1), jnp.float32)
-            rows, losses_K = jax.lax.fori_loop(first, stop, step, (_with_rows(state), losses_K))
-            return _without_rows(rows, state.params), losses_K
+            def one(rows):
+                value, slope = jax.value_and_grad(loss)(_tree(rows.params, like))
+                return moved(stack, rows, _rows(slope)), value
 
-        state, losses_SxK = jax.lax.map(one, state)
-        return state, losses_SxK.T
+            rows, losses_S = jax.lax.map(one, rows)
+            return rows, losses_KxS.at[at].set(losses_S)
+
+        losses_KxS = jnp.zeros((len(batches_KxBxL1), len(stack.cells)), jnp.float32)
+        rows, losses_KxS = jax.lax.fori_loop(first, stop, step, (jax.vmap(_with_rows)(state), losses_KxS))
+        return jax.vmap(partial(_without_rows, like=like))(rows), losses_KxS
 
     return train
 
@@ -125,25 +130,27 @@ def _with_rows(state: State) -> State:
     return jax.tree.map(lambda part: _rows(part) if is_tree(part) else part, state, is_leaf=is_tree)
 
 
-def _without_rows(state: State, params_like) -> State:
+def _without_rows(state: State, like) -> State:
     def is_rows(part):
         return isinstance(part, _Rows)
 
-    return jax.tree.map(lambda part: _tree(part, params_like) if is_rows(part) else part, state, is_leaf=is_rows)
+    return jax.tree.map(lambda part: _tree(part, like) if is_rows(part) else part, state, is_leaf=is_rows)
 
 
 def _rows(tree) -> _Rows:
-    leaves = jax.tree.leaves(tree)
-    matrices_P, rest_P = (
-        jnp.concatenate([leaf.ravel() for leaf in leaves if (leaf.ndim >= 2) == matrix]) for matrix in (True, False)
-    )
+    matrices_P, rest_P = (jnp.concatenate([leaf.ravel() for leaf in part]) for part in _matrices_and_rest(tree))
     return _Rows(matrices_P[None], rest_P)
 
 
 def _tree(rows: _Rows, like):
     """The inverse of `_rows`; like: a tree of the same shapes."""
-    leaves, structure = jax.tree.flatten(like)
-    _, matrices = ravel_pytree([leaf for leaf in leaves if leaf.ndim >= 2])
-    _, rest = ravel_pytree([leaf for leaf in leaves if leaf.ndim < 2])
-    parts = {True: iter(matrices(rows.matrices_1xP[0])), False: iter(rest(rows.rest_P))}
-    return jax.tree.unflatten(structure, [next(parts[leaf.ndim >= 2]) for leaf in leaves])
+    parts = []
+    for flat_P, leaves in zip((rows.matrices_1xP[0], rows.rest_P), _matrices_and_rest(like), strict=True):
+        pieces = jnp.split(flat_P, np.cumsum([leaf.size for leaf in leaves])[:-1])
+        parts.append(iter([piece.reshape(leaf.shape) for piece, leaf in zip(pieces, leaves, strict=True)]))
+    return jax.tree.map(lambda leaf: next(parts[leaf.ndim < 2]), like)
+
+
+def _matrices_and_rest(tree) -> tuple[list, list]:
+    leaves = jax.tree.leaves(tree)
+    return [leaf for leaf in leaves if leaf.ndim >= 2], [leaf for leaf in leaves if leaf.ndim < 2]
