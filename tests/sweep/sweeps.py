@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gaplaw import DataSpec, ModelSpec, Sweep, TrainSpec, results
@@ -173,3 +173,10 @@ def checkpoint_steps(out: Path) -> dict[str, int]:
 
 
 QUICK = Execution(workers=2, chunk_tokens=128, steps_per_dispatch=8, evaluations=1)
+
+
+def one_teacher(sweep: Sweep) -> Sweep:
+    """The first teacher of a sweep and its students: two groups, for workers that take long to start."""
+    first = sweep.teachers[0]
+    students = tuple(cell for cell in sweep.students if cell.teacher.fingerprint == first.fingerprint)
+    return replace(sweep, teachers=(first,), students=students, baselines=())

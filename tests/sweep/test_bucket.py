@@ -17,7 +17,7 @@ from gaplaw.sweep import bucket, run, status_of
 from gaplaw.sweep.bucket import Bucket, folder_at
 from gaplaw.sweep.lease import RELEASED, Leases
 from gaplaw.sweep.local import LocalExecutor
-from tests.sweep.sweeps import QUICK, StandIn, ran
+from tests.sweep.sweeps import QUICK, StandIn, one_teacher, ran
 from tests.sweep.test_kill import STAND_IN, start, wait_until, workers_of
 from tests.sweep.test_run import go
 
@@ -39,26 +39,22 @@ def losses(frame) -> pd.Series:
     return frame.set_index("cell_id").sort_index()["loss_student_ce_nats"]
 
 
-def test_a_sweep_ends_with_the_same_table_as_in_a_folder_and_the_next_run_does_nothing(
-    sweep, url, tmp_path, monkeypatch
-):
-    monkeypatch.setenv("GAPLAW_STAND_IN_SECONDS", "0")
-    worker = LocalExecutor(module=STAND_IN)
-    summary, _ = go(sweep, url, worker)
+def test_a_sweep_ends_with_the_same_table_as_in_a_folder_and_the_next_run_does_nothing(sweep, url, tmp_path):
+    summary, _ = go(sweep, url)
     assert (summary.done, summary.failed, summary.out) == (len(sweep.cells), 0, url)
-    go(sweep, tmp_path / "plain" / "tiny", StandIn())
+    go(sweep, tmp_path / "plain" / "tiny")
     pd.testing.assert_series_equal(losses(gaplaw.read(url)), losses(gaplaw.read(tmp_path / "plain" / "tiny")))
-    assert go(sweep, url, worker)[0].done_before == len(sweep.cells)
+    assert go(sweep, url)[0].done_before == len(sweep.cells)
     assert status_of(url).done == len(sweep.cells)
 
 
 def test_workers_on_machines_that_share_only_the_store_run_a_sweep(sweep, url, monkeypatch):
     monkeypatch.setattr(Bucket, "settings", {})  # each worker process makes a local copy of its own
     monkeypatch.setenv("GAPLAW_STAND_IN_SECONDS", "0")
-    folder = folder_at(url)
-    assert go(sweep, folder, LocalExecutor(module=STAND_IN))[0].done == len(sweep.cells)
+    folder, small = folder_at(url), one_teacher(sweep)
+    assert go(small, folder, LocalExecutor(module=STAND_IN))[0].done == len(small.cells)
     assert ran(folder.out) == []
-    assert len(gaplaw.read(url)) == len(sweep.cells)
+    assert len(gaplaw.read(url)) == len(small.cells)
 
 
 def test_hosts_that_train_together_need_a_folder(sweep, url):
