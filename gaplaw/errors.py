@@ -23,6 +23,10 @@ class TableError(GaplawError, ValueError):
     """A results table that cannot be read or fitted: missing column, NaN, duplicate, corrupt file."""
 
 
+class MixedProtocolsError(TableError):
+    """A table whose rows were trained under several protocols, of which none was chosen: they follow different laws."""
+
+
 class CheckpointError(GaplawError):
     """A checkpoint that cannot be used: missing, corrupt, or of other science."""
 

@@ -9,6 +9,7 @@ only turns exceptions into one line and an exit code:
 from __future__ import annotations
 
 import errno
+import json
 import os
 import sys
 import tempfile
@@ -35,6 +36,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return _dispatch([word for word in given if word != "--debug"])
     except GaplawError as refusal:
+        if "--json" in given:
+            print(json.dumps({"error": {"kind": type(refusal).__name__, "message": str(refusal)}}))
         return _tell(f"error: {refusal}", refusal.exit_code)
     except KeyboardInterrupt:
         return _tell("interrupted; what was finished is kept, and the same command goes on from there", 130)

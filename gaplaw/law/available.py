@@ -86,7 +86,7 @@ def _teacher(item, coordinate: str, position: int) -> Teacher:
         return item
     if not isinstance(item, Mapping):
         name = item.strip() if isinstance(item, str) else repr(float(item)).removesuffix(".0")
-        known = "params" if coordinate == "teacher_params" else "loss"
+        known = "params" if coordinate == "teacher_params" or name[-1:].isalpha() else "loss"  # "7B" is never a loss
         return Teacher(name=name, **{known: _number(item, known, position)})
     fields = {ALIASES.get(key, key): value for key, value in item.items()}
     unknown = set(fields) - set(FIELDS)

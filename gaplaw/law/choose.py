@@ -123,7 +123,7 @@ def choose(
         rows = [with_flops(plain_row(teacher), teacher, params, spent, cost) for teacher in available]
         optimum, near, span, rules, recommended = Optimum(), (), (None, None), (), None
     else:
-        regret = law.regret_draws(params, tokens, coordinates(available, law), teacher_tokens_of(available))
+        regret = available_regret(law, params, tokens, available)
         expected, p_best = regret.mean(0), share_best(regret)
         rows = [
             replace(plain_row(teacher), expected_regret_nats=float(expected[i]), p_best=float(p_best[i]))
@@ -133,6 +133,7 @@ def choose(
         rows, cost_flags = with_cost(law, rows, available, params, tokens, spent, cost, price_per_flop)
         flags += cost_flags + ([token_flag] if token_flag and cost != "best" else [])
         optimum = law.optimum(params, tokens)
+        flags += _optimum_flags(law, optimum) + _teacher_flags(rows)
         near = tuple(row.name for row in rows if row.expected_regret_nats <= tolerance)
         span = near_optimal_range(law, params, tokens, tolerance)
         rules = rule_choices(law, available, params, tokens, expected)
@@ -152,6 +153,15 @@ def choose(
         tolerance_nats=float(tolerance),
         coordinate=law.coordinate,
     )
+
+
+def available_regret(law: Law, params: float, tokens: float | None, available: list[Teacher]) -> np.ndarray:
+    """Regret of each available teacher, nats ≥ 0, (R, n): against the best possible teacher, or the best available where that is
+    better, as a measured teacher can be that does more for its students than its size or loss says."""
+    places = coordinates(available, law)
+    regret = law.regret_draws(params, tokens, places, teacher_tokens_of(available))
+    regret = regret + law.teacher_draws(params, tokens, places)
+    return regret - np.minimum(regret.min(1, keepdims=True), 0.0)
 
 
 def share_best(regret: np.ndarray) -> np.ndarray:
@@ -196,6 +206,24 @@ def extrapolation_flags(law: Law, params: float, tokens: float | None, available
         names = ", ".join(outside[:5]) + (" and more" if len(outside) > 5 else "")
         flags.append(Flag("teacher_outside", f"teachers outside the measured {law.coordinate}: {names}", "warning"))
     return flags
+
+
+def _optimum_flags(law: Law, optimum: Optimum) -> list[Flag]:
+    """This student's optimum lies past what was measured: there is a choice among teachers, but its best place is open."""
+    if optimum.censored is None:
+        return []
+    low, high = law.measured[law.coordinate]
+    side = f"at or below the lowest measured, {low:.4g}" if optimum.censored == "low" else f"at or above {high:.4g}"
+    text = f"the best {law.coordinate} for this student lies {side}: no interior optimum for it"
+    return [Flag(f"edge_optimum_{optimum.censored}", text, "warning")]
+
+
+def _teacher_flags(rows: list[TeacherChoice]) -> list[Flag]:
+    """Teachers that are themselves no better than the student alone."""
+    known = [row for row in rows if row.loss is not None and row.no_teacher_loss_nats is not None]
+    weak = [row.name for row in known if row.loss >= row.no_teacher_loss_nats]
+    text = f"teachers no better than the student alone at equal compute: {', '.join(weak[:5])}{' and more' * (len(weak) > 5)}"
+    return [Flag("teacher_no_better", text, "warning")] if weak else []
 
 
 def ranges_outside(measured: tuple[float, float], value: float) -> float:

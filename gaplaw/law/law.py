@@ -51,6 +51,9 @@ class Surface(Protocol):
     def loss_draws(self, student_params: float, student_tokens: float | None, teachers, teacher_tokens=None):
         """L_S(T) up to one constant per student and draw, nats, (R, n), WITHOUT scatter: what a next cell would measure."""
 
+    def teacher_draws(self, student_params: float, student_tokens: float | None, teachers) -> np.ndarray:
+        """What each of these teachers, if it was measured, does to this student beyond its coordinate, nats, (R, n)."""
+
     def to_dict(self) -> dict:
         """JSON-ready, with key 'kind'."""
 
@@ -172,6 +175,10 @@ class Law:
     def loss_draws(self, student_params: float, student_tokens: float | None, teachers, teacher_tokens=None):
         """Student loss up to a constant per draw, nats, (R, n), without between-student scatter."""
         return self.surface.loss_draws(*_student(student_params, student_tokens), _teachers(teachers), teacher_tokens)
+
+    def teacher_draws(self, student_params: float, student_tokens: float | None, teachers) -> np.ndarray:
+        """What measured teachers do to a student beyond what their size or loss says, nats, (R, n); 0 for any other teacher."""
+        return self.surface.teacher_draws(*_student(student_params, student_tokens), _teachers(teachers))
 
     def predict(self, frame, columns=None) -> np.ndarray:
         """Expected student loss, nats, one per row, in order. `frame`: anything `read_table` reads."""

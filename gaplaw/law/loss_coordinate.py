@@ -50,7 +50,7 @@ class LossSurface:
 
     def optimum_point(self, student_params: float, student_tokens: float | None) -> float:
         grid = self._grid()
-        curve = np.exp(self.stack.log_loss(self._at(student_params, student_tokens, grid)))
+        curve = np.exp(self.stack.log_loss(self._at(student_params, student_tokens, grid), teachers=False))
         return float(lowest(curve[None], grid, self.span)[0][0])
 
     def optimum_draws(self, student_params: float, student_tokens: float | None) -> np.ndarray:
@@ -68,6 +68,10 @@ class LossSurface:
 
     def loss_draws(self, student_params, student_tokens, teachers, teacher_tokens=None) -> np.ndarray:
         return self._curves(student_params, student_tokens, np.log(np.asarray(teachers, dtype=float)))
+
+    def teacher_draws(self, student_params, student_tokens, teachers) -> np.ndarray:
+        log_teachers = np.log(np.asarray(teachers, dtype=float))
+        return self._curves(student_params, student_tokens, log_teachers) * np.expm1(self.stack.teacher_draws(log_teachers))
 
     def to_dict(self) -> dict:
         parts = []
@@ -128,7 +132,7 @@ class LossSurface:
         return self.points(np.array([params]), None if tokens is None else np.array([tokens]), log_teacher)
 
     def _curves(self, params, tokens, log_teacher) -> np.ndarray:
-        return np.exp(self.stack.log_loss_draws(self._at(params, tokens, log_teacher)))
+        return np.exp(self.stack.log_loss_draws(self._at(params, tokens, log_teacher), teachers=False))
 
     def _grid(self, log_teachers=None, reach: float = 0.0) -> np.ndarray:
         low, high = self.span

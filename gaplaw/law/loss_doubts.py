@@ -9,20 +9,20 @@ import numpy as np
 from scipy.special import chdtri
 
 from gaplaw.law.flags import FEWEST_STUDENTS, FEWEST_TEACHERS, Flag
-from gaplaw.law.loss_forms import residual_functions
-from gaplaw.law.loss_stack import HUBER_TUNING, ridge_of
+from gaplaw.law.loss_forms import residual_functions, whitener
+from gaplaw.law.loss_stack import HUBER_TUNING, places, ridge_of
 from gaplaw.law.minimise import minimise
 
 FEWEST_INSIDE = 0.1  # share of measured students with an optimum inside, when no rise past it is shown
 NO_SLOPE = 1e-4  # d ln L_S / d ln L_T that counts as none
 
 
-def profile(part, points, log_loss, weight, column: int) -> dict[float, tuple]:
+def profile(part, points, z, log_loss, weight, column: int) -> dict[float, tuple]:
     """50 and 90 % profile intervals of exp(theta[column]); the likelihood is discounted by what clusters cost.
 
     One parameter is pinned at a grid of values and everything else refitted; see `pinned` for the discount.
     """
-    places, rise = pinned(part, points, log_loss, weight, column, None)
+    places, rise = pinned(part, points, z, log_loss, weight, column, None)
     lowest = int(np.argmin(rise))
     out = {}
     for level in (0.5, 0.9):
@@ -34,13 +34,13 @@ def profile(part, points, log_loss, weight, column: int) -> dict[float, tuple]:
     return out
 
 
-def pinned(part, points, log_loss, weight, column: int, places) -> tuple[np.ndarray, np.ndarray]:
+def pinned(part, points, z, log_loss, weight, column: int, places) -> tuple[np.ndarray, np.ndarray]:
     """(places, rise): 2 Δ ln likelihood with theta[column] pinned at each place (by default ±4 sd), everything else refitted.
 
     Rows share teachers and students, so the likelihood is divided by the median over parameters of (cluster bootstrap variance /
     independent-rows variance), where that exceeds 1.
     """
-    value, residuals = residual_functions(part.form, points, log_loss)
+    value, residuals = residual_functions(part.form, points, log_loss, whitener(part.correction.levels(z)))
     centre, precision = ridge_of(part.form, part.scale)
     at = residuals(part.theta[None]).jacobian[0]
     normal = (at.T @ at + np.diag(precision)) / part.scale**2
@@ -82,7 +82,7 @@ def doubts(table, surface, stack, frame) -> tuple[str, list[Flag]]:
         weak = int((frame["teacher_loss"] >= frame["no_teacher_loss"]).sum())
         if weak:
             text = f"{weak} rows have a teacher no better than the student alone"
-            flags.append(Flag("weak_teachers", text, "note"))
+            flags.append(Flag("teacher_no_better", text, "note"))
     bad = [part for part in stack.components if part.status != "converged"]
     status = bad[0].status if bad else "converged"
     for part in bad:
@@ -98,13 +98,13 @@ def shape_flags(stack, surface, points, log_loss, weight, frame) -> list[Flag]:
     pinning its slope at nothing costs likelihood in the better fitting of the bowl forms. Optima past the strongest teacher are
     ordinary for large students: flagged, and an open side of the interval, but no refusal.
     """
-    rises = {}
+    rises, z = {}, places(stack.reach_theta, points)
     for name in ("p", "q"):
         forms = [part for part in stack.components if name in part.form.names]
         gains = []
         for part in forms:
             column = part.form.names.index(name)
-            _, rise = pinned(part, points, log_loss, weight, column, np.array([np.log(NO_SLOPE), part.theta[column]]))
+            _, rise = pinned(part, points, z, log_loss, weight, column, np.array([np.log(NO_SLOPE), part.theta[column]]))
             gains.append(rise[0] - rise[1])
         rises[name] = max(gains) >= chdtri(1, 0.1)
     low, high = surface.span

@@ -17,7 +17,7 @@ from gaplaw.law.law import Law, Noise, Parameter, interval
 from gaplaw.law.loss_coordinate import LossSurface, columns_of
 from gaplaw.law.loss_doubts import doubts, profile, shape_flags
 from gaplaw.law.loss_forms import Points
-from gaplaw.law.loss_stack import HUBER_TUNING, draw, fit_stack
+from gaplaw.law.loss_stack import HUBER_TUNING, draw, fit_stack, places
 
 FEWEST_ROWS = 20
 SCATTER_FLOOR = 0.01  # ln L_T; a new student's own shift is never taken to be exactly zero
@@ -114,7 +114,7 @@ def student_scatter(stack, points: Points, log_loss, sizes) -> float:
     step = 0.005
     up = Points(points.x, points.y, points.t + step, points.alone)
     down = Points(points.x, points.y, points.t - step, points.alone)
-    slope = (stack.log_loss(up) - stack.log_loss(down)) / (2 * step)
+    slope = (stack.log_loss(up, teachers=False) - stack.log_loss(down, teachers=False)) / (2 * step)
     residual = log_loss - stack.loso
     shifts, errors = [], []
     for size in np.unique(sizes):
@@ -160,7 +160,7 @@ def _parameters(stack, points, log_loss, weight, surface, frame) -> dict[str, Pa
             name=name, point=float(value[0]), interval50=pair[0.5], interval90=pair[0.9], bootstrap90=pair[0.9],
             note=notes.get(name, "wild cluster bootstrap"),
         )  # fmt: skip
-    spans = profile(reach, points, log_loss, weight, inside["kappa"])
+    spans = profile(reach, points, places(stack.reach_theta, points), log_loss, weight, inside["kappa"])
     out["c"] = Parameter(
         name="c", point=out["c"].point, interval50=spans[0.5], interval90=spans[0.9],
         bootstrap90=out["c"].bootstrap90, note=notes["c"],
@@ -225,7 +225,7 @@ def _students(frame, surface, sd: float, seed: int) -> tuple:
         at = surface.optimum_point(params, tokens)
         methods = [optimum.quadratic(data), optimum.akima(data, rng), optimum.joint(at, spans, data)]
         level = float(
-            np.exp(surface.stack.log_loss(surface._at(params, tokens, np.full(1, np.clip(at, *surface.span)))))[0]
+            np.exp(surface.stack.log_loss(surface._at(params, tokens, np.full(1, np.clip(at, *surface.span))), teachers=False))[0]
         )
         out.append(optimum.side_by_side(params, tokens, data, methods, level))
     return tuple(out)

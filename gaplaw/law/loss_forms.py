@@ -218,14 +218,25 @@ def floor_starts(points: Points, log_loss) -> np.ndarray:
     return np.array(out)
 
 
-def residual_functions(form, points: Points, log_loss):
-    """(value, residuals) for `minimise`; curvature is Gauss-Newton, which the small residuals of a law make exact enough."""
+def whitener(levels):
+    """rows (…, n) → rows (1 + levels levels')^(-1/2): what rows of one student or one teacher share, `levels` (n, k), decorrelated."""
+    vectors, sizes, _ = np.linalg.svd(levels, full_matrices=False)
+    shrink = 1.0 / np.sqrt(1.0 + sizes**2) - 1.0
+    return lambda rows: rows + ((rows @ vectors) * shrink) @ vectors.T
+
+
+def residual_functions(form, points: Points, log_loss, white=np.asarray):
+    """(value, residuals) for `minimise`; curvature is Gauss-Newton, which the small residuals of a law make exact enough.
+
+    Args:
+        white: applied to residuals and to each column of the Jacobian; a `whitener` makes the fit generalised least squares.
+    """
 
     def value(theta):
-        return form.value(theta, points) - log_loss
+        return white(form.value(theta, points) - log_loss)
 
     def residuals(theta):
         at, jacobian = form.jacobian(theta, points)
-        return Residuals(at - log_loss, jacobian, None)
+        return Residuals(white(at - log_loss), white(jacobian.transpose(0, 2, 1)).transpose(0, 2, 1), None)
 
     return value, residuals

@@ -142,6 +142,10 @@ class BowlSurface:
             self._draws(student_params, student_tokens), np.asarray(teachers, np.float64), teacher_tokens
         )
 
+    def teacher_draws(self, student_params: float, student_tokens: float | None, teachers) -> np.ndarray:
+        """None are kept: a size names a family of teachers, not one that was measured."""
+        return np.zeros((len(self.draws_amplitude), len(np.atleast_1d(teachers))))
+
     def predict(self, frame) -> np.ndarray:
         tokens = frame["student_tokens"].to_numpy(np.float64) if "student_tokens" in frame else None
         if tokens is None and "q" in self.names:

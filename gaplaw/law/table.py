@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from gaplaw.errors import TableError
+from gaplaw.errors import MixedProtocolsError, TableError
 from gaplaw.law.values import (
     CANONICAL,
     COORDINATES,
@@ -28,6 +28,7 @@ from gaplaw.objects import brought_here, is_url
 
 # What a sweep of our own calls the two losses, and the columns in which its rows must agree to be compared at all.
 SWEEP_NAMES = {"loss_student_ce_nats": "student_loss", "loss_teacher_ce_nats": "teacher_loss"}
+ANSWERS = ("student_loss", "no_teacher_loss", "seed", "group", "weight")  # what a question to a law need not have
 ONE_OF = ("data_source", "data_tokenizer", "data_manifest")
 
 
@@ -87,13 +88,15 @@ def read_table(
         predicting: the table asks a question of a law, so student_loss may be absent and repeated rows are allowed.
 
     Raises:
-        TableError: missing column, NaN, text that is no number, non-positive size or loss coordinate, duplicate, mixed
-            protocols, corrupt or empty file.
+        TableError: missing column, NaN, text that is no number, non-positive size or loss coordinate, duplicate, corrupt or
+            empty file. MixedProtocolsError: rows of several protocols, and none chosen.
     """
     if coordinate is not None and coordinate not in COORDINATES:
         raise TableError(f"coordinate: {coordinate!r} must be one of {', '.join(COORDINATES)}")
     mapping = parse_columns(columns)
     raw, label, is_text = _load(source)
+    if predicting:  # a question may use the fit's own mapping and lack the answers that it names
+        mapping = {name: column for name, column in mapping.items() if column in raw or name not in ANSWERS}
     notes: list[str] = []
     frame = _rename(raw, mapping, label)
     where = Where(label=label, lines=is_text)
@@ -219,7 +222,7 @@ def _one_protocol(frame, protocol, label, predicting) -> tuple[pd.DataFrame, str
         return frame[frame["protocol"].astype(str) == protocol], protocol
     if len(present) > 1 and not predicting:
         row = frame.index[frame["protocol"].astype(str) != str(frame["protocol"].iloc[0])][0]
-        raise TableError(
+        raise MixedProtocolsError(
             f"{label}: row {row}, column protocol: mixed protocols ({'; '.join(present)}); choose one with protocol="
         )
     return frame, present[0] if len(present) == 1 else None

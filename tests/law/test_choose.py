@@ -36,6 +36,9 @@ class Parabola:
     def regret_draws(self, n, d, teachers, teacher_tokens=None):
         return CURVATURE * (np.log(teachers) - self.optimum_draws(n, d)[:, None]) ** 2
 
+    def teacher_draws(self, n, d, teachers):
+        return np.zeros((len(self.draws), len(teachers)))
+
     def predict(self, frame):
         at = np.log(frame["teacher_params"]) - self.log_ratio - np.log(frame["student_params"])
         alone = baseline_loss(ALONE, frame["student_params"], frame["student_tokens"])
