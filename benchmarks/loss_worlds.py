@@ -82,7 +82,7 @@ def world(truth: str, *, seed: int, scatter: tuple[float, float, float], keep: f
 
     Args:
         truth: a name in TRUTHS. seed: of everything random.
-        scatter: sd of each run, of what a teacher does to all its students, and of what a student size has under all teachers, nats.
+        scatter: sd, in nats, of a run, of what a teacher does to all its students, and of a student size under all teachers.
         keep: chance of each row to be there.
     """
     noise, teacher_sd, student_sd = scatter
@@ -90,7 +90,9 @@ def world(truth: str, *, seed: int, scatter: tuple[float, float, float], keep: f
     fixed = [(t, 20 * t) for t in LADDER]
     profiles = [(t, c / 6 / t) for c in BUDGETS for t in LADDER[1:9] if 2 < c / 6 / t / t < 600]
     teachers = fixed + profiles
-    rows = [(n, m * n, i) for n in STUDENTS[:5] for m in (20, 40, 80, 160, 320) if m * n < MOST_TOKENS for i in range(10)]
+    rows = [
+        (n, m * n, i) for n in STUDENTS[:5] for m in (20, 40, 80, 160, 320) if m * n < MOST_TOKENS for i in range(10)
+    ]
     rows += [(n, c / 6 / n, i) for n in STUDENTS for c in BUDGETS if 0.7 < c / 6 / n / n < 700 for i in range(3, 9)]
     rows += [(n, 20 * n, i) for n in STUDENTS[1:5] for i in range(10, len(teachers))]
     rows = [row for row in rows if rng.random() < keep]

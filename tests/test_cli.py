@@ -199,6 +199,15 @@ def test_bad_questions_to_a_law_are_one_line(call, home, law, tmp_path):
     assert "wrong" in one_line(call("fit", home / "table.csv", "--columns", "wrong=column"))
 
 
+def test_with_json_an_error_is_a_document_too(call, home, tmp_path):
+    table = pd.read_csv(home / "table.csv")
+    mixed = pd.concat([table.assign(protocol="scratch"), table.assign(protocol="prune")])
+    mixed.to_csv(tmp_path / "mixed.csv", index=False)
+    code, out, err = call("fit", tmp_path / "mixed.csv", "--out", tmp_path / "law.json", "--json")
+    told = json.loads(out)["error"]
+    assert code == 2 and told["kind"] == "MixedProtocolsError" and told["message"] in err and err.count("\n") == 1
+
+
 def test_a_refused_law_ends_with_3_says_why_in_one_line_and_still_writes_the_file(call, home, tmp_path):
     table = pd.read_csv(home / "table.csv")
     few = table[table.teacher_params.isin(sorted(table.teacher_params.unique())[:3])]

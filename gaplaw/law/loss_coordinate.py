@@ -71,7 +71,9 @@ class LossSurface:
 
     def teacher_draws(self, student_params, student_tokens, teachers) -> np.ndarray:
         log_teachers = np.log(np.asarray(teachers, dtype=float))
-        return self._curves(student_params, student_tokens, log_teachers) * np.expm1(self.stack.teacher_draws(log_teachers))
+        return self._curves(student_params, student_tokens, log_teachers) * np.expm1(
+            self.stack.teacher_draws(log_teachers)
+        )
 
     def to_dict(self) -> dict:
         parts = []

@@ -104,7 +104,9 @@ def shape_flags(stack, surface, points, log_loss, weight, frame) -> list[Flag]:
         gains = []
         for part in forms:
             column = part.form.names.index(name)
-            _, rise = pinned(part, points, z, log_loss, weight, column, np.array([np.log(NO_SLOPE), part.theta[column]]))
+            _, rise = pinned(
+                part, points, z, log_loss, weight, column, np.array([np.log(NO_SLOPE), part.theta[column]])
+            )
             gains.append(rise[0] - rise[1])
         rises[name] = max(gains) >= chdtri(1, 0.1)
     low, high = surface.span

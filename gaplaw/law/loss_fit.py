@@ -225,7 +225,11 @@ def _students(frame, surface, sd: float, seed: int) -> tuple:
         at = surface.optimum_point(params, tokens)
         methods = [optimum.quadratic(data), optimum.akima(data, rng), optimum.joint(at, spans, data)]
         level = float(
-            np.exp(surface.stack.log_loss(surface._at(params, tokens, np.full(1, np.clip(at, *surface.span))), teachers=False))[0]
+            np.exp(
+                surface.stack.log_loss(
+                    surface._at(params, tokens, np.full(1, np.clip(at, *surface.span))), teachers=False
+                )
+            )[0]
         )
         out.append(optimum.side_by_side(params, tokens, data, methods, level))
     return tuple(out)

@@ -219,7 +219,7 @@ def floor_starts(points: Points, log_loss) -> np.ndarray:
 
 
 def whitener(levels):
-    """rows (…, n) → rows (1 + levels levels')^(-1/2): what rows of one student or one teacher share, `levels` (n, k), decorrelated."""
+    """rows (…, n) → rows (1 + levels levels')^(-1/2): takes out the correlation of rows that share `levels` (n, k)."""
     vectors, sizes, _ = np.linalg.svd(levels, full_matrices=False)
     shrink = 1.0 / np.sqrt(1.0 + sizes**2) - 1.0
     return lambda rows: rows + ((rows @ vectors) * shrink) @ vectors.T

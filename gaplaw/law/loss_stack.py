@@ -203,8 +203,8 @@ def _weigh(parts, points, log_loss, sizes, weight):
 def stacking_weights(errors: np.ndarray, groups: np.ndarray) -> np.ndarray:
     """Weights ≥ 0 of sum 1 that minimise the mean square of the weighted left-out errors (K, n), pulled towards equal ones.
 
-    Half of the criterion are the errors themselves, half their differences within a (student, tokens) group, which are what a choice
-    of teacher rests on; each half in units of its own size. Solved exactly: the best of all subsets of forms.
+    Half of the criterion are the errors themselves, half their differences within a (student, tokens) group, on which a choice of
+    teacher rests; each half in units of its own size. Solved exactly: the best of all subsets of forms.
     """
     count = len(errors)
     within = np.array([row - (np.bincount(groups, row) / np.bincount(groups))[groups] for row in errors])

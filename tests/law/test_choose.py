@@ -186,12 +186,20 @@ def test_teachers_are_read_from_text_files_and_mappings(tmp_path):
     assert derived[0].loss == pytest.approx(float(baseline_loss(ALONE, 1e9, 2e10)))
 
 
+def test_a_size_given_to_a_law_in_loss_is_never_taken_for_a_loss():
+    with pytest.raises(LawError, match="teacher 7B: loss is needed"):
+        read_teachers(["7B"], coordinate="teacher_loss")
+    known = read_teachers(["7B"], coordinate="teacher_loss", baseline=ALONE)[0]
+    assert known.params == 7e9 and known.loss == pytest.approx(float(baseline_loss(ALONE, 7e9, 1.4e11)))
+
+
 @pytest.mark.parametrize(
     ("question", "message"),
     [
         ({"cost": "free"}, "cost: 'free' must be one of"),
         ({"teachers": []}, "at least one"),
         ({"teachers": [{"name": "t", "loss": 2.0}]}, "teacher t: params is needed"),
+        ({"teachers": [{"name": "t", "loss": 2.0, "params": "big"}]}, "'big' is not a number or a size"),
         ({"teachers": ["huge"]}, "'huge' is not a number or a size"),
         ({"student_params": -1}, "student_params: -1 must be positive"),
         ({"cost": "both", "teachers": ["2B"]}, "tokens are needed for cost = both"),

@@ -1,4 +1,4 @@
-"""Every refusal of a law is reached from a table or a question that deserves it, with a kind for machines and a sentence for people."""
+"""Every refusal is reached from a table or a question that deserves it: a kind for machines and a sentence for people."""
 
 from dataclasses import replace
 
@@ -48,7 +48,9 @@ def test_tables_of_sizes_that_have_no_answer(truth, kind):
 
 
 def test_tables_of_sizes_whose_answer_is_doubtful(monkeypatch):
-    flags = by_size(lambda frame: frame.assign(protocol="prune|soft=1.0", no_teacher_loss=frame["student_loss"].min() - 0.1))
+    flags = by_size(
+        lambda frame: frame.assign(protocol="prune|soft=1.0", no_teacher_loss=frame["student_loss"].min() - 0.1)
+    )
     for kind in ("single_seed", "students_from_teacher", "teacher_no_better"):
         assert said(flags, kind, "warning")
     assert "single_seed" not in by_size(seeds=2)
@@ -68,13 +70,17 @@ def test_tables_of_losses_that_have_no_answer():
         return frame.assign(student_loss=1.5 + 300 / frame["student_params"] ** 0.3 + noise[: len(frame)])
 
     assert said(by_loss(flat), "curvature_not_significant", "refusal")
-    stronger = by_loss(lambda frame: flat(frame).assign(student_loss=flat(frame)["student_loss"] + 0.5 * frame["teacher_loss"]))
+    stronger = by_loss(
+        lambda frame: flat(frame).assign(student_loss=flat(frame)["student_loss"] + 0.5 * frame["teacher_loss"])
+    )
     assert said(stronger, "no_interior_minimum", "refusal")
 
 
 def test_tables_of_losses_whose_answer_is_doubtful(monkeypatch):
     def pruned(frame):
-        return frame.assign(protocol="prune|soft=1.0", no_teacher_loss=alone(frame["student_params"], frame["student_tokens"]))
+        return frame.assign(
+            protocol="prune|soft=1.0", no_teacher_loss=alone(frame["student_params"], frame["student_tokens"])
+        )
 
     flags = by_loss(pruned)
     assert said(flags, "single_seed", "note") and said(flags, "students_from_teacher", "warning")
@@ -98,7 +104,11 @@ def test_questions_that_have_no_answer_or_a_doubtful_one():
         return choice, {flag.kind: flag for flag in choice.flags}
 
     near, flags = ask("3.2B")
-    assert near.recommended and said(flags, "extrapolation", "warning") and "4 times outside" in flags["extrapolation"].message
+    assert (
+        near.recommended
+        and said(flags, "extrapolation", "warning")
+        and "4 times outside" in flags["extrapolation"].message
+    )
     far, flags = ask("9T")
     assert far.recommended is None and far.optimum.teacher_params is None and said(flags, "extrapolation", "refusal")
     assert said(ask("100M", ("1B", "90B"))[1], "teacher_outside", "warning")

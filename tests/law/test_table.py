@@ -168,3 +168,11 @@ def test_a_question_needs_no_losses_and_keeps_every_row_in_order(frame):
     question = frame.drop(columns=["student_loss", "seed"])
     table = read_table(question, predicting=True)
     assert table.frame["teacher_params"].tolist() == question["teacher_params"].tolist()
+
+
+def test_a_question_may_use_the_fits_own_mapping(frame):
+    asked = frame.rename(columns={"student_params": "NS"}).drop(columns=["student_loss", "seed"])
+    mapping = "student_params=NS,student_loss=LS,seed=run"
+    assert read_table(asked, columns=mapping, predicting=True).frame["student_params"].tolist() == asked["NS"].tolist()
+    with pytest.raises(TableError, match="column 'DS'"):
+        read_table(asked, columns=mapping + ",student_tokens=DS", predicting=True)
