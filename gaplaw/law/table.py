@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pandas as pd
@@ -126,9 +126,13 @@ def _load(source) -> tuple[pd.DataFrame, str, bool]:
         return source.frame.copy(), source.source, False
     if isinstance(source, pd.DataFrame):
         return source.copy(), "frame", False
+    if is_url(source) and not PurePosixPath(source).suffix:
+        from gaplaw.results import read
+
+        return read(source), str(source), False
     if is_url(source):
         with brought_here(source) as (path, _):
-            return _load(path)[0], str(source), path.suffix not in ("", ".parquet", ".pq")
+            return _load(path)[0], str(source), path.suffix not in (".parquet", ".pq")
     path = Path(source)
     if path.is_dir():
         return _load_folder(path), str(source), False

@@ -3,7 +3,7 @@
 Every process has a local copy of what it needs (the processes of one machine share one, for as long as the `run` lasts). A cell is
 finished when its row is there, a teacher when its row is there, which is put last. Tasks, progress and claims go there too, so that
 `run` commands and engines on machines that share nothing else work on one sweep. So do checkpoints of groups in training, a little
-later than they are made: a group whose machine is lost goes on from the last one. Logs stay on their machine.
+later than they are made: a group whose machine is lost goes on from the last one. Of logs, those of failed groups.
 """
 
 from __future__ import annotations
@@ -96,6 +96,12 @@ class Bucket(RunFolder):
         self.mirror.push_missing(
             *(self.part(part) / f"{cell.id}.parquet" for cell in cells for part in ("curves", "cells"))
         )
+
+    def show(self, log: Path) -> str:
+        if not log.exists():  # on the machine of its worker
+            return str(log)
+        self.publish(log)
+        return join(self.mirror.url, self._below(log))
 
     def withdraw(self, *paths: Path) -> None:
         super().withdraw(*paths)

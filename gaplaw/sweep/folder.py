@@ -124,6 +124,10 @@ class RunFolder:
     def publish_missing(self, cells: tuple[Cell, ...]) -> None:
         """Publish the rows of cells whose writer was stopped before it could."""
 
+    def show(self, log: Path) -> str:
+        """Where people find a log."""
+        return str(log)
+
     def withdraw(self, *paths: Path) -> None:
         for path in paths:
             path.unlink(missing_ok=True)

@@ -201,7 +201,9 @@ class _Runner:
         self.folder.publish_missing(job.group.cells)
         told = read_json(self.folder.part("progress") / f"{job.group.id}.json") or {}
         error = told.get("error") if told.get("phase") == "failed" else None
-        error = error or f"{job.handle.ending()}; see {job.handle.log}"
+        if code and not error:
+            error = f"{job.handle.ending()}; see {self.folder.show(job.handle.log)}"
+        error = error or job.handle.ending()
         if code == worker.CANNOT_WRITE:
             free = amount(shutil.disk_usage(self.folder.out).free)
             raise SweepError(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from gaplaw.errors import SpecError, SweepError
+from gaplaw.objects import is_url
 from gaplaw.sweep.engine import HOST_LOST, WORKER, carried, how_it_ended, missing, run_worker, worker_settings
 
 if TYPE_CHECKING:
@@ -109,6 +110,8 @@ class SlurmExecutor:
     def start(self, folder: RunFolder, group_id: str, execution: Execution) -> SlurmJob:
         import submitit
 
+        if is_url(folder.address) and self.cluster == "slurm":
+            raise SweepError(f"--executor slurm: needs a run folder that all nodes see, not {folder.address}")
         log = folder.part("logs").absolute() / f"{group_id}.log"
         queue = submitit.AutoExecutor(folder=log.parent / "slurm", cluster=self.cluster)
         queue.update_parameters(

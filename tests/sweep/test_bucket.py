@@ -12,7 +12,7 @@ import pytest
 import gaplaw
 from gaplaw.errors import SweepError
 from gaplaw.execution import HostsSpec
-from gaplaw.objects import Mirror
+from gaplaw.objects import Mirror, brought_here
 from gaplaw.sweep import bucket, run, status_of
 from gaplaw.sweep.bucket import Bucket, folder_at
 from gaplaw.sweep.lease import RELEASED, Leases
@@ -84,7 +84,10 @@ def test_another_sweep_beside_it_reuses_its_teachers(sweep, url):
 def test_failures_reach_the_store_and_are_tried_again(sweep, url):
     culprit = sweep.students[-1]
     assert list(go(sweep, url, StandIn(crash=culprit.name))[0].failures) == [culprit.id]
-    assert status_of(url).failures.keys() == {culprit.id}
+    (said,) = status_of(url).failures.values()
+    assert f"see {url}/logs/" in said
+    with brought_here(said.partition("see ")[2]) as (log, _):
+        assert log.is_file()
     assert go(sweep, url)[0].failed == 0
 
 
