@@ -27,15 +27,16 @@ def draw(fit: JointFit, count: int, rng: np.random.Generator) -> Points:
     sd = np.sqrt(fit.variance * fit.freedom / rng.chisquare(fit.freedom, count))
     targets = problem.target + sd[:, None] * rng.standard_normal((count, len(problem.target)))
     precision = problem.design.prior[1]
-    scale = np.concatenate([np.where(precision > 0, 1 / np.sqrt(np.maximum(precision, 1e-300)), 0.0), np.ones(SHAPES)])
-    shift = scale * rng.standard_normal((count, m + SHAPES))
+    scale = np.where(precision > 0, 1 / np.sqrt(np.maximum(precision, 1e-300)), 0.0)
+    pull = rng.standard_normal((count, 1)) * fit.best.shape
+    shift = np.concatenate([scale * rng.standard_normal((count, m)), pull], axis=1)
     # A bowl with a sharp bend can have several optima; each draw starts from each and keeps its own best.
     basins = np.concatenate([fit.basins.location, fit.basins.shape], axis=1)
     many = len(basins)
     start = np.tile(basins, (count, 1))
     got = solve(
         problem, start[:, :m], start[:, m:], variance=np.repeat(sd**2, many), targets=np.repeat(targets, many, axis=0),
-        prior_shift=np.repeat(shift, many, axis=0), iterations=12, tolerance=1e-4,
+        prior_shift=np.repeat(shift, many, axis=0), iterations=12, tolerance=1e-3,
     )  # fmt: skip
     best = got.objective.reshape(count, many).argmin(axis=1)
     return got.take(np.arange(count) * many + best)

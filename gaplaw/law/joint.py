@@ -188,9 +188,8 @@ def fit_joint(design: Design, *, effects: np.ndarray | None = None, hold: dict |
     robust = row_weights(design, height, sd)
     problem = project(design, effects=effects, robust=robust)
     variance = sd**2
-    points = solve(problem, location, shape, variance=variance, hold=held, iterations=25)
-    keep = np.argsort(points.objective)[: max(6, len(location) // 6)]
-    points = points.take(keep)
+    reached = solve(problem, location, shape, variance=variance, hold=held, iterations=12)
+    points = reached.take(np.argsort(reached.objective)[: max(6, len(location) // 6)])
     for round_ in range(8):
         points = solve(problem, points.location, points.shape, variance=variance, hold=held, iterations=40)
         best = int(np.argmin(points.objective))
@@ -202,8 +201,8 @@ def fit_joint(design: Design, *, effects: np.ndarray | None = None, hold: dict |
             problem = project(design, effects=effects, robust=robust)
         elif abs(np.log(variance / previous)) < 0.02:
             break
-    # Every start again at the final variance and weights: which of them reach the best answer is part of the result.
-    final = solve(problem, location, shape, variance=variance, hold=held, iterations=60)
+    # Every start on to the final variance and weights: which of them reach the best answer is part of the result.
+    final = solve(problem, reached.location, reached.shape, variance=variance, hold=held, iterations=60)
     again = solve(problem, points.location, points.shape, variance=variance, hold=held, iterations=60)
     points = Points(**{f: np.concatenate([getattr(final, f), getattr(again, f)]) for f in Points.__dataclass_fields__})
     points = points.take(np.argsort(points.objective))

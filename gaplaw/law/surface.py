@@ -13,7 +13,7 @@ import numpy as np
 from gaplaw.errors import LawError
 from gaplaw.law.bowl import SHAPES, Bowl
 
-BOWL_VERSION = 1
+BOWL_VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
