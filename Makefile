@@ -33,7 +33,7 @@ check: $(READY)
 	$(BIN)/ruff check .
 
 coverage: $(READY)
-	$(BIN)/python -m gaplaw.law.coverage
+	$(BIN)/python -m gaplaw.law.coverage --workers 2
 
 clean:
 	rm -rf $(VENV) .cache

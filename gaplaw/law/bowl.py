@@ -4,10 +4,11 @@
 
 u is ln(teacher / best teacher) of the student at hand. exp(g) is the secant curvature relative to that at the minimum, so h falls
 on the left and rises on the right whatever b is: the location of the optimum is a parameter of the law and never a by-product
-of a polynomial. φ_0 and φ_1 let left and right differ (a step of the curvature at the minimum, and a gradual change); their
-priors are wide, because a shrunken asymmetry is a biased optimum. φ_2 and φ_3 make both walls steeper (exponential) or flatter
-(linear) than a parabola's. The rest are smooth local bumps, finer near the minimum and coarser in the tails, which let the data
-bend h away from any one family. With b = 0 the bowl is a parabola. Foot of the law half of the walk; `joint` fits it.
+of a polynomial. The first φ let left and right differ: a sharp and a broad step of the curvature at the minimum, and a change
+that goes on for ever. How sharp it is decides where the optimum lies (by some 10 % at 4:1), and few tables can tell, so both
+steps are offered; their priors are wide, because a shrunken asymmetry is a biased optimum. The next two make both walls steeper
+(exponential) or flatter (linear) than a parabola's. The rest are smooth local bumps, which let the data bend h away from any one
+family. With b = 0 the bowl is a parabola. Foot of the law half of the walk; `joint` fits it.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ Last step before the questions in the law half of the walk: table → design →
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib import import_module
 
 import numpy as np
@@ -14,7 +14,8 @@ import gaplaw
 from gaplaw.law import intervals, noise, optimum
 from gaplaw.law.design import Layout, lay_out
 from gaplaw.law.doubts import doubts
-from gaplaw.law.joint import JointFit, fit_joint
+from gaplaw.law.flags import Flag
+from gaplaw.law.joint import JointFit, Points, fit_joint
 from gaplaw.law.law import Law, Noise, Parameter, interval
 from gaplaw.law.problem import fitted_rows
 from gaplaw.law.surface import BowlSurface, fit_floor
@@ -70,26 +71,47 @@ def load_law(path) -> Law:
     return Law.load(path)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settled:
+    """A joint fit and all that its answers need: draws, surface and flags; what else a `Law` shows is made from these."""
+
+    layout: Layout
+    pilot: JointFit
+    parts: noise.Components
+    best: JointFit
+    points: Points
+    surface: BowlSurface
+    flags: tuple[Flag, ...]
+
+
+def settle(table, rng: np.random.Generator, draws: int) -> Settled:
+    """From a teacher_params table to its surface and flags: fit, noise, fit again with random effects, draws."""
+    layout = lay_out(table)
+    pilot = fit_joint(layout.design)
+    parts = noise.components(pilot)
+    best = pilot
+    if parts.any:
+        best = intervals.refit(layout.design, pilot, noise.effect_columns(pilot, parts), parts.variance)
+    points = intervals.draw(best, draws, rng)
+    surface = _surface(layout, best, points, parts, rng)
+    flags = doubts(table, layout, pilot, best, surface)
+    return Settled(layout=layout, pilot=pilot, parts=parts, best=best, points=points, surface=surface, flags=flags)
+
+
 def fit_bowl_law(table, *, seed: int = 0, draws: int = 1000) -> Law:
     """The joint fit of a teacher_params table, without the comparison with rivals."""
     rng = np.random.default_rng(seed)
-    layout = lay_out(table)
-    design = layout.design
-    pilot = fit_joint(design)
-    parts = noise.components(pilot)
-    best = intervals.refit(design, pilot, noise.effect_columns(pilot, parts), parts.variance) if parts.any else pilot
-    points = intervals.draw(best, draws, rng)
-    surface = _surface(layout, best, points, parts, rng)
-    bootstrap = intervals.wild_bootstrap(best, draws, rng)
-    parameters = _parameters(best, points, bootstrap, layout)
+    fit = settle(table, rng, draws)
+    design, best, parts = fit.layout.design, fit.best, fit.parts
+    parameters = _parameters(best, fit.points, intervals.wild_bootstrap(best, draws, rng), fit.layout)
     return Law(
         coordinate="teacher_params",
         form=_form(design.names),
-        status=_status(pilot, parameters, design),
-        share_of_starts=pilot.share_of_starts,
+        status=_status(fit.pilot, parameters, design),
+        share_of_starts=fit.pilot.share_of_starts,
         parameters=parameters,
-        students=_students(layout, best, surface, rng),
-        flags=doubts(table, layout, pilot, best, surface),
+        students=_students(fit.layout, best, fit.surface, rng),
+        flags=fit.flags,
         measured=_measured(table.frame),
         noise=Noise(
             residual_sd_nats=float(np.sqrt(best.variance)),
@@ -99,7 +121,7 @@ def fit_bowl_law(table, *, seed: int = 0, draws: int = 1000) -> Law:
             student_scatter_ln=float(np.sqrt(np.dot(parts.tau_weights, np.square(noise.SCATTERS)))),
             seeds=int(table.frame["seed"].nunique()) if "seed" in table.frame else 1,
         ),
-        surface=surface,
+        surface=fit.surface,
         provenance={
             "source": table.source,
             "rows": len(table.frame),

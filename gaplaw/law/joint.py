@@ -244,18 +244,23 @@ def starts(design: Design, hold: dict) -> tuple[np.ndarray, np.ndarray]:
     return np.array(rows), np.array(shapes)
 
 
+def information(
+    problem: Problem, theta: np.ndarray, amplitude: float, variance: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Of (A, location, shape) at a fit theta (1, m + SHAPES): what the data say, (K, K), and the precision of their priors (K,)."""
+    h, by = jacobian(problem, theta)
+    columns = np.concatenate([h[0][:, None], amplitude * by[0]], axis=1)
+    return columns.T @ columns / variance, np.concatenate([[0.0], problem.design.prior[1], np.ones(SHAPES)])
+
+
 def degrees(problem: Problem, theta: np.ndarray, amplitude: float, variance: float, robust, held=()) -> float:
     """Degrees of freedom of the weighted residual sum of squares: Σ robust_i (1 − leverage_i), penalised fit and offsets counted.
 
     A down-weighted row adds less than one, so that distrust in the far walls of a bowl does not shrink the noise estimate.
     """
-    design = problem.design
-    h, by = jacobian(problem, theta)
-    columns = np.concatenate([h[0][:, None], amplitude * by[0]], axis=1)
-    precision = np.concatenate([[0.0], design.prior[1], np.ones(SHAPES)])
-    free = np.array([k for k in range(columns.shape[1]) if k - 1 not in held])
-    columns, precision = columns[:, free], precision[free]
-    normal = columns.T @ columns / variance
+    normal, precision = information(problem, theta, amplitude, variance)
+    free = np.array([k for k in range(len(precision)) if k - 1 not in held])
+    normal, precision = normal[free[:, None], free], precision[free]
     used = float(np.trace(np.linalg.solve(normal + np.diag(precision + 1e-9), normal)))
     trust = float(robust.sum() / (robust > 0).sum())
     return max(trust * (problem.dof - used), 1.0)

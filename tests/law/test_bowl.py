@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gaplaw.law.bowl import _PHI, SHAPES, Bowl, _features
+from gaplaw.law.bowl import _EDGES, _PHI, SHAPES, Bowl, _features
 from gaplaw.law.simulate import bowl as truth
 
 RNG = np.random.default_rng(0)
@@ -50,3 +50,11 @@ def test_family_can_follow_other_bowls(family, asymmetry):
 def test_features_vanish_at_the_minimum():
     assert np.allclose(_features(np.zeros(1)), 0)
     assert _PHI.shape[1] == SHAPES
+
+
+def test_curvature_is_continuous():
+    """A jump of h' at a cell's edge would be a false optimum of the location wherever the edge passes a data point."""
+    shape, at = RNG.standard_normal((5, SHAPES)), np.tile(_EDGES[1:-1], (5, 1))
+    bowl = Bowl(shape)
+    assert np.allclose(bowl.slope(at - 1e-9), bowl.slope(at + 1e-9), rtol=1e-6, atol=1e-7)
+    assert np.allclose(bowl.value(at - 1e-9), bowl.value(at + 1e-9), rtol=1e-6, atol=1e-7)

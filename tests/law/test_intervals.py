@@ -20,20 +20,20 @@ def fitted(**world):
 
 
 def test_coverage_of_unfitted_bowls_quick():
-    """24 tables, symmetric and 4:1, three noises: 19 or more of them cover with probability 0.99 if each does with 0.9."""
+    """24 tables, symmetric and 4:1, three noises: 18 or more of them cover with probability 0.99 if each does with 0.9."""
     cases = [("quadratic", 1), ("quadratic", 4), ("logcosh", 1), ("two_sided", 4)]
     got = [one_table(s, a, n, seed, draws=100) for s, a in cases for n in NOISES for seed in range(2)]
     assert all(item is not None for item in got)
-    assert 19 <= sum(item[1] for item in got)
+    assert 18 <= sum(item[1] for item in got)
     assert abs(np.mean([item[0] for item in got])) < 0.08
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shape,asymmetry", BOWLS)
-@pytest.mark.parametrize("noise_nats", NOISES)
-def test_coverage(shape, asymmetry, noise_nats):
-    row = coverage(shape, asymmetry, noise_nats, draws=100)
-    assert 0.81 <= row.covered <= 1.0 and row.refused < 0.05, row  # 0.90 ± 3 binomial sd's; above is honest, only wide
+def test_coverage_is_neither_too_low_nor_too_high():
+    """Every row of `make coverage` with 20 tables: together 0.90 within 3 binomial sd's of 420 tables, none far below."""
+    rows = [coverage(shape, asymmetry, noise, draws=20) for shape, asymmetry in BOWLS for noise in NOISES]
+    assert abs(np.mean([row.covered for row in rows]) - 0.9) < 0.045, rows
+    assert min(row.covered for row in rows) >= 0.65 and max(row.refused for row in rows) <= 0.05, rows
 
 
 @pytest.mark.parametrize("shape", ["flat", "falling", "rising"])

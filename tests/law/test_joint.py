@@ -103,6 +103,18 @@ def test_one_outlier_does_not_move_the_law():
     assert dirty.robust[17] < 0.02
 
 
+def test_steep_walls_have_one_optimum():
+    """Walls hundreds of nats high, whose curvature changes fast: the objective is smooth in κ, so its profile turns once."""
+    _, lay = layout(shape="power", asymmetry=4, noise_nats=0.003)
+    fit = fit_joint(lay.design)
+    kappa = fit.theta[0] + np.linspace(-0.4, 0.4, 33)
+    start = np.tile(fit.theta, (len(kappa), 1))
+    start[:, 0] = kappa
+    held = solve(fit.problem, start[:, :2], start[:, 2:], variance=fit.variance, hold=(0,), iterations=60)
+    fall = np.diff(held.objective)
+    assert np.sum(np.diff(np.sign(fall[np.abs(fall) > 1e-2])) != 0) == 1
+
+
 def test_students_with_one_teacher_each_are_refused():
     frame, _ = layout()
     with pytest.raises(LawError, match="two teachers"):
