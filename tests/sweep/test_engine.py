@@ -14,6 +14,7 @@ from gaplaw import results
 from gaplaw.errors import SpecError, SweepError
 from gaplaw.execution import Execution, MeshSpec
 from gaplaw.sweep import run
+from gaplaw.sweep.bucket import Bucket
 from gaplaw.sweep.engine import run_worker
 from gaplaw.sweep.folder import RunFolder
 from gaplaw.sweep.ray import RayExecutor
@@ -140,6 +141,14 @@ def test_ray_says_what_is_lacking_and_a_stopped_group_ends(out, cluster, monkeyp
     assert wait_until(lambda: workers_of(out), 60) and handle.poll() is None
     handle.stop()
     assert wait_until(lambda: not workers_of(out), 20)
+
+
+@pytest.mark.slow
+def test_ray_nodes_that_share_only_an_object_store_run_a_sweep(sweep, tmp_path, cluster, monkeypatch):
+    monkeypatch.setattr(Bucket, "settings", {})  # so that workers do not find the local copy of their `run`
+    small, url = one_teacher(sweep), f"file://{tmp_path}/bucket/runs/tiny"
+    summary, _ = go(small, url, Ray(address=cluster.address))
+    assert (summary.done, len(results.read(url))) == (len(small.cells), len(small.cells))
 
 
 @pytest.mark.slow
