@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 from dataclasses import asdict
@@ -77,6 +78,9 @@ def run(
 
     Example: gaplaw run quickstart --executor ray --workers 16 --ray.cpus 2
 
+    Example, the same on every host of a pod: gaplaw run quickstart --out SHARED/quickstart --workers 1 --hosts.launch everywhere
+    --hosts.processes 4 --mesh.data 4 --mesh.fsdp 4
+
     May be stopped at any moment and started again, also several times at once on machines that share the folder. Ends with 1
     when cells failed: their rows say why.
 
@@ -101,12 +105,25 @@ def run(
     found = sweep.resolve(sweep.load_experiment(experiment))
     place, summaries = folder_at(_out(out, found.name)), []
     engine = {"local": LocalExecutor(), "ray": ray, "slurm": slurm}[executor]
+    if execution.hosts.processes > 1 and executor != "local":
+        raise SpecError(f"--hosts.processes {execution.hosts.processes}: more than one needs --executor local")
 
     def run_part(some) -> None:
         summaries.append(sweep.run(some, place, execution, executor=engine))
 
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the workers are stopped on the way out
+    ending = contextlib.ExitStack()
     try:
+        if execution.hosts.launch == "everywhere":
+            from gaplaw.sweep.pod import joined
+
+            engine = ending.enter_context(joined(place, execution))
+            if engine is None:
+                print(
+                    f"the sweep has ended; this host followed another, which has the summary of {place}",
+                    file=sys.stderr,
+                )
+                return 0
         if adaptive:
             from gaplaw.cli.adaptive import run_adaptive
 
@@ -129,6 +146,7 @@ def run(
             run_part(found)
             lines, extra = [], {}
     finally:
+        ending.close()
         signal.signal(signal.SIGTERM, before)
     summary = summaries[-1]
     if json:

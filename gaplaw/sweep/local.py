@@ -13,6 +13,7 @@ from gaplaw.execution import Execution
 from gaplaw.sweep.engine import WORKER, how_it_ended, start_worker, worker_settings
 from gaplaw.sweep.folder import RunFolder
 
+FOLLOWING = (1, -signal.SIGABRT)  # how a process ends because another of its group has ended
 PATIENCE_SECONDS = 3.0  # from asking a process to end to ending it
 
 
@@ -33,8 +34,7 @@ class LocalProcesses:
         failed = [number for number, code in enumerate(codes) if code]
         if not failed:
             return 0 if codes.count(0) == len(codes) else None
-        # a process that ends because of another's end does so with 1 or SIGABRT
-        self.culprit = min(failed, key=lambda number: codes[number] in (1, -signal.SIGABRT))
+        self.culprit = min(failed, key=lambda number: codes[number] in FOLLOWING)
         self.stop()
         return codes[self.culprit]
 
@@ -56,9 +56,13 @@ class LocalProcesses:
 
 @dataclass(frozen=True, kw_only=True)
 class LocalExecutor:
-    """Worker processes on this machine, usually one per group; `module` is what Python runs in them."""
+    """Worker processes on this machine, usually one per group.
+
+    module: what Python runs in them. first: the number of the first, where a group's processes are on several hosts.
+    """
 
     module: str = WORKER
+    first: int = 0
 
     def prepare(self, execution: Execution) -> None:
         """Nothing to reach."""
@@ -66,13 +70,22 @@ class LocalExecutor:
     def start(self, folder: RunFolder, group_id: str, execution: Execution) -> LocalProcesses:
         arguments = ["-m", self.module, folder.address, group_id]
         here = execution.hosts.processes if execution.hosts.launch == "here" else 1
-        meeting = {"GAPLAW_COORDINATOR": f"127.0.0.1:{_free_port()}"} if here > 1 else {}
-        processes, logs = [], []
-        for number in range(here):
-            own = meeting | {"GAPLAW_PROCESS_ID": str(number)} if here > 1 else {}
+        port, processes, logs = _free_port(), [], []
+        for number in range(self.first, self.first + here):
             logs.append(folder.part("logs") / f"{group_id}{f'.process-{number}' if number else ''}.log")
-            processes.append(start_worker(arguments, worker_settings(execution, folder) | own, logs[-1]))
+            settings = worker_settings(execution, folder) | meeting(execution, number, port)
+            processes.append(start_worker(arguments, settings, logs[-1]))
         return LocalProcesses(processes=processes, logs=logs)
+
+
+def meeting(execution: Execution, number: int, port: int = 0) -> dict[str, str]:
+    """Variables that tell a process where it meets the others and which it is; none where it can find that by itself."""
+    hosts = execution.hosts
+    if hosts.processes == 1 or (hosts.launch == "everywhere" and not hosts.coordinator):
+        return {}
+    here = hosts.launch == "here"
+    address = f"127.0.0.1:{port}" if here else hosts.coordinator
+    return {"GAPLAW_COORDINATOR": address, "GAPLAW_PROCESS_ID": str(number if here else hosts.process_id)}
 
 
 def _free_port() -> int:

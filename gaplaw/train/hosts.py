@@ -13,7 +13,7 @@ from collections.abc import Callable
 from gaplaw.errors import SpecError
 from gaplaw.execution import Execution
 
-# Set by whoever starts the processes of a group on one machine; elsewhere HostsSpec or the cluster says the same.
+# Set by whoever starts a process that cannot find the others by itself.
 COORDINATOR, PROCESS_ID = "GAPLAW_COORDINATOR", "GAPLAW_PROCESS_ID"
 SPARE_SECONDS = 30  # JAX ends a process that waits in vain without a word to people; ours comes first
 
@@ -30,10 +30,10 @@ def connect(execution: Execution, give_up: Callable[[str], None]) -> int:
         return 0
     import jax
 
-    address, number = os.environ.get(COORDINATOR) or hosts.coordinator, os.environ.get(PROCESS_ID) or hosts.process_id
-    explicit = {}
+    address, explicit = os.environ.get(COORDINATOR), {}
     if address:
-        explicit = {"coordinator_address": address, "num_processes": hosts.processes, "process_id": int(number)}
+        explicit = {"coordinator_address": address, "num_processes": hosts.processes}
+        explicit["process_id"] = int(os.environ[PROCESS_ID])
     wait = hosts.initialization_timeout_seconds
     missing = (
         f"Execution.hosts.processes = {hosts.processes}: not so many came {f'to {address} ' if address else ''}within "
@@ -57,3 +57,12 @@ def connect(execution: Execution, give_up: Callable[[str], None]) -> int:
             f"of the {count} processes"
         )
     return jax.process_index()
+
+
+def agree(text: str) -> str:
+    """Process 0's text, in every process."""
+    import numpy as np
+    from jax.experimental import multihost_utils
+
+    own = np.frombuffer(text.encode().ljust(64), np.uint8)
+    return bytes(np.asarray(multihost_utils.broadcast_one_to_all(own))).decode().strip()

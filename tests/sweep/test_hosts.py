@@ -2,9 +2,13 @@
 
 import dataclasses
 import io
+import json
 import os
 import signal
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +21,7 @@ from gaplaw.spec import TrainSpec
 from gaplaw.sweep import resolve, run
 from gaplaw.sweep.folder import read_json
 from gaplaw.train import run_group
-from tests.sweep.sweeps import QUICK, checkpoint_steps, tiny_sweep
+from tests.sweep.sweeps import QUICK, ROOT, checkpoint_steps, tiny_sweep
 from tests.sweep.test_kill import wait_until
 
 TWO = dataclasses.replace(
@@ -98,8 +102,8 @@ def test_a_killed_process_fails_its_cell_or_goes_on_and_the_sweep_ends(source, t
             wait_until(lambda: any(one.get("phase") == "train" and one["step"] > 3 for one in told()), 120)
             wait_until(lambda: every or max(checkpoint_steps(out).values(), default=0) > 0, 60)
             (log,) = (out / "logs").glob("*.process-1.log")
-            (number,) = _processes(str(out), log.name.split(".process")[0], "1")
-            os.kill(number, signal.SIGKILL)
+            group = log.name.split(".process")[0]
+            os.kill(next(found for found in _processes(str(out), group) if _number(found) == 1), signal.SIGKILL)
 
         killer = threading.Thread(target=kill)
         killer.start()
@@ -111,17 +115,86 @@ def test_a_killed_process_fails_its_cell_or_goes_on_and_the_sweep_ends(source, t
             assert "killed by SIGKILL (9); see" in error and ".process-1.log" in error
 
 
-def _processes(out, group, number):
-    """Living worker processes of a group with the given number."""
-    from pathlib import Path
+EXPERIMENT = """
+from tests.sweep.sweeps import tiny_sweep
+sweep = tiny_sweep({source!r}, students=(), teacher_tokens=16 * 8 * 60)
+"""
 
+
+def host(number, out, experiment, wait_seconds=90, **variables):
+    """`gaplaw run` as the scheduler of a cluster would start it on host `number` of two."""
+    slurm = {"SLURM_JOB_ID": str(os.getpid()), "SLURM_STEP_NODELIST": "127.0.0.1", "SLURM_NTASKS": "2"}
+    slurm |= {"SLURM_PROCID": str(number), "SLURM_LOCALID": "0", "PYTHONPATH": str(ROOT)}
+    options = "--workers 1 --hosts.launch everywhere --hosts.processes 2 --hosts.local-devices 2 --mesh.data 4 --json "
+    options += "--steps-per-dispatch 1 --checkpoint-seconds 0 "
+    options += f"--hosts.initialization-timeout-seconds {wait_seconds}"
+    command = [sys.executable, "-m", "gaplaw.cli", "run", str(experiment), "--out", str(out), *options.split()]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, cwd=ROOT, env=os.environ | slurm | variables, **pipes)
+
+
+@pytest.fixture
+def experiment(source, tmp_path):
+    path = tmp_path / "tiny.py"
+    path.write_text(EXPERIMENT.format(source=source))
+    return path
+
+
+@pytest.mark.slow
+def test_one_command_on_every_host_is_one_sweep_that_outlives_a_killed_process(experiment, tmp_path):
+    out = tmp_path / "runs" / "tiny"
+    hosts = [host(number, out, experiment) for number in (0, 1)]
+    assert wait_until(lambda: max(checkpoint_steps(out).values(), default=0) > 0, 120)
+    (log,) = (out / "logs").glob("*.process-1.log")
+    (group,) = checkpoint_steps(out)
+    victim = next(number for number in _processes(str(out), group) if _parent(number) == hosts[1].pid)
+    os.kill(victim, signal.SIGKILL)
+    ends = [process.communicate(timeout=300) for process in hosts]
+    assert [process.returncode for process in hosts] == [0, 0], ends
+    summary = json.loads(ends[0][0])
+    assert (summary["done"], summary["failed"]) == (2, 0)
+    assert f"{group}: on host 1: worker killed by SIGKILL (9); see {log}; it goes on from its checkpoint" in ends[0][1]
+    assert ends[1][0] == "" and "followed another" in ends[1][1]
+    assert set(results.read(out).process_count) == {2} and not list((out / "pods").iterdir())
+
+
+def test_a_host_that_does_not_come_is_told_in_one_line(experiment, tmp_path):
+    alone = host(0, tmp_path / "runs" / "tiny", experiment, wait_seconds=2)
+    said, shown = alone.communicate(timeout=120)
+    assert alone.returncode == 2 and said == ""
+    assert (
+        shown.strip()
+        .splitlines()[-1]
+        .startswith("gaplaw: error: Execution.hosts.processes = 2: not so many came within 2 s")
+    )
+
+
+@pytest.mark.slow
+def test_a_host_too_many_is_told_in_one_line(experiment, tmp_path):
+    hosts = [host(number, tmp_path / "runs" / "tiny", experiment, SLURM_NTASKS="3") for number in (0, 1, 2)]
+    for process in hosts:
+        shown = process.communicate(timeout=120)[1]
+        assert process.returncode == 2 and "the plan's number, but 3 are here" in shown
+
+
+def _processes(out, group):
+    """Living worker processes of a group."""
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             words = (entry / "cmdline").read_bytes().decode().split("\0")
-            settings = (entry / "environ").read_bytes().decode().split("\0")
         except OSError:
             continue
-        if out in words and group in words and f"GAPLAW_PROCESS_ID={number}" in settings:
+        if out in words and group in words:
             found.append(int(entry.name))
     return found
+
+
+def _parent(number):
+    return int(Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def _number(process):
+    """The number of a worker among its group's processes."""
+    settings = Path(f"/proc/{process}/environ").read_bytes().decode().split("\0")
+    return next(int(line.partition("=")[2]) for line in settings if line.startswith("GAPLAW_PROCESS_ID="))
