@@ -56,12 +56,13 @@ def main(arguments: list[str] | None = None) -> int:
 def _dispatch(words: list[str]) -> int:
     import tyro
 
-    from gaplaw.cli import asking, sweeping
+    from gaplaw.cli import asking, rehearsing, sweeping
 
     verbs = {
         "plan": sweeping.plan,
         "run": sweeping.run,
         "status": sweeping.status,
+        "rehearse": rehearsing.rehearse,
         "fit": asking.fit,
         "choose": asking.choose,
         "predict": asking.predict,

@@ -25,6 +25,7 @@ from pathlib import Path
 from gaplaw.canonical import from_dict, to_dict
 from gaplaw.errors import GaplawError, SweepError
 from gaplaw.execution import Execution
+from gaplaw.objects import is_url
 from gaplaw.sweep.claim import EXPIRY_SECONDS, Heartbeat, claim, holder
 from gaplaw.sweep.engine import how_it_ended, worker_settings
 from gaplaw.sweep.folder import RunFolder, read_json, write_json
@@ -52,10 +53,10 @@ def call_roll(folder: RunFolder, execution: Execution) -> Pod:
 
     Raises: SweepError in one line when hosts are missing or too many, or do not share the run folder.
     """
-    folder.prepare()
+    folder.make()
     (folder.part("pods")).mkdir(exist_ok=True)
     command = [sys.executable, "-m", "gaplaw.sweep.pod", str(folder.out.absolute()), json.dumps(to_dict(execution))]
-    settings = worker_settings(execution) | meeting(execution, 0)
+    settings = worker_settings(execution, folder) | meeting(execution, 0)
     done = subprocess.run(command, env=os.environ | settings, capture_output=True, text=True)
     try:
         told = json.loads(done.stdout.strip().splitlines()[-1])
@@ -96,6 +97,8 @@ def joined(out: Path | str, execution: Execution) -> Iterator[LeadingExecutor | 
 
     Raises: as `call_roll` and `follow`.
     """
+    if is_url(str(out)):
+        raise SweepError(f"{out}: an object store; under hosts.launch = everywhere the hosts must share a folder")
     pod = call_roll(RunFolder(Path(out)), execution)
     if pod.number:
         follow(pod)

@@ -17,10 +17,12 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
+from typing import NoReturn
 
 from gaplaw import __version__, results
 from gaplaw.canonical import from_dict
@@ -36,7 +38,7 @@ DONE, CANNOT_WRITE, BAD_TEACHER, HOPELESS, BAD_SIGNAL = 0, 5, 6, 7, 8
 REPORT_SECONDS = 0.5
 
 
-def main(out: str, group_id: str) -> int:
+def main(out: str, group_id: str, run_task: Callable[[RunFolder, dict], None] | None = None) -> int:
     """Run one group. Returns the exit code; the error's one line goes into the progress file, its traceback to the log."""
     folder = folder_at(out)
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -44,7 +46,7 @@ def main(out: str, group_id: str) -> int:
         task = folder.task(group_id)
         if task is None:
             raise DataError(f"{folder.name}/tasks/{group_id}.json: no such task")
-        _run_task(folder, task)
+        (run_task or _run_task)(folder, task)
     except Exception as fault:
         import traceback
 
@@ -91,6 +93,22 @@ def _end_with_parent() -> None:
 
 
 def _run_task(folder: RunFolder, task: dict) -> None:
+    done = train(folder, task)
+    write(folder, task, done)
+    forget(folder, task, done)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A group's outcomes as one of its processes holds them; `first`: whether this is the process that writes."""
+
+    execution: Execution
+    outcomes: list
+    first: bool
+
+
+def train(folder: RunFolder, task: dict) -> Trained:
+    """Train the group of a task, from its checkpoint if there is one."""
     execution = from_dict(Execution, task["execution"])
     group = Group(cells=tuple(from_dict(Cell, cell) for cell in task["cells"]))
     from gaplaw import data
@@ -125,7 +143,6 @@ def _run_task(folder: RunFolder, task: dict) -> None:
             raise CheckpointError(f"{entry}: holds a teacher of another shape than {group.teacher.name}")
         if group.signal.cached:  # wanted to fill the cache and to evaluate, not while students train
             teacher = aside(teacher[0]), teacher[1]
-    keeps = set(task["keeps"])
     with folder.publishing(task["group"]) if first else contextlib.nullcontext():
         outcomes = run_group(
             group,
@@ -133,25 +150,38 @@ def _run_task(folder: RunFolder, task: dict) -> None:
             execution=execution,
             teacher=teacher,
             progress=lambda now: report.write(**asdict(now)) if first else None,
-            keep_params=bool(keeps),
+            keep_params=bool(task["keeps"]),
             checkpoints=folder.part("checkpoints") / task["group"],
             signals=folder.store / "signals",
         )
+    return Trained(execution=execution, outcomes=outcomes, first=first)
+
+
+def write(folder: RunFolder, task: dict, done: Trained) -> None:
+    """Write every cell's row and curve, and the teachers that students wait for. Every process writes its shards of those."""
+    from gaplaw.train import checkpoint
+
     stamp = provenance()
-    for outcome in outcomes:
+    for outcome in done.outcomes:
         cell = outcome.cell
         row = results.describe_cell(cell, task["roles"][cell.id], model=outcome.model) | outcome.metrics
         row |= {"sweep": task["sweep"], "status": outcome.status, "error": outcome.error} | stamp
-        if cell.id in keeps and outcome.status == "done":
+        if cell.id in task["keeps"] and outcome.status == "done":
             entry = folder.store / "teachers" / cell.id
-            checkpoint.save(entry / "checkpoint", outcome.params, outcome.model)  # every process writes its shards
-            if first:
-                results.write_cell(entry, row, outcome.curve, execution)
+            checkpoint.save(entry / "checkpoint", outcome.params, outcome.model)
+            if done.first:
+                results.write_cell(entry, row, outcome.curve, done.execution)
                 folder.publish(*(entry / part for part in ("checkpoint", "curves", "cells")))
-        if first:
-            results.write_cell(folder.out, row, outcome.curve, execution)
+        if done.first:
+            results.write_cell(folder.out, row, outcome.curve, done.execution)
             folder.publish(*(folder.part(part) / f"{cell.id}.parquet" for part in ("curves", "cells")))
-    if first:
+
+
+def forget(folder: RunFolder, task: dict, done: Trained) -> None:
+    """Drop the checkpoint of a group whose rows are written."""
+    from gaplaw.train import checkpoint
+
+    if done.first:
         checkpoint.remove(folder.part("checkpoints") / task["group"])
         folder.forget_checkpoints(task["group"])
 
@@ -208,8 +238,13 @@ class _Reporter:
         write_json(self.path, self.fixed | numbers | {"phase": phase, "losses_nats": finite, "updated": seconds_now()})
 
 
-if __name__ == "__main__":
-    code = main(*sys.argv[1:])
-    if code:  # at once: an orderly exit would wait for the other processes of the group
+def end(code: int) -> NoReturn:
+    """End the process, after a failure at once: an orderly exit would wait for the other processes of the group."""
+    if code:
         sys.stderr.flush()
         os._exit(code)
+    sys.exit()
+
+
+if __name__ == "__main__":
+    end(main(*sys.argv[1:]))

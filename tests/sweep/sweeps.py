@@ -151,6 +151,7 @@ def tiny_sweep(
     students=(4,),
     seeds=(0, 1),
     baseline=True,
+    init="scratch",
 ):
     """Two teachers, one student shape, two seeds: 8 cells in 5 groups, a few thousand tokens each."""
     data = DataSpec(source=source, sequence_tokens=16, validation_tokens=512)
@@ -164,6 +165,7 @@ def tiny_sweep(
         student_train=TrainSpec(tokens=student_tokens, batch_sequences=8),
         seeds=seeds,
         baseline=baseline,
+        init=init,
     )
 
 

@@ -1,0 +1,50 @@
+"""The verb that tries a sweep's programs before a machine is booked. JAX is imported only by the processes that it starts."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+
+from gaplaw.cli.options import Experiment, Flag, HowToRun, print_json
+from gaplaw.execution import Execution
+
+
+def rehearse(
+    experiment: Experiment,
+    /,
+    processes: int = 4,
+    devices: int = 8,
+    json: Flag = False,
+    execution: HowToRun = Execution(),  # noqa: B008 (frozen)
+) -> int:
+    """Run two steps of every distinct program of an experiment here, in real processes on virtual CPU devices.
+
+    Example: gaplaw rehearse quickstart --processes 4 --devices 8 --mesh.data 64 --mesh.fsdp 4
+
+    Give the execution options of the real run. The mesh is shrunk axis by axis, models above 4M parameters are scaled down,
+    batches and text are small; then each program is compiled, trained, checkpointed, killed, resumed and its rows are written.
+    Ends with 1 when something failed. Says nothing of memory and speed: `gaplaw plan` does.
+
+    Args:
+        experiment: a Python file that builds a Sweep, or the bare name of one in experiments/; its data is not read.
+        processes: processes that stand for hosts, at most; each gets an equal share of the devices.
+        devices: virtual CPU devices in all, at most.
+        json: print one JSON list, one object per program.
+    """
+    from gaplaw import sweep
+    from gaplaw.sweep.rehearsal import rehearse
+
+    found = rehearse(
+        sweep.load_experiment(experiment),
+        execution,
+        processes=processes,
+        devices=devices,
+        tell=lambda line: print(line, file=sys.stderr),
+    )
+    if json:
+        print_json([asdict(one) for one in found])
+    else:
+        print("\n".join(one.line() for one in found))
+        failed = sum(not one.passed for one in found)
+        print(f"{len(found) - failed} of {len(found)} programs rehearsed without fault")
+    return int(any(not one.passed for one in found))
