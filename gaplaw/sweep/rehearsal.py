@@ -53,7 +53,7 @@ class Rehearsed:
         size = f"{size_name(self.params)} parameters at most"
         if self.params < self.params_before:
             size = f"shrunk to {size_name(self.params)} of {size_name(self.params_before)} parameters"
-        head = f"{self.stands_for[0]}{also}: {self.cells} cells, {size}"
+        head = f"{self.stands_for[0]}{also}: {self.cells} cell{'s' if self.cells > 1 else ''}, {size}"
         if not self.passed:
             return f"FAILED {head}: {self.error}"
         same = "to the same bits" if self.largest_difference == 0 else f"within {self.largest_difference:.0e}"
@@ -119,7 +119,10 @@ def _judged(program: Program, out: Path, failures: dict[str, str], execution: Ex
     except TableError as fault:
         return replace(found, error=f"rows are missing: {fault}")
     numbers = [name for name in resumed if name.endswith("_nats")]
-    difference = float(((resumed[numbers] - unbroken[numbers]).abs() / unbroken[numbers].abs()).max().max())
+    difference = ((resumed[numbers] - unbroken[numbers]).abs() / unbroken[numbers].abs()).astype(float)
+    difference = float(
+        difference.fillna(0 if resumed[numbers].isna().equals(unbroken[numbers].isna()) else 1).max().max()
+    )
     allowed = 0.0 if execution.mesh.devices == 1 else TOLERANCE
     error = None
     if found.resumed_at_step != STEPS - 1:

@@ -200,7 +200,8 @@ class _Runner:
         self.folder.refresh(now=True)
         self.folder.publish_missing(job.group.cells)
         told = read_json(self.folder.part("progress") / f"{job.group.id}.json") or {}
-        error = told.get("error") if told.get("phase") == "failed" else None
+        # a process that was killed has said nothing: what was told is then another's, about losing it
+        error = told.get("error") if told.get("phase") == "failed" and code >= 0 else None
         if code and not error:
             error = f"{job.handle.ending()}; see {self.folder.show(job.handle.log)}"
         error = error or job.handle.ending()

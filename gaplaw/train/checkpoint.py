@@ -1,4 +1,4 @@
-"""How do models survive the process? Orbax, behind this file alone: finished models, and groups in flight.
+"""How do models survive the process? Orbax, behind this file (and a barrier in `hosts`): finished models, groups in flight.
 
 A finished model is its parameters and, as metadata, its shape. A group in flight is the parameters and optimizer state of every
 stack, the step, and what has been read back so far (curves, broken cells, seconds spent): that is all. The step is also the

@@ -6,8 +6,10 @@ own rows of a batch, and process 0 alone writes results. Nothing here is needed 
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
+import time
 from collections.abc import Callable
 
 from gaplaw.errors import SpecError
@@ -15,6 +17,8 @@ from gaplaw.execution import Execution
 
 # Set by whoever starts a process that cannot find the others by itself.
 COORDINATOR, PROCESS_ID = "GAPLAW_COORDINATOR", "GAPLAW_PROCESS_ID"
+COMPILE_SECONDS = 3600
+LAST_WORD_SECONDS = 3
 SPARE_SECONDS = 30  # JAX ends a process that waits in vain without a word to people; ours comes first
 
 
@@ -49,6 +53,10 @@ def connect(execution: Execution, give_up: Callable[[str], None]) -> int:
     )
     count, devices = jax.process_count(), jax.device_count()  # the first look at the devices waits for all, too
     patience.cancel()
+    if count != hosts.processes or devices != execution.mesh.devices:
+        time.sleep(
+            LAST_WORD_SECONDS if jax.process_index() == 0 else 0
+        )  # the end of process 0 would cut the others off
     if count != hosts.processes:
         raise SpecError(f"Execution.hosts.processes = {hosts.processes}: the plan's number, but {count} are here")
     if devices != execution.mesh.devices:
@@ -66,3 +74,23 @@ def agree(text: str) -> str:
 
     own = np.frombuffer(text.encode().ljust(64), np.uint8)
     return bytes(np.asarray(multihost_utils.broadcast_one_to_all(own))).decode().strip()
+
+
+def begun_together(program):
+    """A jitted program that no process starts before all have compiled it: over gloo, who is early waits for 30 s only."""
+    import jax
+    from orbax.checkpoint import v1 as ocp
+
+    if jax.process_count() == 1:
+        return program
+    compiled = False
+
+    def call(*arguments):
+        nonlocal compiled
+        if not compiled:
+            program.lower(*arguments).compile()
+            asyncio.run(ocp.multihost.sync_global_processes("compiled", operation_id="gaplaw", timeout=COMPILE_SECONDS))
+            compiled = True
+        return program(*arguments)
+
+    return call

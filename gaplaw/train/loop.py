@@ -21,6 +21,7 @@ from gaplaw.execution import Execution
 from gaplaw.grid import Group
 from gaplaw.spec import Cell, ModelSpec
 from gaplaw.train.checkpoint import InFlight, Record
+from gaplaw.train.hosts import begun_together
 from gaplaw.train.mesh import check_batch, make_mesh, placed, put, put_rows, whole
 from gaplaw.train.outcome import CellOutcome, Progress, measured_columns
 from gaplaw.train.signal import signal_of
@@ -87,8 +88,10 @@ class _Run:
         held = corpus.validation()
         self.domains = held.domains
         self.held = self.in_pieces(held.tokens_NxL1, held.domain_N)
-        self.program = train_program(self.stacks, self.signal.model, execution, self.mesh)
-        self.evaluation = evaluate_program(self.stacks, self.signal.model, execution, len(self.domains), self.mesh)
+        self.program = begun_together(train_program(self.stacks, self.signal.model, execution, self.mesh))
+        self.evaluation = begun_together(
+            evaluate_program(self.stacks, self.signal.model, execution, len(self.domains), self.mesh)
+        )
         self.curves: dict[str, list[dict]] = {cell.id: [] for cell in group.cells}
         self.broken: dict[str, str] = {}
         if not self.resumed():
