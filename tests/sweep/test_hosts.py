@@ -72,7 +72,7 @@ def test_too_few_devices_for_the_plan_fail_the_cell_in_one_line(sweep, tmp_path)
 @pytest.mark.slow
 @pytest.mark.parametrize("init", ["scratch", "prune"])
 def test_four_processes_of_two_devices_run_the_sweep_of_one(source, tmp_path, init):
-    fields = {"init": "prune", "students": (12,), "teachers": (16, 24)} if init == "prune" else {}
+    fields = {"teachers": (16,), "students": (12,), "seeds": (0,), "baseline": False, "init": init}
     sweep = resolve(tiny_sweep(source, **fields))
     one, _ = go(sweep, tmp_path / "one" / "tiny", QUICK)
     four, shown = go(sweep, tmp_path / "four" / "tiny", FOUR)
