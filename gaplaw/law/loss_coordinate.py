@@ -120,7 +120,8 @@ class LossSurface:
         """Centred rows; tokens default to the table's tokens per parameter."""
         tokens = self._tokens(params, tokens)
         x = np.log(params) - self.centre[0]
-        y = None if self.centre[1] is None else np.log(tokens) - self.centre[1]
+        tokens = None if self.centre[1] is None else tokens  # a law without a term for tokens
+        y = None if tokens is None else np.log(tokens) - self.centre[1]
         alone = None if self.baseline is None else np.log(baseline_loss(self.baseline, params, tokens))
         return Points(x, y, log_teacher, alone)
 

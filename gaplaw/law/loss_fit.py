@@ -20,6 +20,7 @@ from gaplaw.law.loss_forms import Points
 from gaplaw.law.loss_stack import HUBER_TUNING, draw, fit_stack, places
 
 FEWEST_ROWS = 20
+SAME_TOKENS = 0.1  # ln units
 SCATTER_FLOOR = 0.01  # ln L_T; a new student's own shift is never taken to be exactly zero
 
 
@@ -40,6 +41,8 @@ def fit_loss_law(table, *, seed: int = 0, draws: int = 400) -> Law:
             f"{table.source}: {len(frame)} rows are too few for a law in teacher loss; {FEWEST_ROWS} are needed"
         )
     log_n, log_d, log_t, log_s = columns_of(frame)
+    if log_d is not None and np.ptp(log_d) < SAME_TOKENS:
+        log_d = None  # one token budget says nothing about tokens: a term for them would only trade with the floor
     baseline = fit_baseline(table)
     alone = None
     if baseline is not None:

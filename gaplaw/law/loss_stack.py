@@ -23,6 +23,7 @@ HUBER_TUNING = 1.5
 MOST_FOLDS = 12
 REFITS = 2
 EQUAL_PULL = 0.1  # of equal weights, as a share of the mean square error
+NO_FLOOR = 4.0  # ln units below the lowest loss at which a floor E has left the law
 NO_TEACHER = 1e3  # ln L_T of no teacher that was measured
 WEBB = np.array([-np.sqrt(1.5), -1.0, -np.sqrt(0.5), np.sqrt(0.5), 1.0, np.sqrt(1.5)])
 
@@ -152,6 +153,8 @@ def fit_stack(points: Points, log_loss, *, sizes, weight=None) -> Stack:
         status = "not converged" if not minima.converged[minima.best] else "converged"
         if share * len(minima.objective) < 1.5:
             status = "starts disagree"
+        if FORMS[kind].names[0] == "e" and theta[0] < log_loss.min() - NO_FLOOR:
+            status = "unidentified parameter"
         parts.append(
             Component(
                 kind=kind, weight=1.0 / len(kinds), theta=theta, correction=correction,

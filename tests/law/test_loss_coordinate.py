@@ -128,12 +128,14 @@ def test_few_students_and_few_rows():
         fit_loss_law(read_table(frame[COLUMNS][:10]))
 
 
-def test_a_table_without_tokens_still_gives_a_law():
+def test_a_table_without_tokens_still_gives_a_law_and_one_budget_is_no_tokens():
     frame = world("broken power")
     frame = frame[np.isclose(frame["student_tokens"], 80 * frame["student_params"])]
     law = fit_loss_law(read_table(frame[["student_params", "teacher_loss", "student_loss"]]), draws=60)
-    error = law.predict(frame[["student_params", "teacher_loss"]]) - frame["truth"]
-    assert np.sqrt(np.mean(error**2)) < 0.005
+    predicted = law.predict(frame[["student_params", "teacher_loss"]])
+    assert np.sqrt(np.mean((predicted - frame["truth"]) ** 2)) < 0.005
+    same = fit_loss_law(read_table(frame[COLUMNS].assign(student_tokens=1e11)), draws=60)
+    assert same.predict(frame[COLUMNS]) == pytest.approx(predicted) and "beta" not in same.parameters
 
 
 @pytest.mark.parametrize("form", [ReachForm(), DriftForm(), BrokenPowerForm()])
