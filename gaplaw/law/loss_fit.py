@@ -201,9 +201,11 @@ def _noise(stack, log_loss, frame, tau) -> Noise:
         spread = spread[spread["count"] > 1]
         if len(spread):
             seed_sd = float(np.sqrt(np.average(spread["var"], weights=spread["count"] - 1)))
+    shared = sum(part.weight * part.correction.teacher.amplitude for part in stack.components)
     return Noise(
         residual_sd_nats=float(np.sqrt(np.mean(residual**2))),
         seed_sd_nats=seed_sd,
+        teacher_sd_nats=float(shared * np.exp(stack.fitted).mean()),
         student_scatter_ln=tau,
         seeds=int(frame["seed"].nunique()) if "seed" in frame else 1,
     )

@@ -66,5 +66,6 @@ def test_a_teacher_that_does_more_than_its_loss_says_is_known_for_it():
     gift = np.where(frame["teacher_loss"] == good, 0.02, 0.0)
     law = fit(frame.assign(student_loss=frame["student_loss"] - gift)[COLUMNS], draws=60)
     level = law.teacher_draws(1e9, 2e10, [good, good * 1.01]).mean(0)
+    assert law.noise.teacher_sd_nats > 0.002
     assert level[0] == pytest.approx(-0.02, abs=0.008) and abs(level[1]) < 0.001
     assert law.choose(student_params=1e9, student_tokens=2e10, teachers=[good, good * 1.01]).recommended == str(good)
