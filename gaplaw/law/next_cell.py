@@ -122,8 +122,10 @@ def next_cells(
         statement = f"stop: the expected regret at {size_words(target)} is {now:.4f} nats, within the tolerance of {tolerance:.4f}"
         return NextCells(cells=(), expected_regret_nats=now, expected_regret_after_nats=now, tolerance_nats=tolerance,
                          budget_flops=budget_flops, stop=True, statement=statement)  # fmt: skip
-    taken, after = _greedy(law, cells, target, tokens, now, budget_flops, tolerance, most)
-    if taken:
+    taken, after = _greedy(law, cells, target, tokens, now, budget_flops, tolerance, most) if cells else ((), now)
+    if not cells:
+        statement = f"stop: no cell is left to run (regret {now:.4f}, tolerance {tolerance:.4f})"
+    elif taken:
         spent = sum(cell.flops for cell in taken)
         statement = (
             f"{len(taken)} cells for {spent:.3g} FLOPs: expected regret at {size_words(target)} from {now:.4f} "
@@ -207,7 +209,6 @@ def _contrasts(law: Law, cells) -> tuple[np.ndarray, np.ndarray]:
     """What each cell measures beyond its student's own offset, (R, cells) centred over draws, and its noise sd (cells,)."""
     sd = max(law.noise.seed_sd_nats or 0.0, law.noise.residual_sd_nats, 1e-9)
     known = {(s.student_params, s.student_tokens): s for s in law.students}
-    values, noise = [], []
     by_student: dict[tuple, list[int]] = {}
     for index, cell in enumerate(cells):
         by_student.setdefault((cell["student_params"], cell["student_tokens"]), []).append(index)
