@@ -41,7 +41,7 @@ class Component:
     coefficient_draws: np.ndarray | None = None
     status: str = "converged"
     share_at_best: float = 1.0
-    scale: float = 0.0  # robust sd of the form's own residuals, ln units
+    scale: float = 0.0  # robust sd of the form's own decorrelated residuals, ln units
     loso_rms: float | None = None  # rms of leave-one-student-out errors, ln units
 
     @property
