@@ -38,7 +38,7 @@ def said(flags, kind, severity):
         ({"shape": "flat"}, "curvature_not_significant"),
         ({"shape": "falling"}, "edge_optimum_high"),
         ({"shape": "rising"}, "edge_optimum_low"),
-        ({"k": 60.0, "depth": 0.02, "asymmetry": 4.0}, "no_interior_minimum"),
+        ({"k": 60.0, "depth": 0.01, "noise_nats": 0.005}, "no_interior_minimum"),
         ({"teachers": GRID["teachers"][:4]}, "few_teachers"),
         ({"students": GRID["students"][:2]}, "few_students"),
     ],
