@@ -64,16 +64,20 @@ def main() -> None:
     for name, value in (("steps", 128), ("rounds", 3), ("symbols", 16)):
         parser.add_argument(f"--{name}", type=int, default=value)
     options = parser.parse_args()
+    import jax
+
     from gaplaw import data
     from gaplaw.train import run_group
 
     teacher_group, groups = groups_of(options.steps, options.symbols)
     execution = Execution(evaluations=1, steps_per_dispatch=max(1, options.steps // 8))
     corpus = data.load(teacher_group.cells[0].data)
-    (taught,) = run_group(teacher_group, corpus=corpus, execution=execution, keep_params=True)
     seconds = {group.signal.label: [] for group in groups}
     columns = {}
     with tempfile.TemporaryDirectory() as folder:
+        jax.config.update("jax_compilation_cache_dir", f"{folder}/xla")  # later rounds find their programs here
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+        (taught,) = run_group(teacher_group, corpus=corpus, execution=execution, keep_params=True)
         for turn in range(options.rounds + 1):  # the first fills the caches and compiles
             for group in groups:
                 clock = Clock()
@@ -83,7 +87,7 @@ def main() -> None:
                     execution=execution,
                     teacher=(taught.params, taught.model),
                     progress=clock,
-                    signals=Path(folder),
+                    signals=Path(folder) / "signals",
                 )
                 if turn:
                     seconds[group.signal.label].append(clock.per_step())
