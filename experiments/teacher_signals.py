@@ -5,7 +5,7 @@ Question   A student of 1.5k parameters, a teacher of 14k, temperature 1: how fa
 Command    gaplaw run experiments/teacher_signals.py --out runs/teacher_signals
 Hardware   2 CPU cores, no accelerator
 Cost       13 cells in 7 groups
-Answer     See LOG.md.
+Answer     Not run yet; a first look without seeds is in LOG.md.
 """
 
 from experiments.quickstart import SEQUENCE_TOKENS, llama, recipe
