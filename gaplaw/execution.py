@@ -77,6 +77,8 @@ class Execution:
       remat: recompute each layer in the backward pass.
       checkpoint_seconds: how often a group in training is written to disk, so that a killed one goes on from there; at most
         once a dispatch (0 = at every one).
+      keep_students: parameters of students and baselines to leave in OUT/students: none, the last, or each student's best by
+        validation loss over the `evaluations` (rows describe the last in any case).
     """
 
     workers: int = 2
@@ -92,6 +94,7 @@ class Execution:
     scan_layers: bool = False
     remat: bool = False
     checkpoint_seconds: float = 120.0
+    keep_students: Literal["none", "last", "best"] = "none"
 
     def __post_init__(self):
         for name in ("workers", "chunk_tokens", "steps_per_dispatch", "evaluations"):

@@ -4,6 +4,7 @@
     OUT/{cells,curves}/<cell>.parquet results, one file per cell and table (gaplaw.results)
     OUT/{locks,tasks,progress,logs}/  claims, what each worker is to do, where it stands, what it said
     OUT/checkpoints/<group>/<step>/   the newest state of each group in training, gone when its rows are written
+    OUT/students/<cell>/              a student's parameters, if `Execution.keep_students` asks for them
     OUT/../store/teachers/<cell>/     a teacher's checkpoint and its rows, for every sweep beside this one
 
 Only files are asked, so any process on any machine that sees the folder gets the same answer.

@@ -150,7 +150,7 @@ def train(folder: RunFolder, task: dict) -> Trained:
             execution=execution,
             teacher=teacher,
             progress=lambda now: report.write(**asdict(now)) if first else None,
-            keep_params=bool(task["keeps"]),
+            keep_params=bool(task["keeps"]) or execution.keep_students == "last",
             checkpoints=folder.part("checkpoints") / task["group"],
             signals=folder.store / "signals",
         )
@@ -158,7 +158,7 @@ def train(folder: RunFolder, task: dict) -> Trained:
 
 
 def write(folder: RunFolder, task: dict, done: Trained) -> None:
-    """Write every cell's row and curve, and the teachers that students wait for. Every process writes its shards of those."""
+    """Write every cell's row and curve, and the models that are to be kept. Every process writes its shards of those."""
     from gaplaw.train import checkpoint
 
     stamp = provenance()
@@ -172,6 +172,12 @@ def write(folder: RunFolder, task: dict, done: Trained) -> None:
             if done.first:
                 results.write_cell(entry, row, outcome.curve, done.execution)
                 folder.publish(*(entry / part for part in ("checkpoint", "curves", "cells")))
+        elif outcome.status == "done" and done.execution.keep_students != "none":
+            kept = folder.out / "students" / cell.id
+            best = done.execution.keep_students == "best"
+            checkpoint.save(kept, outcome.best_params if best else outcome.params, outcome.model)
+            if done.first:
+                folder.publish(kept)
         if done.first:
             results.write_cell(folder.out, row, outcome.curve, done.execution)
             folder.publish(*(folder.part(part) / f"{cell.id}.parquet" for part in ("curves", "cells")))

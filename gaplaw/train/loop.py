@@ -20,6 +20,7 @@ from gaplaw.distill.evaluate import Scores, summarise
 from gaplaw.execution import Execution
 from gaplaw.grid import Group
 from gaplaw.spec import Cell, ModelSpec
+from gaplaw.train.best import Best
 from gaplaw.train.checkpoint import InFlight, Record
 from gaplaw.train.hosts import begun_together
 from gaplaw.train.mesh import check_batch, make_mesh, placed, put, put_rows, whole
@@ -94,21 +95,31 @@ class _Run:
         )
         self.curves: dict[str, list[dict]] = {cell.id: [] for cell in group.cells}
         self.broken: dict[str, str] = {}
+        self.best: Best | None = None
         if not self.resumed():
             self.states = [
                 start(stack, pruned.get(stack.cells[0].target_params, (None,))[0], self.mesh) for stack in self.stacks
             ]
+            if execution.keep_students == "best":
+                self.best = Best(self.stacks, self.states)
 
     def resumed(self) -> bool:
         """Take up the group where its newest checkpoint left it, if there is one."""
         like = [placed(self.mesh, abstract_state(stack), stacked=True) for stack in self.stacks]
-        found = self.flight and self.flight.restore(like)
+        keeps_best = self.execution.keep_students == "best"
+        found = self.flight and self.flight.restore((like, [state.params for state in like] if keeps_best else []))
         if not found:
             return False
-        self.states, record = found
+        (self.states, best), record = found
         self.done, self.compile_seconds = record.step, record.compile_seconds
         self.curves, self.broken = record.curves, record.broken
         self.began -= record.seconds
+        if keeps_best:
+            self.best = Best(self.stacks, self.states)
+            self.best.params = best
+            for cell_id, rows in self.curves.items():
+                measured = [row["validation_loss_nats"] for row in rows if "validation_loss_nats" in row]
+                self.best.losses_nats[cell_id] = min(measured, default=float("inf"))
         print(f"{self.group.id}: goes on from step {self.done} of {self.first.steps}", file=sys.stderr)
         return True
 
@@ -174,7 +185,7 @@ class _Run:
             curves=self.curves,
             broken=self.broken,
         )
-        self.flight.save(self.states, record)
+        self.flight.save((self.states, self.best.params if self.best else []), record)
 
     def batches(self, at: range) -> jax.Array:
         """int32 [K, B, L+1] for the steps `at`; each process reads only its own rows."""
@@ -208,6 +219,8 @@ class _Run:
         by_seed = [[Scores(*(part[s] for part in stack)) for s in range(len(stack.tokens_G))] for stack in students]
         self.scores = {cell_id: summarise(score) for cell_id, score in self.cells_of(by_seed).items()}
         self.teacher_scores = None if teacher is None else summarise(teacher)
+        if self.best:
+            self.best.offer(self.states, {cell_id: score["ce_nats"] for cell_id, score in self.scores.items()})
         for cell_id, score in self.scores.items():
             self.curves[cell_id][-1]["validation_loss_nats"] = score["ce_nats"]
             if cell_id not in self.broken and not np.isfinite(score["ce_nats"]):
@@ -235,15 +248,19 @@ class _Run:
             "process_count": jax.process_count(),
         }
         places = {
-            cell.id: (stack, state, place)
-            for stack, state in zip(self.stacks, self.states, strict=True)
+            cell.id: (stack, number, place)
+            for number, stack in enumerate(self.stacks)
             for place, cell in enumerate(stack.cells)
         }
         found = []
         for cell in self.group.cells:
-            stack, state, place = places[cell.id]
+            stack, number, place = places[cell.id]
             error = self.broken.get(cell.id)
-            kept = jax.tree.map(lambda p, i=place: p[i], state.params) if keep_params and not error else None
+            kept = best = None
+            if not error and keep_params:
+                kept = jax.tree.map(lambda p, i=place: p[i], self.states[number].params)
+            if not error and self.best:
+                best = jax.tree.map(lambda p, i=place: p[i], self.best.params[number])
             found.append(
                 CellOutcome(
                     cell=cell,
@@ -253,6 +270,7 @@ class _Run:
                     metrics=shared | ({} if error else self.measured(cell)),
                     curve=self.curves[cell.id],
                     params=kept,
+                    best_params=best,
                 )
             )
         return found

@@ -23,7 +23,10 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class CellOutcome:
-    """What one cell came to: columns for its `cells` row, rows for its `curves` table, and its parameters if kept."""
+    """What one cell came to: columns for its `cells` row, rows for its `curves` table, and parameters if kept.
+
+    params: at the end of training, which the columns describe. best_params: at the evaluation with the lowest loss.
+    """
 
     cell: Cell
     model: ModelSpec
@@ -32,6 +35,7 @@ class CellOutcome:
     metrics: dict
     curve: list[dict]
     params: dict | None = field(default=None, repr=False)
+    best_params: dict | None = field(default=None, repr=False)
 
 
 def measured_columns(score: dict, teacher: dict | None, domains: tuple[str, ...], training_loss_nats: float) -> dict:

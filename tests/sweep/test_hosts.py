@@ -15,12 +15,14 @@ import pytest
 from rich.console import Console
 
 from gaplaw import data, results
+from gaplaw.canonical import to_dict
 from gaplaw.execution import HostsSpec, MeshSpec
 from gaplaw.grid import Group
 from gaplaw.spec import TrainSpec
 from gaplaw.sweep import resolve, run
 from gaplaw.sweep.folder import read_json
 from gaplaw.train import run_group
+from gaplaw.train.checkpoint import load
 from tests.sweep.sweeps import QUICK, ROOT, checkpoint_steps, tiny_sweep
 from tests.sweep.test_kill import wait_until
 
@@ -28,7 +30,11 @@ TWO = dataclasses.replace(
     QUICK, workers=1, hosts=HostsSpec(processes=2, local_devices=2), mesh=MeshSpec(data=2, tensor=2), core_blocked=False
 )
 FOUR = dataclasses.replace(
-    TWO, hosts=HostsSpec(processes=4, local_devices=2), mesh=MeshSpec(data=2, fsdp=2, student=2), evaluations=2
+    TWO,
+    hosts=HostsSpec(processes=4, local_devices=2),
+    mesh=MeshSpec(data=2, fsdp=2, student=2),
+    evaluations=2,
+    keep_students="best",
 )
 
 
@@ -80,6 +86,9 @@ def test_four_processes_of_two_devices_run_the_sweep_of_one(source, tmp_path, in
     tables = [results.read(tmp_path / name / "tiny") for name in ("four", "one")]
     assert set(tables[0].process_count) == {4} and set(tables[0].device_count) == {8}
     assert_same_numbers(*tables)
+    kept = {path.name: load(path)[1] for path in (tmp_path / "four" / "tiny" / "students").iterdir()}
+    shapes = results.read(tmp_path / "four" / "tiny").query("role != 'teacher'").set_index("cell_id").model
+    assert {name: to_dict(model) for name, model in kept.items()} == shapes.map(json.loads).to_dict()
 
 
 @pytest.mark.slow

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import optax
 import pytest
 
+from gaplaw import models
 from gaplaw.execution import MeshSpec
 from gaplaw.grid import Group
 from gaplaw.train import run_group
@@ -139,6 +141,41 @@ def test_a_student_that_broke_before_the_kill_stays_broken(corpus, teacher, tmp_
     found = go(corpus, teacher, tmp_path, group=group)
     assert [outcome.status for outcome in found] == ["failed", "done"]
     assert int(found[0].error.split("at step ")[1]) < step
+
+
+def test_the_best_parameters_have_the_lowest_loss_of_the_curve_and_survive_a_kill(corpus, tmp_path):
+    wild = dataclasses.replace(toy.sweep().baselines[0].train, learning_rate=0.5, final_fraction=1.0)  # gets worse
+    cells = tuple(dataclasses.replace(cell, train=wild) for cell in toy.sweep().baselines[:2])
+    execution = dataclasses.replace(EVERY, keep_students="best", evaluations=6)
+
+    def outcomes(folder, killed_at=None):
+        def progress(now):
+            if now.phase == "train" and killed_at and now.step >= killed_at:
+                raise Killed
+
+        return run_group(
+            Group(cells=cells),
+            corpus=corpus,
+            execution=execution,
+            checkpoints=folder,
+            keep_params=True,
+            progress=progress,
+        )
+
+    whole = outcomes(None)
+    held = corpus.validation().tokens_NxL1
+    for outcome in whole:
+        losses = [row["validation_loss_nats"] for row in outcome.curve]
+        hidden_NxLxD = models.apply_hidden(outcome.best_params, held[:, :-1], outcome.model)
+        logits_NxLxV = hidden_NxLxD @ models.output_matrix(outcome.best_params, outcome.model)
+        loss = optax.softmax_cross_entropy_with_integer_labels(logits_NxLxV, held[:, 1:]).mean()
+        assert float(loss) == pytest.approx(min(losses), rel=1e-5)
+    assert any(min(losses) < losses[-1] for losses in [[r["validation_loss_nats"] for r in o.curve] for o in whole])
+    with pytest.raises(Killed):
+        outcomes(tmp_path, killed_at=8)
+    assert steps_of(tmp_path)
+    for found, wanted in zip(outcomes(tmp_path), whole, strict=True):
+        jax.tree.map(np.testing.assert_array_equal, found.best_params, wanted.best_params)
 
 
 def test_a_model_is_saved_whole_and_loaded_onto_any_mesh(teacher, tmp_path):
