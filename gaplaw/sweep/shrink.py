@@ -79,19 +79,16 @@ def shrink_sweep(sweep: Sweep, execution: Execution, data: DataSpec) -> tuple[Sw
 
     Args: execution: shrunk already. data: the resolved corpus to read.
     """
-    factor = 1.0
-    while (
-        max(_params(_scaled(cell.model, factor, execution)) for cell in sweep.teachers + sweep.baselines)
-        > LARGEST_PARAMS
-    ):
+    models, factor = {cell.model for cell in sweep.cells}, 1.0
+    while max(_params(_scaled(model, factor, execution)) for model in models) > LARGEST_PARAMS:
         factor /= 1.4
     small: dict[str, Cell] = {}  # by the fingerprint of the original
     kept: dict[str, tuple[Cell, ...]] = {}
     names: dict[str, list[str]] = {}  # the original groups of each program
     before: dict[str, int] = {}
 
-    for group in sweep.groups():
-        cells = tuple(_shrunk(cell, small, factor, execution, data) for cell in group.cells)
+    for number, group in enumerate(sweep.groups()):
+        cells = tuple(_shrunk(cell, number, small, factor, execution, data) for cell in group.cells)
         key = program_key(Group(cells=cells))
         names.setdefault(key, []).append(group.id)
         models = [cell.model for cell in group.cells] + ([group.teacher.model] if group.teacher else [])
@@ -122,7 +119,10 @@ def program_key(group: Group) -> str:
     return short_hash(sorted(shape(cell) for cell in group.cells))
 
 
-def _shrunk(cell: Cell, small: dict[str, Cell], factor: float, execution: Execution, data: DataSpec) -> Cell:
+def _shrunk(
+    cell: Cell, number: int, small: dict[str, Cell], factor: float, execution: Execution, data: DataSpec
+) -> Cell:
+    """A cell of group `number` in small; its batches are the group's own, so that groups stay apart."""
     teacher = small[cell.teacher.fingerprint] if cell.teacher else None
     model, target = _scaled(cell.model, factor, execution), None
     if cell.init == "prune":
@@ -138,7 +138,7 @@ def _shrunk(cell: Cell, small: dict[str, Cell], factor: float, execution: Execut
         teacher=teacher,
         target_params=target,
         data=replace(data, sequence_tokens=length, teacher_fraction=cell.data.teacher_fraction),
-        train=replace(cell.train, tokens=STEPS * batch * length, batch_sequences=batch),
+        train=replace(cell.train, tokens=STEPS * batch * length, batch_sequences=batch, batch_seed=number),
     )
 
 

@@ -61,6 +61,16 @@ def test_small_shapes_stay_and_groups_that_differ_only_in_seeds_or_rates_are_one
     assert all(cell.train.batch_sequences == 8 for cell in made.cells)  # 4 × 2 ways, no more than the sweep itself has
 
 
+def test_groups_that_differ_in_their_token_budget_only_before_shrinking_stay_apart():
+    sweep = tiny_sweep("tfds:far/away", teachers=(8,), students=(4, 6), baseline=False)
+    short = dataclasses.replace(sweep.students[0].train, tokens=16 * 8 * 5)
+    students = [dataclasses.replace(c, train=short) if c.model.width == 6 else c for c in sweep.students]
+    sweep = dataclasses.replace(sweep, students=tuple(students))
+    _, programs = shrink_sweep(sweep, shrink_execution(POD, 8, 4), CORPUS)
+    assert [len(program.group.cells) for program in programs] == [1, 2, 2]
+    assert [program.stands_for for program in programs] == [(group.id,) for group in sweep.groups()]
+
+
 def big(width, depth):
     hidden = 8 * round(width / 3)
     shape = dict(vocab_size=32_000, depth=depth, head_size=128, kv_group=4, max_length=4096)
