@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from gaplaw import results
+from gaplaw import sweep as run
 from gaplaw.cli.adaptive import part, run_adaptive
 from gaplaw.errors import SpecError, SweepError
 from gaplaw.law.simulate import bowl
 from gaplaw.sizes import count_params
 from gaplaw.spec import ObjectiveSpec
-from tests.sweep.sweeps import QUICK, tiny_sweep
+from tests.sweep.sweeps import QUICK, texts, tiny_sweep
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +64,24 @@ def test_it_starts_coarse_grows_within_the_sweep_and_stops_before_the_whole_grid
     rows = results.read(tmp_path)
     assert (rows.role == "student").sum() == len(told.measured) < len(sweep.students)
     assert set(rows.cell_id) == asked[-1]
+
+
+@pytest.mark.slow
+def test_it_runs_with_real_training(tmp_path):
+    """Tiny models trained for a few steps: nothing can be learnt about teachers, but every part of the loop is the real one."""
+    tiny = run.resolve(
+        tiny_sweep(
+            f"folder:{texts(tmp_path / 'texts')}", teachers=(4, 6, 8, 12, 16), students=(4, 6, 8), baseline=False
+        )
+    )
+    out = tmp_path / "runs" / "tiny"
+    told = go(tiny, out, lambda some: run.run(some, out, QUICK), tolerance_nats=1e-9)
+    rows = results.read(out)
+    students = rows[rows.role == "student"]
+    assert (rows.status == "done").all() and len(students) == len(told.measured) >= 3 * 5
+    assert sorted(students.loss_student_ce_nats) == sorted(told.measured.student_loss)
+    again = go(tiny, out, lambda some: run.run(some, out, QUICK), tolerance_nats=1e-9)
+    assert again.measured.student_loss.tolist() == told.measured.student_loss.tolist()  # nothing is trained twice
 
 
 def test_a_part_holds_just_the_teachers_and_baselines_of_its_students(sweep):
