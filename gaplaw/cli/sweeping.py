@@ -120,7 +120,7 @@ def run(
             engine = ending.enter_context(joined(place, execution))
             if engine is None:
                 print(
-                    f"the sweep has ended; this host followed another, which has the summary of {place}",
+                    f"the sweep has ended; this host followed another, which has the summary of {place.name}",
                     file=sys.stderr,
                 )
                 return 0

@@ -22,7 +22,6 @@ from functools import cached_property
 from pathlib import Path
 
 from gaplaw.errors import SweepError
-from gaplaw.execution import Execution
 from gaplaw.grid import Group
 from gaplaw.objects import Mirror, is_url, join
 from gaplaw.spec import Cell
@@ -75,12 +74,7 @@ class Bucket(RunFolder):
     def leases(self) -> Leases:
         return Leases(mirror=self.mirror)
 
-    def prepare(self, execution: Execution) -> None:
-        if execution.hosts.processes > 1 and execution.hosts.launch == "everywhere":
-            raise SweepError(
-                f"{self.name}: hosts that train a group together (hosts.launch = everywhere) need a folder that all of them see, "
-                "such as the same bucket mounted as a file system"
-            )
+    def prepare(self) -> None:
         self.mirror.prove_writable(f"{self.out.name}/probe-{uuid.uuid4().hex[:8]}")
         self.refresh(now=True)
 

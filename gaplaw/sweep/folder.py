@@ -98,7 +98,7 @@ class RunFolder:
     def part(self, name: str) -> Path:
         return self.out / name
 
-    def prepare(self, execution: Execution) -> None:
+    def prepare(self) -> None:
         """Get ready for a run. Raises: SweepError in one line."""
         self.make()
 

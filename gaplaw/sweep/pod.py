@@ -92,14 +92,17 @@ def _answer_roll(out: str, execution: Execution) -> dict:
 
 
 @contextlib.contextmanager
-def joined(out: Path | str, execution: Execution) -> Iterator[LeadingExecutor | None]:
+def joined(folder: RunFolder, execution: Execution) -> Iterator[LeadingExecutor | None]:
     """The engine of the host that leads; on leaving, the followers end. None on a follower, after the sweep.
 
     Raises: as `call_roll` and `follow`.
     """
-    if is_url(str(out)):
-        raise SweepError(f"{out}: an object store; under hosts.launch = everywhere the hosts must share a folder")
-    pod = call_roll(RunFolder(Path(out)), execution)
+    if is_url(folder.address):
+        raise SweepError(
+            f"{folder.name}: an object store; under hosts.launch = everywhere the hosts must share a folder, such as the same "
+            "bucket mounted as a file system"
+        )
+    pod = call_roll(folder, execution)
     if pod.number:
         follow(pod)
         yield None

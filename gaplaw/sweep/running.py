@@ -59,7 +59,7 @@ def run(
     """
     folder, executor = out if isinstance(out, RunFolder) else folder_at(out), executor or LocalExecutor()
     notes = [executor.prepare(execution)]
-    folder.prepare(execution)
+    folder.prepare()
     try:
         notes.append(folder.adopt(sweep))
         with screen_for(console) as screen, Heartbeat() as heartbeat:

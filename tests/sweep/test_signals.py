@@ -27,7 +27,7 @@ def test_a_cache_is_filled_once_and_its_fidelity_stands_in_the_rows(sweep, tmp_p
     )
     small = replace(sweep, teachers=(first,), students=students + longer, baselines=())
     folder = RunFolder(tmp_path / "runs" / "tiny")
-    folder.prepare(QUICK)
+    folder.make()
     teacher, group, more = small.groups()
     work(folder, small, teacher)
     work(folder, small, group)
