@@ -183,7 +183,7 @@ def test_a_host_too_many_is_told_in_one_line(experiment, tmp_path):
     hosts = [host(number, tmp_path / "runs" / "tiny", experiment, SLURM_NTASKS="3") for number in (0, 1, 2)]
     for process in hosts:
         shown = process.communicate(timeout=120)[1]
-        assert process.returncode == 2 and "the plan's number, but 3 are here" in shown
+        assert process.returncode == 2 and "the plan's number, but 3 are here" in shown, shown
 
 
 def _processes(out, group):
