@@ -14,7 +14,7 @@ from gaplaw.sweep.shrink import LARGEST_PARAMS, STEPS, program_key, shrink_execu
 from tests.sweep.sweeps import tiny_sweep
 
 CORPUS = DataSpec(manifest="known", validation_tokens=1024)
-POD = Execution(mesh=MeshSpec(data=64, fsdp=4), attention="cudnn", remat=False)
+POD = Execution(mesh=MeshSpec(data=64, fsdp=4), attention="cudnn")
 
 
 @pytest.mark.parametrize(
