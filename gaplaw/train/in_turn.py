@@ -14,25 +14,32 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gaplaw.distill import Layout, Vocab, batch_targets, objective_losses, score_batch, view
+from gaplaw.distill import Kept, Layout, Vocab, batch_targets, objective_losses, score_batch, view
 from gaplaw.execution import Execution
 from gaplaw.spec import ModelSpec
 from gaplaw.train.stack import Stack, State, inputs_and_labels, moved, output_of, seen_of_teacher
 
-CACHED_LOGITS = 2**15  # 128 KiB: the loss passes over a few arrays of this size, which should stay in a core's cache
+BLOCK_TOKENS = 512  # a student's activations for so many tokens stay in a core's cache, and
+CACHED_LOGITS = 2**15  # so do the few arrays of so many logits (128 KiB) that its loss passes over
 
 
 def targets_program(specs, teacher_model: ModelSpec, execution: Execution):
-    """Compile-ready `teach(taught, batches_KxBxL1) -> {temperature: Targets}` of [K, N, …]; taught: see `seen_of_teacher`."""
+    """Compile-ready `teach(taught, batches_KxBxL1) -> {temperature: Targets}` of [K·blocks, N/blocks, …], see `blocks_of`.
+
+    taught: see `seen_of_teacher`.
+    """
 
     @jax.jit
     def teach(taught, batches_KxBxL1):
+        blocks = blocks_of(batches_KxBxL1)
+        pieces, seen = _cut(batches_KxBxL1, blocks), _cut(taught, blocks) if isinstance(taught, Kept) else taught
+
         def one(at):
-            inputs_BxL, _ = inputs_and_labels(batches_KxBxL1[at])
-            teacher = seen_of_teacher(teacher_model, execution, True, taught, at, inputs_BxL)
+            inputs_BxL, _ = inputs_and_labels(pieces[at])
+            teacher = seen_of_teacher(teacher_model, execution, True, seen, at, inputs_BxL)
             return batch_targets(specs, teacher, teacher_model.vocab_size)
 
-        return jax.lax.map(one, jnp.arange(len(batches_KxBxL1)))
+        return jax.lax.map(one, jnp.arange(len(pieces)))
 
     return teach
 
@@ -42,25 +49,33 @@ def stack_program(stack: Stack, execution: Execution):
 
     by_heat: targets at the stack's temperature, see `targets_program`; None without soft targets.
     """
-
     place = Layout(min(execution.chunk_tokens, max(1, CACHED_LOGITS // stack.model.vocab_size)))
+
+    def loss(params, batch_BxL1, targets):
+        inputs_BxL, labels_N = inputs_and_labels(batch_BxL1)
+        output = output_of(stack.model, execution, True, params, inputs_BxL)
+        return objective_losses((stack.objective,), place, [output], targets, labels_N)[0]
 
     @partial(jax.jit, donate_argnums=0)
     def train(state, batches_KxBxL1, by_heat, first, stop):
         like = jax.eval_shape(lambda params: jax.tree.map(lambda part: part[0], params), state.params)
+        blocks = blocks_of(batches_KxBxL1)
+        pieces = (_cut(batches_KxBxL1, blocks), by_heat)
 
         def step(at, carried):
             rows, losses_KxS = carried
-            batch_BxL1, targets = jax.tree.map(lambda part: part[at], (batches_KxBxL1, by_heat))
-            inputs_BxL, labels_N = inputs_and_labels(batch_BxL1)
-
-            def loss(params):
-                output = output_of(stack.model, execution, True, params, inputs_BxL)
-                return objective_losses((stack.objective,), place, [output], targets, labels_N)[0]
 
             def one(rows):
-                value, slope = jax.value_and_grad(loss)(_tree(rows.params, like))
-                return moved(stack, rows, _rows(slope)), value
+                params = _tree(rows.params, like)
+
+                def add(block, sums):
+                    piece = jax.tree.map(lambda part: part[at * blocks + block], pieces)
+                    value, slope = jax.value_and_grad(loss)(params, *piece)
+                    return jax.tree.map(lambda mean, part: mean + part / blocks, sums, (value, _rows(slope)))
+
+                zero = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, rows.params))
+                value, slope = jax.lax.fori_loop(0, blocks, add, zero)
+                return moved(stack, rows, slope), value
 
             rows, losses_S = jax.lax.map(one, rows)
             return rows, losses_KxS.at[at].set(losses_S)
@@ -73,7 +88,8 @@ def stack_program(stack: Stack, execution: Execution):
 
 
 def view_program(teacher_model: ModelSpec, execution: Execution, domains: int):
-    """Compile-ready `look(params, tokens_KxBxL1, domain_KxB) -> (TeacherView, Scores)` of [K, …]: the teacher's own scores, too."""
+    """Compile-ready `look(params, tokens_KxBxL1, domain_KxB) -> (TeacherView, Scores)` of [K·blocks, …]: its own scores, too."""
+    vocab = Vocab(teacher_model.vocab_size)
 
     @jax.jit
     def look(params, tokens_KxBxL1, domain_KxB):
@@ -81,33 +97,49 @@ def view_program(teacher_model: ModelSpec, execution: Execution, domains: int):
             batch_BxL1, domain_B = piece
             inputs_BxL, labels_N = inputs_and_labels(batch_BxL1)
             teacher = output_of(teacher_model, execution, True, params, inputs_BxL)
-            domain_N, vocab = jnp.repeat(domain_B, inputs_BxL.shape[1]), Vocab(teacher_model.vocab_size)
+            domain_N = jnp.repeat(domain_B, inputs_BxL.shape[1])
             return view(vocab, teacher), score_batch(vocab, teacher, None, labels_N, domain_N, domains=domains)
 
-        return jax.lax.map(one, (tokens_KxBxL1, domain_KxB))
+        return jax.lax.map(one, _cut((tokens_KxBxL1, domain_KxB), blocks_of(tokens_KxBxL1)))
 
     return look
 
 
 def score_program(stack: Stack, execution: Execution, domains: int):
-    """Compile-ready `score(params, tokens_KxBxL1, domain_KxB, views) -> Scores` of [K, S, …]; views: None without a teacher."""
+    """Compile-ready `score(params, tokens_KxBxL1, domain_KxB, views) -> Scores` of [K·blocks, S, …].
+
+    views: see `view_program`; None without a teacher.
+    """
+    vocab = Vocab(stack.model.vocab_size)
 
     @jax.jit
     def score(params, tokens_KxBxL1, domain_KxB, views):
         def one(piece):
-            batch_BxL1, domain_B, seen = piece
+            (batch_BxL1, domain_B), seen = piece
             inputs_BxL, labels_N = inputs_and_labels(batch_BxL1)
             domain_N = jnp.repeat(domain_B, inputs_BxL.shape[1])
 
             def of(student):
                 output = output_of(stack.model, execution, True, student, inputs_BxL)
-                return score_batch(Vocab(stack.model.vocab_size), output, seen, labels_N, domain_N, domains=domains)
+                return score_batch(vocab, output, seen, labels_N, domain_N, domains=domains)
 
             return jax.lax.map(of, params)
 
-        return jax.lax.map(one, (tokens_KxBxL1, domain_KxB, views))
+        return jax.lax.map(one, (_cut((tokens_KxBxL1, domain_KxB), blocks_of(tokens_KxBxL1)), views))
 
     return score
+
+
+def blocks_of(batches_KxBxL1: jax.Array) -> int:
+    """Into how many equal blocks of whole sequences each batch is cut, for at most BLOCK_TOKENS in each where that can be."""
+    _, sequences, length = batches_KxBxL1.shape
+    fitting = max(1, BLOCK_TOKENS // (length - 1))
+    return sequences // next(size for size in range(min(fitting, sequences), 0, -1) if sequences % size == 0)
+
+
+def _cut(tree, blocks: int):
+    """[K, B, …] arrays as [K·blocks, B/blocks, …]."""
+    return jax.tree.map(lambda part: part.reshape(-1, part.shape[1] // blocks, *part.shape[2:]), tree)
 
 
 class _Rows(NamedTuple):

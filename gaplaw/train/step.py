@@ -60,7 +60,7 @@ def evaluate_program(
 ):
     """`evaluate(params, teacher_params, tokens_KxBxL1, domain_KxB)`.
 
-    Returns (student scores: one `Scores` of [K, S, …] per stack, teacher scores [K, …] or None); sum over K in float64.
+    Returns (student scores: one `Scores` of [parts, S, …] per stack, teacher scores [parts, …] or None); sum parts in float64.
     """
     if not runs_core_blocked(stacks[0].cells, execution):
         return _evaluate_together(stacks, teacher_model, execution, domains, mesh)

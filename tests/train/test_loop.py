@@ -8,7 +8,7 @@ import pytest
 
 from gaplaw.grid import Group
 from gaplaw.spec import ObjectiveSpec
-from gaplaw.train import run_group
+from gaplaw.train import in_turn, run_group
 from tests import toy
 
 
@@ -105,6 +105,15 @@ def test_execution_does_not_change_the_numbers(corpus, teacher, fields):
         Group(cells=(cell,)), corpus=corpus, execution=other, teacher=(teacher.params, teacher.model)
     )
     assert outcome.metrics["loss_student_ce_nats"] == pytest.approx(base, rel=1e-4)
+
+
+def test_batches_cut_into_blocks_give_the_numbers_of_whole_ones(corpus, teacher, monkeypatch):
+    cell = students(teacher)[0]
+    whole = run([cell], corpus, teacher)[cell.id].metrics
+    monkeypatch.setattr(in_turn, "BLOCK_TOKENS", cell.batch_tokens // 4)
+    cut = run([cell], corpus, teacher)[cell.id].metrics
+    for name in ("loss_student_ce_nats", "loss_teacher_ce_nats", "kl_teacher_student_nats", "agreement"):
+        np.testing.assert_allclose(cut[name], whole[name], rtol=1e-4, atol=1e-5, err_msg=name)
 
 
 def test_pure_soft_targets_pull_the_student_to_its_teacher(corpus, teacher):
