@@ -41,6 +41,7 @@ class Run:
     curves: pd.DataFrame
     sweep: Sweep | None
     damaged: tuple[str, ...]
+    forecast: dict | None = None
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -63,6 +64,7 @@ def read_run(folder: Path | str) -> Run:
         cells=cells,
         curves=curves,
         sweep=_read_sweep(folder, damaged),
+        forecast=_read_forecast(folder, damaged),
         damaged=tuple(damaged),
     )
 
@@ -85,6 +87,19 @@ def _read_sweep(folder: Path, damaged: list[str]) -> Sweep | None:
         return from_dict(Sweep, json.loads(path.read_text(encoding="utf-8"))["sweep"])
     except (ValueError, KeyError, TypeError, AttributeError, GaplawError):
         damaged.append("sweep.json")
+        return None
+
+
+def _read_forecast(folder: Path, damaged: list[str]) -> dict | None:
+    """What `gaplaw plan --target … --out` or the run itself foretold: {"target", "cells"}; None when nobody did."""
+    path = folder / "forecast.json"
+    if not path.exists():
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return {"target": str(found["target"]), "cells": pd.DataFrame(found["cells"])[list(tables.FORETOLD)]}
+    except (ValueError, KeyError, TypeError):
+        damaged.append("forecast.json")
         return None
 
 
@@ -137,6 +152,7 @@ def render(run: Run, law=None, choice=None) -> str:
         noise=tables.noise_rows(law) if law else [],
         table=tables.cells_table(seen),
         failures=tables.failures(seen),
+        forecast=tables.forecast_rows(seen, run.forecast),
         provenance=tables.provenance(seen, run.name),
         commands=_commands(run, seen, law),
         question=run.sweep.question if run.sweep else None,

@@ -226,3 +226,32 @@ def failures(seen: View) -> list[dict]:
         }
         for _, row in seen.failed.iterrows()
     ]
+
+
+FORETOLD = ("cell_id", "estimated_seconds", "flops")
+
+
+def forecast_rows(seen: View, forecast: dict | None) -> list[dict]:
+    """Per finished group that was foretold whole: seconds and FLOPs foretold and done (FLOPs in the law's accounting)."""
+    columns = {"group_id", "group_wall_seconds", "student_training_flops"}
+    if forecast is None or not columns <= set(seen.rows):
+        return []
+    done = seen.rows[(seen.rows["status"] == "done") & seen.rows["group_id"].notna()]
+    joined = done.merge(forecast["cells"], on="cell_id", how="left")
+    rows = []
+    for group, cells in joined.groupby("group_id", sort=True):
+        foretold, taken = cells["estimated_seconds"].sum(skipna=False), cells["group_wall_seconds"].iloc[0]
+        if pd.isna(foretold) or pd.isna(taken):
+            continue
+        forward = cells["teacher_forward_flops"].fillna(0) if "teacher_forward_flops" in cells else 0
+        rows.append(
+            {
+                "group": group,
+                "foretold": f"{foretold:.3g}",
+                "taken": f"{taken:.3g}",
+                "ratio": f"{taken / foretold:.2g}" if foretold else "",
+                "flops_foretold": flops_text(cells["flops"].sum()),
+                "flops": flops_text((cells["student_training_flops"] + forward).sum()),
+            }
+        )
+    return rows

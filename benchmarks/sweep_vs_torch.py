@@ -97,7 +97,7 @@ def gaplaw_child(groups, steps: int):
     first = groups[0].cells[0]
     batches = data.load(first.data).batch(first.split, first.train.batch_sequences, 0, range(steps))
     for group in groups:
-        stacks = stacks_of(group.cells, {cell.fingerprint: cell.model for cell in group.cells})
+        stacks = stacks_of(group.cells, {cell.fingerprint: cell.model for cell in group.cells}, execution)
         teacher = models.init(jax.random.key(0), group.teacher.model)
         program = train_program(stacks, group.teacher.model, execution, mesh)
         built.append([program, [start(stack, None, mesh) for stack in stacks], teacher])

@@ -67,14 +67,18 @@ class Execution:
       mesh: devices by axis.
       hosts: processes that train one group together.
       core_blocked: on one CPU device, run students one after the other with features before tokens, so that a tiny model's
-        step stays in its core's cache; ignored on accelerators, on meshes and for large vocabularies.
+        step stays in its core's cache; ignored on accelerators, on meshes, under accumulate and for large vocabularies.
       chunk_tokens: tokens per device whose logits exist at one time.
       steps_per_dispatch: steps of one compiled call, at most.
       evaluations: points of the validation curve, the last one at the end.
       compute_dtype: of matrix products and activations; parameters, norms, softmax and losses stay float32.
       attention: plain, or jax.nn.dot_product_attention's xla or cudnn.
-      scan_layers: run the layers of even models as one scanned body.
-      remat: recompute each layer in the backward pass.
+      scan_layers: hold the layers of even models as one array and run them as one scanned body, so that compile time does not
+        grow with depth.
+      remat: what the backward pass computes again: none, full (each layer from its input), or dots (all but the outputs of
+        products with weights).
+      teacher_dtype: of the teacher's parameters on the devices.
+      accumulate: microbatches of a step, one after the other; the gradient is their mean.
       checkpoint_seconds: how often a group in training is written to disk, so that a killed one goes on from there; at most
         once a dispatch (0 = at every one).
       keep_students: parameters of students and baselines to leave in OUT/students: none, the last, or each student's best by
@@ -92,12 +96,14 @@ class Execution:
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     attention: Literal["plain", "xla", "cudnn"] = "plain"
     scan_layers: bool = False
-    remat: bool = False
+    remat: Literal["none", "full", "dots"] = "none"
+    teacher_dtype: Literal["float32", "bfloat16"] = "float32"
+    accumulate: int = 1
     checkpoint_seconds: float = 120.0
     keep_students: Literal["none", "last", "best"] = "none"
 
     def __post_init__(self):
-        for name in ("workers", "chunk_tokens", "steps_per_dispatch", "evaluations"):
+        for name in ("workers", "chunk_tokens", "steps_per_dispatch", "evaluations", "accumulate"):
             refuse_unless(getattr(self, name) >= 1, f"Execution.{name}", getattr(self, name), "must be at least 1")
         every = self.checkpoint_seconds
         refuse_unless(every >= 0, "Execution.checkpoint_seconds", every, "must not be negative")

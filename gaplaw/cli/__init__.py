@@ -57,12 +57,13 @@ def _dispatch(words: list[str]) -> int:
     import tyro
 
     from gaplaw.cli import asking, rehearsing, sweeping
+    from gaplaw.cli.options import own_execution
 
     verbs = {
-        "plan": sweeping.plan,
-        "run": sweeping.run,
+        "plan": own_execution(sweeping.plan, words),
+        "run": own_execution(sweeping.run, words),
         "status": sweeping.status,
-        "rehearse": rehearsing.rehearse,
+        "rehearse": own_execution(rehearsing.rehearse, words),
         "fit": asking.fit,
         "choose": asking.choose,
         "predict": asking.predict,

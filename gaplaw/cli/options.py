@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import json
 from pathlib import Path
 from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from gaplaw.errors import SpecError
+from gaplaw.errors import GaplawError, SpecError
 from gaplaw.execution import Execution
 from gaplaw.sizes import parse_size
 
@@ -47,6 +49,37 @@ def size(text: str | None, option: str) -> int | None:
 def numbers(text: str, option: str) -> tuple[int, ...]:
     """Whole numbers separated by commas. Raises: SpecError naming the option."""
     return tuple(size(part, option) for part in text.split(",") if part.strip())
+
+
+def own_execution(verb, words: list[str]):
+    """A verb whose default execution is the one that the experiment among the words of its command line asks for.
+
+    The experiment is the first word after the verb that is no option and no option's value.
+    """
+    given = [
+        word
+        for before, word in itertools.pairwise(words)
+        if not word.startswith("-")
+        and (not before.startswith("-") or "=" in before or before in ("--json", "--adaptive"))
+    ]
+    if not given or words[0] != verb.__name__:
+        return verb
+    from gaplaw.sweep.load import load_execution
+
+    try:
+        return functools.partial(verb, execution=load_execution(given[0]))
+    except GaplawError:  # the verb says so, after the options have been looked at
+        return verb
+
+
+def print_wide(table) -> None:
+    """A rich table on standard output: long lines in a narrow window are better than lost digits."""
+    from rich.console import Console
+    from rich.measure import Measurement
+
+    console = Console()
+    wide = Measurement.get(console, console.options.update(max_width=500), table).maximum
+    Console(width=max(console.width, wide)).print(table)
 
 
 def print_json(value: object) -> None:

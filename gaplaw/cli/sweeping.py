@@ -11,7 +11,19 @@ from typing import Annotated, Literal
 
 from tyro.conf import arg
 
-from gaplaw.cli.options import Experiment, Flag, Folder, HowToRun, Number, OutFolder, Size, print_json, size
+from gaplaw.cli.options import (
+    Experiment,
+    Flag,
+    Folder,
+    HowToRun,
+    Number,
+    OutFolder,
+    Size,
+    named,
+    print_json,
+    print_wide,
+    size,
+)
 from gaplaw.errors import SpecError
 from gaplaw.execution import Execution
 from gaplaw.sweep.ray import RayExecutor
@@ -23,33 +35,47 @@ def plan(
     /,
     out: OutFolder = None,
     json: Flag = False,
+    target: Annotated[str | None, named("TARGET")] = None,
+    price_per_chip_hour: Number = None,
     execution: HowToRun = Execution(),  # noqa: B008 (frozen)
 ) -> int:
     """Print every cell of an experiment with parameters, FLOPs, an estimate of time and disk. Trains nothing.
 
     Example: gaplaw plan quickstart
 
+    Example: gaplaw plan minima_3b --target v5p:4x4x8 --price-per-chip-hour 2.5
+
+    With --target every distinct program is compiled for a machine that need not be here: memory against the chip's, what bounds
+    its speed, device-hours, and the smallest change for what does not fit. A mesh of one device then stands for all chips.
+
     Args:
         experiment: a Python file that builds a Sweep, or the bare name of one in experiments/.
-        out: the run folder whose finished cells are marked (runs/NAME if not given).
+        out: the run folder whose finished cells are marked (runs/NAME if not given); with --target, where the forecast is kept for
+            the report, if given.
         json: print one JSON list instead, one object per cell.
+        target: cpu, v5e:4x4, v5p:4x4x8, v6e:16x16, gpu:h100x8 or another shape of these.
+        price_per_chip_hour: in the currency of your choice; no price is built in.
     """
-    from rich.console import Console
-    from rich.measure import Measurement
-
     from gaplaw import sweep
     from gaplaw.sweep.bucket import folder_at
 
-    found = sweep.resolve(sweep.load_experiment(experiment))
+    absent: list[str] = []
+    found = sweep.resolve(sweep.load_experiment(experiment), absent=absent)
     folder = folder_at(_out(out, found.name))
     folder.refresh(now=True)
     made = sweep.plan(found, execution, folder)
+    if target is not None:
+        from gaplaw.cli.forecasting import forecast_with_progress
+
+        made = forecast_with_progress(made, found, execution, target, price_per_chip_hour)
+        if out is not None:
+            made.write(folder)
+    for line in absent:
+        print(f"gaplaw: not on this machine, so cells have provisional identities: {line}", file=sys.stderr)
     if json:
         print_json(made.to_rows())
         return 0
-    table, console = made.table(), Console()
-    wide = Measurement.get(console, console.options.update(max_width=500), table).maximum
-    Console(width=max(console.width, wide)).print(table)  # long lines in a narrow window are better than lost digits
+    print_wide(made.table())
     for line in made.totals():
         print(line)
     return 0

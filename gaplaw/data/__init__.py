@@ -20,12 +20,14 @@ from gaplaw.spec import DataSpec
 __all__ = ["Corpus", "Validation", "cache_folder", "describe", "load", "resolve", "vocab_size"]
 
 
-def resolve(spec: DataSpec) -> DataSpec:
+def resolve(spec: DataSpec, *, fetch: bool = True) -> DataSpec:
     """The spec with its manifest: a hash of the corpus' content and of the tokenizer file; files are read once.
+
+    fetch: whether a TFDS dataset that is not here may be downloaded; if not, it is missing.
 
     Raises: DataError when the content is missing, or is not what the spec's own manifest says.
     """
-    manifest = _manifest(spec.source, spec.tokenizer)
+    manifest = _manifest(spec.source, spec.tokenizer, fetch)
     if spec.manifest not in ("", manifest):
         raise DataError(
             f"DataSpec.manifest = {spec.manifest!r}: the content of {spec.source!r} with {spec.tokenizer!r} here hashes to "
@@ -84,6 +86,6 @@ def describe(spec: DataSpec, cache_dir: Path | None = None) -> dict:
     }
 
 
-def _manifest(source: str, tokenizer: str) -> str:
-    content = open_source(source, cache_folder()).manifest()
+def _manifest(source: str, tokenizer: str, fetch: bool) -> str:
+    content = open_source(source, cache_folder(), fetch=fetch).manifest()
     return short_hash([RECIPE, content, tokenizers.tokenizer_identity(tokenizer)])

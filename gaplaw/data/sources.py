@@ -25,12 +25,15 @@ DOMAIN_FEATURES = ("domain", "label")
 READ_AHEAD = 256
 
 
-def open_source(source: str, cache: Path) -> Source:
-    """The source that `DataSpec.source` names; `cache` is where an embedded corpus keeps its array_record files."""
+def open_source(source: str, cache: Path, *, fetch: bool = True) -> Source:
+    """The source that `DataSpec.source` names; `cache` is where an embedded corpus keeps its array_record files.
+
+    fetch: whether a TFDS dataset that is not here may be downloaded and prepared.
+    """
     kind, _, name = source.partition(":")
     if kind == "stdlib":
         return StdlibSource(cache)
-    return TfdsSource(name) if kind == "tfds" else FolderSource(name)
+    return TfdsSource(name, fetch) if kind == "tfds" else FolderSource(name)
 
 
 class StdlibSource:
@@ -66,8 +69,8 @@ class TfdsSource:
     `group` names documents that belong together.
     """
 
-    def __init__(self, name: str):
-        self.where = f"DataSpec.source = 'tfds:{name}'"
+    def __init__(self, name: str, fetch: bool = True):
+        self.where, self.fetch = f"DataSpec.source = 'tfds:{name}'", fetch
         self.name, _, self.wanted_split = name.partition("@")
 
     def manifest(self) -> str:
@@ -100,6 +103,8 @@ class TfdsSource:
                     importlib.import_module("tensorflow_datasets.text")  # not registered by itself without TensorFlow
                     builder = tfds.builder(self.name)
                 if not builder.is_prepared():
+                    if not self.fetch:
+                        raise DataError("not prepared on this machine")
                     builder.download_and_prepare(file_format="array_record")
             except Exception as error:  # TFDS raises dozens of kinds here: unknown name, no network, missing TensorFlow
                 raise DataError(f"{self.where}: TFDS could not open or prepare it: {_first_line(error)}") from error

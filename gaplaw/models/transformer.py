@@ -9,17 +9,19 @@ mesh: sharding rules are applied from outside by path. All functions may be vmap
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from gaplaw.canonical import refuse_unless
 from gaplaw.models.attention import Kernel, attend, rotate
 from gaplaw.spec import ModelSpec
 
 NORM_EPSILON = 1e-5  # GPT-2 and Llama-2
+PRODUCT = "product"  # name of the outputs of products with weights, which remat="dots" keeps for the backward pass
 
 
 class Masks(NamedTuple):
@@ -105,25 +107,27 @@ class Attention(nn.Module):
         spec = self.spec
 
         def project(name, heads):
-            return nn.DenseGeneral(
+            dense = nn.DenseGeneral(
                 (heads, spec.head_size),
                 use_bias=spec.block == "gpt2",
                 dtype=self.dtype,
                 name=name,
-            )(x_BxLxD)
+            )
+            return checkpoint_name(dense(x_BxLxD), PRODUCT)
 
         query, key = project("query", self.heads), project("key", self.heads // spec.kv_group)
         value = project("value", self.heads // spec.kv_group)
         if spec.block == "llama":
             query, key = rotate(query), rotate(key)
         context_BxLxHxK = attend(query, key, value, self.kernel)
-        return nn.DenseGeneral(
+        output = nn.DenseGeneral(
             spec.width,
             axis=(-2, -1),
             use_bias=spec.block == "gpt2",
             dtype=self.dtype,
             name="output",
-        )(_scaled(context_BxLxHxK, None if heads_H is None else heads_H[:, None]))
+        )
+        return checkpoint_name(output(_scaled(context_BxLxHxK, None if heads_H is None else heads_H[:, None])), PRODUCT)
 
 
 class FeedForward(nn.Module):
@@ -138,14 +142,15 @@ class FeedForward(nn.Module):
         spec, biased = self.spec, self.spec.block == "gpt2"
 
         def widen(name):
-            return nn.Dense(self.hidden, use_bias=biased, dtype=self.dtype, name=name)(x_BxLxD)
+            dense = nn.Dense(self.hidden, use_bias=biased, dtype=self.dtype, name=name)
+            return checkpoint_name(dense(x_BxLxD), PRODUCT)
 
         if spec.block == "gpt2":
             inner_BxLxF = nn.gelu(widen("up"), approximate=True)
         else:
             inner_BxLxF = nn.silu(widen("gate")) * widen("up")
         down = nn.Dense(spec.width, use_bias=biased, dtype=self.dtype, name="down")
-        return down(_scaled(inner_BxLxF, neurons_F))
+        return checkpoint_name(down(_scaled(inner_BxLxF, neurons_F)), PRODUCT)
 
 
 class Block(nn.Module):
@@ -229,7 +234,7 @@ def apply_hidden(
     dtype=jnp.float32,
     kernel: Kernel = "plain",
     scan: bool = False,
-    remat: bool = False,
+    remat: Literal["none", "full", "dots"] = "none",
     masks: Masks = Masks(),  # noqa: B008 (an immutable tuple of None)
 ) -> jax.Array:
     """hidden_BxLxD in `dtype`, after the final norm; parameters, norm statistics and softmax stay float32.
@@ -239,7 +244,7 @@ def apply_hidden(
       dtype: of the matrix products and of the residual stream.
       kernel: of attention, see `attend`.
       scan: run the layers as one scanned body (compile time independent of depth); needs an even model.
-      remat: recompute each layer in the backward pass, keeping only its input.
+      remat: what the backward pass computes again, see `Execution.remat`.
     Raises: SpecError when L exceeds spec.max_length, or under scan with uneven layers.
     """
     length = tokens_BxL.shape[1]
@@ -255,10 +260,14 @@ def apply_hidden(
         def layer(layer_params, x, layer_masks):
             return block.apply({"params": layer_params}, x, layer_masks)
 
-        return jax.checkpoint(layer) if remat else layer
+        if remat == "none":
+            return layer
+        kept = jax.checkpoint_policies.save_only_these_names(PRODUCT) if remat == "dots" else None
+        return jax.checkpoint(layer, policy=kept, prevent_cse=not scan)  # a scan keeps both passes apart anyway
 
     blocks = _blocks(spec, dtype, kernel)
-    if scan or "layers" in params:
+    scan = scan or "layers" in params
+    if scan:
         stacked = params if "layers" in params else stack_layers(params, spec)
         layer, masks_by_layer = run(blocks[0]), [masks.layer(i)._replace(hidden_D=None) for i in range(spec.depth)]
         masks_stacked = jax.tree.map(lambda *parts: jnp.stack(parts), *masks_by_layer)

@@ -50,16 +50,18 @@ for width in WIDTHS:
     a, b = np.ones((4096, width), np.float32), np.ones((width, width), np.float32)
     rates[width] = 2 * 4096 * width * width / best(lambda: a @ b)
 x = np.linspace(-4, 4, 65536, dtype=np.float32)
-print(json.dumps([rates, x.size / best(lambda: np.exp(x))]))
+big = np.ones(2**23, np.float32)
+print(json.dumps([rates, x.size / best(lambda: np.exp(x)), 2 * big.nbytes / best(lambda: big.copy())]))
 """
 
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """Measured rates of this machine: float32 FLOP/s of products by width, exponentials per second."""
+    """Measured rates of this machine: float32 FLOP/s of products by width, exponentials and copied bytes per second."""
 
     matrix_flops_per_second: dict[int, float]
     elements_per_second: float
+    memory_bytes_per_second: float
 
     def seconds(self, width: int, flops: float, elements: float) -> float:
         near = min(self.matrix_flops_per_second, key=lambda w: abs(math.log(w / width)))
@@ -68,7 +70,7 @@ class Machine:
 
 @functools.cache
 def measure_machine(single_thread: bool) -> Machine:
-    """Time NumPy products of 4,096 tokens with square matrices, and exponentials; takes about 0.3 s.
+    """Time NumPy products of 4,096 tokens with square matrices, exponentials and copies; takes about 0.3 s.
 
     In a process of its own, because a library's thread count is fixed when it loads.
     """
@@ -76,9 +78,11 @@ def measure_machine(single_thread: bool) -> Machine:
     environment = os.environ | (limits if single_thread else {})
     code = f"WIDTHS = {WIDTHS}\n{_MEASURE}"
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    rates, elements = json.loads(done.stdout)
+    rates, elements, memory = json.loads(done.stdout)
     return Machine(
-        matrix_flops_per_second={int(width): rate for width, rate in rates.items()}, elements_per_second=elements
+        matrix_flops_per_second={int(width): rate for width, rate in rates.items()},
+        elements_per_second=elements,
+        memory_bytes_per_second=memory,
     )
 
 

@@ -1,8 +1,8 @@
 """How does an experiment file become a sweep that can be run? Executed, checked, and its data given their content hash.
 
 First stop of the sweep part of the walk. An experiment is a Python file that builds a `Sweep`: a module attribute
-`sweep`, or a function `sweep()`. Whatever is wrong with it is told in one line that names the file, and the line of the
-file if it raised.
+`sweep`, or a function `sweep()`; it may also carry `execution`, an `Execution` in place of the default one. Whatever is wrong
+with it is told in one line that names the file, and the line of the file if it raised.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import gaplaw
-from gaplaw.errors import SweepError
+from gaplaw.errors import DataError, SweepError
+from gaplaw.execution import Execution
 from gaplaw.grid import Sweep
 from gaplaw.spec import Cell, DataSpec
 
@@ -45,6 +46,26 @@ def load_experiment(name: str) -> Sweep:
     Raises: SweepError in one line: file missing, no Sweep in it, or the line that raised and what.
     """
     path = find_experiment(name)
+    found = _executed(path)[0]
+    if not isinstance(found, Sweep):
+        was = "nothing of that name" if found is None else f"a {type(found).__name__}"
+        raise SweepError(
+            f"{path}: needs a module attribute `sweep` (or a function `sweep()`) that is a Sweep; found {was}"
+        )
+    if not found.cells:
+        raise SweepError(f"{path}: its sweep {found.name!r} has no cells")
+    if found.name != Path(found.name).name or found.name.startswith("."):
+        raise SweepError(f"{path}: Sweep.name = {found.name!r}: must be usable as a folder name")
+    return found
+
+
+def load_execution(name: str) -> Execution:
+    """How an experiment file wants to be run: its module attribute `execution`, or the default. Raises: SweepError."""
+    return _executed(find_experiment(name))[1]
+
+
+def _executed(path: Path) -> tuple[object, Execution]:
+    """Run the file. Returns: its `sweep` and its `execution`. Raises: SweepError saying what the file raised."""
     spec = importlib.util.spec_from_file_location(f"gaplaw_experiment_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up while the file runs
@@ -58,16 +79,11 @@ def load_experiment(name: str) -> Sweep:
         raise SweepError(_where(path, fault)) from fault
     finally:
         sys.modules.pop(spec.name, None)
-    if not isinstance(found, Sweep):
-        was = "nothing of that name" if found is None else f"a {type(found).__name__}"
-        raise SweepError(
-            f"{path}: needs a module attribute `sweep` (or a function `sweep()`) that is a Sweep; found {was}"
-        )
-    if not found.cells:
-        raise SweepError(f"{path}: its sweep {found.name!r} has no cells")
-    if found.name != Path(found.name).name or found.name.startswith("."):
-        raise SweepError(f"{path}: Sweep.name = {found.name!r}: must be usable as a folder name")
-    return found
+    execution = getattr(module, "execution", Execution())
+    if not isinstance(execution, Execution):
+        kind = type(execution).__name__
+        raise SweepError(f"{path}: its attribute `execution` must be an Execution; found a {kind}")
+    return found, execution
 
 
 def _where(path: Path, fault: BaseException) -> str:
@@ -82,9 +98,11 @@ def _where(path: Path, fault: BaseException) -> str:
     return f"{path}, line {lines[-1]}: {text}: {type(fault).__name__}: {message}"
 
 
-def resolve(sweep: Sweep) -> Sweep:
+def resolve(sweep: Sweep, *, absent: list[str] | None = None) -> Sweep:
     """The same sweep with every corpus's content hash filled in, so that fingerprints speak of content, not of paths.
 
+    Args: absent: a list to be filled with what data by name (tfds:…) is not on this machine, and why; nothing is downloaded,
+      and such cells keep an empty manifest, so that a plan can be made without them. None downloads, or refuses.
     Raises: DataError for a corpus that is not there; SweepError when a model's vocabulary is too small for its
     tokenizer.
     """
@@ -96,8 +114,14 @@ def resolve(sweep: Sweep) -> Sweep:
 
     def cell_with_data(cell: Cell) -> Cell:
         if cell.data not in resolved:
-            resolved[cell.data] = data.resolve(cell.data)
-            sizes[cell.data] = data.vocab_size(resolved[cell.data])
+            try:
+                resolved[cell.data] = data.resolve(cell.data, fetch=absent is None)
+                sizes[cell.data] = data.vocab_size(resolved[cell.data])
+            except DataError as fault:
+                if absent is None or not cell.data.source.startswith("tfds:"):
+                    raise
+                absent.append(str(fault))
+                resolved[cell.data], sizes[cell.data] = cell.data, 0
         if cell.model.vocab_size < sizes[cell.data]:
             raise SweepError(
                 f"{cell.name}: ModelSpec.vocab_size = {cell.model.vocab_size}: must be at least {sizes[cell.data]}, the "

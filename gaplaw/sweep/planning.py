@@ -17,9 +17,10 @@ from gaplaw.results import describe_cell
 from gaplaw.sizes import size_name
 from gaplaw.spec import Cell, Role
 from gaplaw.sweep.cost import Clock, clock_for, disk_bytes, finish_seconds
-from gaplaw.sweep.folder import RunFolder
+from gaplaw.sweep.folder import RunFolder, read_json, write_json
 
 FINISHED = ("done", "stored")
+FORECAST = "forecast.json"  # in a run folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,6 +181,19 @@ def plan(sweep: Sweep, execution: Execution, folder: RunFolder | None = None) ->
         estimate_from=clock.source,
         teacher_cache_bytes=sum(caches.values()),
     )
+
+
+def foretell(sweep: Sweep, execution: Execution, folder: RunFolder) -> None:
+    """Keep in the folder what the cells that are about to run are expected to take, unless it holds a forecast of them.
+
+    The report sets it beside what was measured; `gaplaw plan --target … --out` keeps another machine's forecast there.
+    """
+    kept = read_json(folder.out / FORECAST) or {"target": "the machine that ran it first", "cells": []}
+    known = {row["cell_id"] for row in kept["cells"]}
+    if any(cell.id not in known for cell in sweep.cells):
+        rows = [row for row in plan(sweep, execution, folder).to_rows() if row["cell_id"] not in known]
+        write_json(folder.out / FORECAST, kept | {"cells": kept["cells"] + rows})
+        folder.publish(folder.out / FORECAST)
 
 
 _SAME = (

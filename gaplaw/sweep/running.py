@@ -28,7 +28,7 @@ from gaplaw.sweep.eta import Eta, Running, Snapshot, progress_of
 from gaplaw.sweep.folder import NOT_WRITABLE, RunFolder, cannot_write, read_json
 from gaplaw.sweep.job import Job
 from gaplaw.sweep.local import LocalExecutor
-from gaplaw.sweep.planning import Work, amount, duration, starting_order, works_of
+from gaplaw.sweep.planning import Work, amount, duration, foretell, starting_order, works_of
 from gaplaw.sweep.status import Summary
 
 POLL_SECONDS = 0.1
@@ -62,6 +62,7 @@ def run(
     folder.prepare()
     try:
         notes.append(folder.adopt(sweep))
+        foretell(sweep, execution, folder)
         with screen_for(console) as screen, Heartbeat() as heartbeat:
             for note in filter(None, notes):
                 screen.event(note)

@@ -68,6 +68,7 @@ def shrink_execution(execution: Execution, devices: int, processes: int) -> Exec
         mesh=mesh,
         hosts=HostsSpec(processes=processes, local_devices=mesh.devices // processes),
         attention="xla" if execution.attention == "cudnn" else execution.attention,  # cuDNN needs a GPU
+        accumulate=min(2, execution.accumulate),
         steps_per_dispatch=1,
         evaluations=1,
         checkpoint_seconds=0.0,
@@ -129,7 +130,7 @@ def _shrunk(
         share = cell.target_params / count_params(cell.teacher.model).non_embedding
         target = int(share * count_params(teacher.model).non_embedding)
         model = pruned_shape(teacher.model, target)
-    ways = execution.mesh.data * execution.mesh.fsdp
+    ways = execution.mesh.data * execution.mesh.fsdp * execution.accumulate
     batch = ways * min(2, max(1, cell.train.batch_sequences // ways))
     length = min(cell.data.sequence_tokens, SEQUENCE_TOKENS)
     return replace(

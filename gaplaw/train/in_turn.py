@@ -17,6 +17,7 @@ import numpy as np
 from gaplaw.distill import Kept, Layout, Vocab, batch_targets, objective_losses, score_batch, view
 from gaplaw.execution import Execution
 from gaplaw.spec import ModelSpec
+from gaplaw.train.optimizer import decays
 from gaplaw.train.stack import Stack, State, inputs_and_labels, moved, output_of, seen_of_teacher
 
 BLOCK_TOKENS = 512  # a student's activations for so many tokens stay in a core's cache, and
@@ -143,12 +144,9 @@ def _cut(tree, blocks: int):
 
 
 class _Rows(NamedTuple):
-    """A parameter tree as one row of all its matrices and one vector of the rest, so that an optimizer step is a few loops.
+    """A parameter tree as a vector of what decays (optimizer.py) and one of the rest: an optimizer step is then a few loops."""
 
-    The row has two axes because the number of axes says what decays (optimizer.py).
-    """
-
-    matrices_1xP: jax.Array
+    decayed_P: jax.Array
     rest_P: jax.Array
 
 
@@ -170,19 +168,19 @@ def _without_rows(state: State, like) -> State:
 
 
 def _rows(tree) -> _Rows:
-    matrices_P, rest_P = (jnp.concatenate([leaf.ravel() for leaf in part]) for part in _matrices_and_rest(tree))
-    return _Rows(matrices_P[None], rest_P)
+    decayed_P, rest_P = (jnp.concatenate([leaf.ravel() for leaf in part]) for part in _decayed_and_rest(tree))
+    return _Rows(decayed_P, rest_P)
 
 
 def _tree(rows: _Rows, like):
     """The inverse of `_rows`; like: a tree of the same shapes."""
     parts = []
-    for flat_P, leaves in zip((rows.matrices_1xP[0], rows.rest_P), _matrices_and_rest(like), strict=True):
+    for flat_P, leaves in zip(rows, _decayed_and_rest(like), strict=True):
         pieces = jnp.split(flat_P, np.cumsum([leaf.size for leaf in leaves])[:-1])
         parts.append(iter([piece.reshape(leaf.shape) for piece, leaf in zip(pieces, leaves, strict=True)]))
-    return jax.tree.map(lambda leaf: next(parts[leaf.ndim < 2]), like)
+    return jax.tree_util.tree_map_with_path(lambda path, _: next(parts[not decays(path)]), like)
 
 
-def _matrices_and_rest(tree) -> tuple[list, list]:
-    leaves = jax.tree.leaves(tree)
-    return [leaf for leaf in leaves if leaf.ndim >= 2], [leaf for leaf in leaves if leaf.ndim < 2]
+def _decayed_and_rest(tree) -> tuple[list, list]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return [leaf for path, leaf in leaves if decays(path)], [leaf for path, leaf in leaves if not decays(path)]

@@ -23,10 +23,10 @@ from gaplaw.spec import Cell, ModelSpec
 from gaplaw.train.best import Best
 from gaplaw.train.checkpoint import InFlight, Record
 from gaplaw.train.hosts import begun_together
-from gaplaw.train.mesh import check_batch, make_mesh, placed, put, put_rows, whole
+from gaplaw.train.mesh import check_batch, make_mesh, placed, put, put_rows, shardings, whole
 from gaplaw.train.outcome import CellOutcome, Progress, measured_columns
 from gaplaw.train.signal import signal_of
-from gaplaw.train.stack import abstract_state, cut_from_teacher, stacks_of, start
+from gaplaw.train.stack import abstract_state, cut_from_teacher, params_of, stacks_of, start
 from gaplaw.train.step import batches_at_once, evaluate_program, train_program
 
 IMPORTANCE_BATCHES = 16  # sample for pruning: enough that the ranking is stable, a small share of any real budget
@@ -76,16 +76,17 @@ class _Run:
         self.first = first = group.cells[0]
         self.split, self.sequences, self.seed = first.split, first.train.batch_sequences, first.train.batch_seed
         self.mesh = make_mesh(execution.mesh)
-        check_batch(self.mesh, self.sequences, "TrainSpec.batch_sequences")
+        check_batch(self.mesh, self.sequences, "TrainSpec.batch_sequences", execution.accumulate)
         self.compile_seconds, self.done = None, 0
         told = partial(self.tell, "teacher", 0, {})
         self.signal = signal_of(group, corpus, execution, self.mesh, signals, teacher, told)
         pruned = {}
         if any(cell.init == "prune" for cell in group.cells):
             sample = corpus.batch(self.split, self.sequences, self.seed, range(IMPORTANCE_BATCHES))
-            pruned = cut_from_teacher(group.cells, (self.signal.params, self.signal.model), sample, self.mesh)
+            whole_teacher = jax.device_put(teacher[0], shardings(self.mesh, teacher[0], stacked=False)), teacher[1]
+            pruned = cut_from_teacher(group.cells, whole_teacher, sample, self.mesh)
         shapes = {c.fingerprint: pruned[c.target_params][1] if c.init == "prune" else c.model for c in group.cells}
-        self.stacks = stacks_of(group.cells, shapes)
+        self.stacks = stacks_of(group.cells, shapes, execution)
         held = corpus.validation()
         self.domains = held.domains
         self.held = self.in_pieces(held.tokens_NxL1, held.domain_N)
@@ -258,9 +259,9 @@ class _Run:
             error = self.broken.get(cell.id)
             kept = best = None
             if not error and keep_params:
-                kept = jax.tree.map(lambda p, i=place: p[i], self.states[number].params)
+                kept = params_of(stack, self.states[number].params, place)
             if not error and self.best:
-                best = jax.tree.map(lambda p, i=place: p[i], self.best.params[number])
+                best = params_of(stack, self.best.params[number], place)
             found.append(
                 CellOutcome(
                     cell=cell,

@@ -97,11 +97,22 @@ def batch_sharding(mesh: Mesh, dimensions: int) -> NamedSharding:
     return NamedSharding(mesh, P(None, BATCH, *(None,) * (dimensions - 2)))
 
 
-def check_batch(mesh: Mesh, sequences: int, what: str) -> None:
-    """Raises: SpecError unless the batch axes divide the batch."""
-    ways = mesh.shape["data"] * mesh.shape["fsdp"]
+def check_batch(mesh: Mesh, sequences: int, what: str, accumulate: int = 1) -> None:
+    """Raises: SpecError unless the batch axes divide the batch, and every microbatch of it."""
+    ways = mesh.shape["data"] * mesh.shape["fsdp"] * accumulate
     if sequences % ways:
-        raise SpecError(f"{what} = {sequences}: must be a multiple of data × fsdp = {ways}")
+        words = "data × fsdp" if accumulate == 1 else "data × fsdp × accumulate"
+        raise SpecError(f"{what} = {sequences}: must be a multiple of {words} = {ways}")
+
+
+def microbatches(mesh: Mesh, tree, count: int):
+    """[B, …] arrays as [count, B/count, …]: each device's own rows are dealt out, so that nothing moves between devices."""
+
+    def cut(array):
+        pieces = array.reshape(-1, count, *array.shape[1:]).swapaxes(0, 1)
+        return jax.lax.with_sharding_constraint(pieces, batch_sharding(mesh, pieces.ndim))
+
+    return jax.tree.map(cut, tree)
 
 
 def put(mesh: Mesh, array: np.ndarray) -> jax.Array:

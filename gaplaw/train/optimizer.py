@@ -8,6 +8,15 @@ import optax
 from gaplaw.spec import TrainSpec
 
 
+def decays(path) -> bool:
+    """Whether weight decay applies to the parameter at a key path: to matrices, not to norms and biases.
+
+    By name, because biases of heads have two dimensions, and scanned layers give every parameter one more.
+    """
+    last = path[-1]
+    return getattr(last, "key", getattr(last, "name", "")) in ("kernel", "embedding", "decayed_P")
+
+
 def schedule(spec: TrainSpec, steps: int) -> optax.Schedule:
     """Learning rate by step: linear from 0 over the warm-up, then a half cosine down to final_fraction of the peak."""
     warmup = min(max(1, round(spec.warmup_fraction * steps)), max(1, steps - 1))
@@ -21,10 +30,14 @@ def schedule(spec: TrainSpec, steps: int) -> optax.Schedule:
 
 
 def optimizer(spec: TrainSpec, steps: int) -> optax.GradientTransformation:
-    """Clip by global norm, Adam, decoupled weight decay on matrices (not on norms and biases), scheduled rate."""
+    """Clip by global norm, Adam, decoupled weight decay where `decays` says, scheduled rate."""
+
+    def mask(params):
+        return jax.tree_util.tree_map_with_path(lambda path, _: decays(path), params)
+
     return optax.chain(
         optax.clip_by_global_norm(spec.clip_norm),
         optax.scale_by_adam(b1=spec.beta1, b2=spec.beta2, eps=spec.epsilon),
-        optax.add_decayed_weights(spec.weight_decay, mask=lambda params: jax.tree.map(lambda p: p.ndim >= 2, params)),
+        optax.add_decayed_weights(spec.weight_decay, mask=mask),
         optax.scale_by_learning_rate(schedule(spec, steps)),
     )

@@ -26,8 +26,8 @@ from gaplaw.execution import Execution
 from gaplaw.grid import Group
 from gaplaw.spec import ModelSpec, ObjectiveSpec
 from gaplaw.train.cache import SignalCache
-from gaplaw.train.mesh import layout, put, put_rows, shardings
-from gaplaw.train.stack import output_of, runs_core_blocked
+from gaplaw.train.mesh import layout, put, put_rows
+from gaplaw.train.stack import output_of, runs_core_blocked, teacher_on
 
 Teacher = tuple[dict, ModelSpec]
 FIDELITY_TOKENS = 2**13
@@ -54,9 +54,9 @@ class Fidelity:
 class LiveSignal:
     """Students read the teacher itself, on the mesh, or nothing when there is none."""
 
-    def __init__(self, mesh, teacher: Teacher | None):
+    def __init__(self, group: Group, execution: Execution, mesh, teacher: Teacher | None):
         params, self.model = teacher or (None, None)
-        self.params = jax.device_put(params, shardings(mesh, params, stacked=False))
+        self.params = teacher_on(mesh, params, self.model, group.cells, execution)
 
     def read(self, steps: range) -> dict | None:
         return self.params
@@ -70,7 +70,7 @@ def signal_of(
 ) -> LiveSignal | CachedSignal:
     """What the students of a group read at each dispatch, and where the teacher's parameters are. See `CachedSignal`."""
     if not group.signal.cached:
-        return LiveSignal(mesh, teacher)
+        return LiveSignal(group, execution, mesh, teacher)
     return CachedSignal(group, corpus, execution, mesh, folder, teacher, told)
 
 
@@ -98,7 +98,7 @@ class CachedSignal:
     @property
     def params(self) -> dict:
         """The teacher's parameters, brought to the mesh for as long as the caller holds them."""
-        return jax.device_put(self.waiting, shardings(self.mesh, self.waiting, stacked=False))
+        return teacher_on(self.mesh, self.waiting, self.model, self.group.cells, self.execution)
 
     def read(self, steps: range) -> Kept:
         """What was kept of the batches of some steps: [K, B, L, …] on the mesh; each process reads its own rows.

@@ -20,16 +20,20 @@ from gaplaw.execution import Execution
 from gaplaw.models import narrow
 from gaplaw.models.prune import importance, prune
 from gaplaw.spec import Cell, ModelSpec
-from gaplaw.train.mesh import shardings
+from gaplaw.train.mesh import placed, shardings
 from gaplaw.train.optimizer import optimizer
 
 
 @dataclass(frozen=True)
 class Stack:
-    """S cells that share `model` (the shape really trained, after pruning), objective and recipe."""
+    """S cells that share `model` (the shape really trained, after pruning), objective and recipe.
+
+    scanned: whether their layers are held as one array with a leading depth axis.
+    """
 
     cells: tuple[Cell, ...]
     model: ModelSpec
+    scanned: bool = False
 
     @property
     def objective(self):
@@ -47,13 +51,18 @@ class State(NamedTuple):
     moments: optax.OptState
 
 
-def stacks_of(cells: tuple[Cell, ...], shapes: dict[str, ModelSpec]) -> list[Stack]:
+def scans(model: ModelSpec, cells: tuple[Cell, ...], execution: Execution) -> bool:
+    """Whether a program of these cells holds and runs the layers of a model as `Execution.scan_layers` describes."""
+    return execution.scan_layers and model.uniform and not runs_core_blocked(cells, execution)
+
+
+def stacks_of(cells: tuple[Cell, ...], shapes: dict[str, ModelSpec], execution: Execution) -> list[Stack]:
     """Sort a group's cells into stacks. shapes: the shape to train by cell fingerprint (differs from cell.model when pruned)."""
     by_key: dict[tuple, list[Cell]] = {}
     for cell in cells:
         key = (shapes[cell.fingerprint], cell.objective, cell.train, cell.init)
         by_key.setdefault(key, []).append(cell)
-    return [Stack(tuple(members), key[0]) for key, members in by_key.items()]
+    return [Stack(tuple(members), key[0], scans(key[0], cells, execution)) for key, members in by_key.items()]
 
 
 def abstract_state(stack: Stack) -> State:
@@ -69,7 +78,9 @@ def start(stack: Stack, pruned: dict | None, mesh: jax.sharding.Mesh) -> State:
     count = len(stack.cells)
 
     def copies(params):
-        return _with_moments(stack, jax.tree.map(lambda p: jnp.broadcast_to(p, (count, *p.shape)), params))
+        return _with_moments(
+            stack, jax.tree.map(lambda p: jnp.broadcast_to(p, (count, *p.shape)), _held(stack, params))
+        )
 
     return jax.jit(copies, out_shardings=where)(pruned)
 
@@ -79,7 +90,36 @@ def _keys(stack: Stack) -> jax.Array:
 
 
 def _fresh(stack: Stack, keys_S: jax.Array) -> State:
-    return _with_moments(stack, jax.vmap(lambda key: models.init(key, stack.model))(keys_S))
+    return _with_moments(stack, jax.vmap(lambda key: _held(stack, models.init(key, stack.model)))(keys_S))
+
+
+def _held(stack: Stack, params: dict) -> dict:
+    return models.stack_layers(params, stack.model) if stack.scanned else params
+
+
+def params_of(stack: Stack, params: dict, place: int) -> dict:
+    """The parameters of one cell of a stack, in the form that `models.init` gives."""
+    params = jax.tree.map(lambda p: p[place], params)
+    return models.unstack_layers(params, stack.model) if stack.scanned else params
+
+
+def teacher_on(mesh: jax.sharding.Mesh, params: dict | None, model: ModelSpec | None, cells, execution: Execution):
+    """A teacher's parameters as a group's programs hold them: on the mesh, in `teacher_dtype`, layers stacked if scanned.
+
+    Args: params: arrays, or shapes: then shapes with shardings are returned and nothing is allocated.
+    """
+    if params is None:
+        return None
+
+    def held(params):
+        params = models.stack_layers(params, model) if scans(model, cells, execution) else params
+        return jax.tree.map(lambda p: p.astype(execution.teacher_dtype), params)
+
+    shapes = placed(mesh, jax.eval_shape(held, params), stacked=False)
+    if isinstance(jax.tree.leaves(params)[0], jax.ShapeDtypeStruct):
+        return shapes
+    params = jax.device_put(params, shardings(mesh, params, stacked=False))
+    return jax.jit(held, out_shardings=jax.tree.map(lambda shape: shape.sharding, shapes))(params)
 
 
 def _with_moments(stack: Stack, params: dict) -> State:
@@ -101,6 +141,7 @@ def runs_core_blocked(cells: tuple[Cell, ...], execution: Execution) -> bool:
     """Whether a group runs as `Execution.core_blocked` describes."""
     tokens_by_vocab = cells[0].batch_tokens * cells[0].model.vocab_size
     tiny = execution.mesh.devices == 1 and execution.compute_dtype == "float32" and tokens_by_vocab <= 2**24
+    tiny = tiny and execution.accumulate == 1
     return execution.core_blocked and tiny and jax.default_backend() == "cpu"
 
 

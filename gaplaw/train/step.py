@@ -12,11 +12,11 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from gaplaw.distill import objective_losses, score_group
+from gaplaw.distill import Kept, objective_losses, score_group
 from gaplaw.execution import Execution
 from gaplaw.spec import ModelSpec
 from gaplaw.train import in_turn
-from gaplaw.train.mesh import layout
+from gaplaw.train.mesh import layout, microbatches
 from gaplaw.train.stack import Stack, inputs_and_labels, moved, output_of, runs_core_blocked, seen_of_teacher
 
 HELD_LOGITS = 2**24  # 64 MiB: what the teacher makes for all batches of a dispatch, in turn
@@ -79,9 +79,8 @@ def evaluate_program(
 def _together(stacks: list[Stack], teacher_model: ModelSpec | None, execution: Execution, mesh: jax.sharding.Mesh):
     specs = tuple(stack.objective for stack in stacks)
 
-    def step(at, carried, taught, batches_KxBxL1):
-        states, history = carried
-        inputs_BxL, labels_N = inputs_and_labels(batches_KxBxL1[at])
+    def slopes_and_losses(params, taught, at, batch_BxL1):
+        inputs_BxL, labels_N = inputs_and_labels(batch_BxL1)
         teacher = None
         if teacher_model is not None:
             teacher = seen_of_teacher(teacher_model, execution, False, taught, at, inputs_BxL)
@@ -96,7 +95,26 @@ def _together(stacks: list[Stack], teacher_model: ModelSpec | None, execution: E
             losses = objective_losses(specs, layout(mesh, execution), students, teacher, labels_N)
             return sum(jnp.sum(loss) for loss in losses), losses  # a sum: each student's gradient is its own
 
-        slopes, losses = jax.grad(total, has_aux=True)([state.params for state in states])
+        return jax.grad(total, has_aux=True)(params)
+
+    def mean_of_microbatches(params, taught, at, batch_BxL1):
+        count = execution.accumulate
+        pieces_AxBxL1 = microbatches(mesh, batch_BxL1, count)
+        if isinstance(taught, Kept):
+            taught = microbatches(mesh, jax.tree.map(lambda part: part[at], taught), count)
+
+        def add(so_far, piece):
+            return jax.tree.map(jnp.add, so_far, slopes_and_losses(params, taught, *piece)), None
+
+        shapes = jax.eval_shape(slopes_and_losses, params, taught, 0, pieces_AxBxL1[0])
+        nothing = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
+        whole, _ = jax.lax.scan(add, nothing, (jnp.arange(count), pieces_AxBxL1))
+        return jax.tree.map(lambda part: part / count, whole)
+
+    def step(at, carried, taught, batches_KxBxL1):
+        states, history = carried
+        of_batch = slopes_and_losses if execution.accumulate == 1 else mean_of_microbatches
+        slopes, losses = of_batch([state.params for state in states], taught, at, batches_KxBxL1[at])
         states = [
             jax.vmap(partial(moved, stack))(state, slope)
             for stack, state, slope in zip(stacks, states, slopes, strict=True)

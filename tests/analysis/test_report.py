@@ -1,5 +1,7 @@
 """Is the page self-contained, accessible and honest: with a law, with a refused one, with none, and with nothing at all?"""
 
+import dataclasses
+import json
 import shutil
 from html.parser import HTMLParser
 
@@ -104,6 +106,21 @@ def test_tables_hold_the_law_the_choice_the_cells_and_the_provenance(full, run):
     assert all(cell in text["cells"] for cell in run.cells["cell_id"])
     assert "0123456789ab" in text["provenance"] and "jax 0.10.2" in text["provenance"]
     assert "gaplaw run experiments/simulated.py" in text["rebuild"]
+
+
+def test_a_forecast_stands_beside_what_happened(run, tmp_path, words_only):
+    groups = run.cells[run.cells["status"] == "done"].groupby("group_id")["cell_id"].apply(list)
+    whole, partly = [cells for cells in groups if len(cells) > 1][:2]
+    cells = [{"cell_id": cell, "estimated_seconds": 18.0 / len(whole), "flops": 1e9 / len(whole)} for cell in whole]
+    cells += [{"cell_id": partly[0], "estimated_seconds": 1.0, "flops": 1e9}]
+    (tmp_path / "forecast.json").write_text(json.dumps({"target": "v5e:2x2", "cells": cells}))
+    text = Page(render(dataclasses.replace(run, forecast=read_run(tmp_path).forecast))).text["forecast"]
+    names = {cell: name for name, group in groups.items() for cell in group}
+    assert "v5e:2x2" in text and names[whole[0]] in text and names[partly[0]] not in text
+    assert "18" in text and "36" in text and "1.00·10⁹" in text  # it took twice as long
+    (tmp_path / "forecast.json").write_text("{")
+    assert read_run(tmp_path).damaged == ("forecast.json",)
+    assert "No forecast was kept" in Page(render(run)).text["forecast"]
 
 
 def test_a_failed_cell_shows_its_error(full):

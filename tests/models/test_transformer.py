@@ -172,7 +172,7 @@ def test_scan_remat_and_kernel_change_nothing(block):
         return jax.jit(jax.value_and_grad(lambda p: (models.apply(p, tokens, spec, **options) ** 2).mean()))(params)
 
     value, slope = value_and_grad()
-    other, other_slope = value_and_grad(scan=True, remat=True, kernel="xla")
+    other, other_slope = value_and_grad(scan=True, remat="full", kernel="xla")
     np.testing.assert_allclose(other, value, rtol=1e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), other_slope, slope)
 

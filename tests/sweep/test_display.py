@@ -18,7 +18,7 @@ from tests.sweep.sweeps import QUICK
 
 @pytest.fixture(autouse=True)
 def fixed_rates(monkeypatch):
-    machine = Machine(matrix_flops_per_second={16: 1e9}, elements_per_second=1e9)
+    machine = Machine(matrix_flops_per_second={16: 1e9}, elements_per_second=1e9, memory_bytes_per_second=1e10)
     monkeypatch.setattr("gaplaw.sweep.cost.measure_machine", lambda single_thread: machine)
 
 

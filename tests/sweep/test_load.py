@@ -4,8 +4,11 @@ from dataclasses import replace
 
 import pytest
 
+from gaplaw.cli.options import own_execution
+from gaplaw.cli.sweeping import plan, status
 from gaplaw.errors import DataError, SweepError
 from gaplaw.sweep import load_experiment, resolve
+from gaplaw.sweep.load import load_execution
 from tests.sweep.sweeps import texts, tiny_sweep
 
 GOOD = """
@@ -81,3 +84,17 @@ def test_a_missing_corpus_and_a_small_vocabulary_are_refused(tmp_path, source):
     small = replace(sweep.teachers[0], model=replace(sweep.teachers[0].model, vocab_size=200))
     with pytest.raises(SweepError, match="vocab_size = 200.*at least 256"):
         resolve(replace(sweep, teachers=(small,), students=(), baselines=()))
+
+
+def test_an_experiment_may_say_how_it_wants_to_be_run(tmp_path):
+    path = tmp_path / "own.py"
+    path.write_text("from gaplaw.execution import Execution\nexecution = Execution(workers=7)\n")
+    assert load_execution(str(path)).workers == 7
+    for words in (["plan", str(path), "--json"], ["plan", "--json", str(path)], ["plan", "--out", "runs/x", str(path)]):
+        assert own_execution(plan, words).keywords["execution"].workers == 7
+    assert own_execution(status, ["plan", str(path)]) is status
+    assert own_execution(plan, ["plan", "no-such-experiment"]) is plan
+    path.write_text("execution = 3\n")
+    for load in (load_execution, load_experiment):
+        with pytest.raises(SweepError, match="must be an Execution; found a int"):
+            load(str(path))

@@ -92,7 +92,8 @@ def test_a_student_that_goes_nan_fails_alone(corpus, teacher):
 EXECUTIONS = [
     dict(steps_per_dispatch=1, chunk_tokens=32),
     dict(core_blocked=False),
-    dict(core_blocked=False, chunk_tokens=32, scan_layers=True, remat=True, attention="xla"),
+    dict(core_blocked=False, chunk_tokens=32, scan_layers=True, remat="full", attention="xla"),
+    dict(core_blocked=False, scan_layers=True, remat="dots"),
 ]
 
 

@@ -40,7 +40,7 @@ def group():
     sample = corpus.batch("train", 16, 0, range(2))
     cut = cut_from_teacher(cells, (params, teacher.model), sample, meshes.make_mesh(MeshSpec()))
     shapes = {c.fingerprint: cut[c.target_params][1] if c.init == "prune" else c.model for c in cells}
-    stacks = stacks_of(cells, shapes)
+    stacks = stacks_of(cells, shapes, toy.EXECUTION)
     kinds = sorted((stack.cells[0].init, len(stack.cells)) for stack in stacks)
     assert kinds == [("prune", 2), ("scratch", 1), ("scratch", 2), ("scratch", 2)]
     return corpus.batch("train", 16, 0, range(1)), sample, stacks, params, teacher.model

@@ -1,0 +1,33 @@
+"""How does a forecast look while it is made? A progress bar on standard error; compilations take seconds to minutes each."""
+
+from __future__ import annotations
+
+from gaplaw.execution import Execution
+from gaplaw.grid import Sweep
+from gaplaw.sweep.forecast import Forecast, forecast
+from gaplaw.sweep.planning import Plan
+from gaplaw.sweep.targets import target
+
+
+def forecast_with_progress(
+    plan: Plan, sweep: Sweep, execution: Execution, name: str, price_per_chip_hour: float | None
+) -> Forecast:
+    """`gaplaw.sweep.forecast.forecast` for the target of that name, showing which program is being compiled."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (
+        TextColumn("compiling"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}"),
+    )
+    where = target(name, single_thread=execution.single_thread)
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=None)
+
+        def tell(done: int, total: int, what: str) -> None:
+            bar.update(task, completed=done, total=total, description=what)
+
+        return forecast(plan, sweep, execution, where, price_per_chip_hour, tell)

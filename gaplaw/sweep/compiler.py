@@ -1,0 +1,125 @@
+"""Who compiles programs ahead of time, and who remembers the answers? One process with JAX, asked by a process without.
+
+Answers are kept by content in the cache folder: the program, the target, the execution, the versions of JAX and libtpu and this
+package's own code; the second plan of an experiment asks nobody.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+
+import gaplaw
+from gaplaw.canonical import short_hash, to_dict
+from gaplaw.errors import SweepError
+from gaplaw.execution import Execution
+from gaplaw.grid import Group
+from gaplaw.sweep.engine import how_it_ended
+from gaplaw.sweep.folder import read_json, write_json
+from gaplaw.sweep.shrink import program_key
+from gaplaw.sweep.targets import Target
+
+_HOME = Path(gaplaw.__file__).parent
+
+
+class Compiler:
+    """Answers of `gaplaw.train.ahead` for one target. Use it as a context: the process ends with it.
+
+    Raises: SweepError when JAX, or libtpu for a TPU target, is not installed, naming the extra.
+    """
+
+    def __init__(self, target: Target):
+        self.target = target
+        self.process: subprocess.Popen | None = None
+        self.platform = "tpu" if target.chip.kind == "tpu" else "cpu"
+        for package, extra in (("jax", "train"), ("libtpu", "tpu")):
+            if (package == "jax" or self.platform == "tpu") and find_spec(package) is None:
+                raise SweepError(
+                    f"--target {target.name}: needs {package}; install it with: pip install 'gaplaw[{extra}]'"
+                )
+        self.folder = Path(os.environ.get("GAPLAW_CACHE") or Path.home() / ".cache" / "gaplaw") / "forecasts"
+
+    def __enter__(self) -> Compiler:
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self.process is not None:
+            self.process.stdin.close()
+            self.process.kill()  # it holds nothing
+            self.process.wait()
+
+    def known(self, group: Group, execution: Execution) -> dict | None:
+        """An answer that needs no compilation."""
+        return read_json(self._place(group, execution))
+
+    def ask(self, group: Group, execution: Execution) -> dict:
+        """See `gaplaw.train.ahead.answer`. An answer that is an error is not remembered."""
+        if found := self.known(group, execution):
+            return found
+        task = {
+            "cells": [to_dict(cell) for cell in group.cells],
+            "execution": to_dict(execution),
+            "platform": self.platform,
+            "target": self.target.name,
+            "chips": self.target.chips,
+        }
+        given = self._send(task)
+        if "error" not in given:
+            place = self._place(group, execution)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            write_json(place, given)
+        return given
+
+    def _send(self, task: dict) -> dict:
+        if self.process is None:
+            self.noise = tempfile.TemporaryFile()
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "gaplaw.train.ahead"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self.noise,  # libtpu's warnings about the chips that are not here
+                text=True,
+                env=self._environment(),
+                start_new_session=True,
+            )
+        self.process.stdin.write(json.dumps(task) + "\n")
+        self.process.stdin.flush()
+        line = self.process.stdout.readline()
+        if line:
+            return json.loads(line)
+        ended, self.process = how_it_ended(self.process.wait()), None
+        self.noise.seek(0)
+        last = self.noise.read().decode(errors="replace").strip().splitlines()[-1:]
+        return {"error": f"the compiler process {ended} {' '.join(last)}".strip()}
+
+    def _environment(self) -> dict[str, str]:
+        paths = [str(_HOME.parent), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+        return os.environ | {
+            "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)),
+            "JAX_PLATFORMS": "cpu",
+            "TPU_SKIP_MDS_QUERY": "1",  # no metadata server knows a slice that does not exist
+            # A third of the compile time or less; see `compiler` in gaplaw.train.ahead for what the answers say about it.
+            "JAX_EXEC_TIME_OPTIMIZATION_EFFORT": "-1.0",
+            "JAX_NUM_CPU_DEVICES": str(self.target.chips if self.platform == "cpu" else 1),
+        }
+
+    def _place(self, group: Group, execution: Execution) -> Path:
+        key = [program_key(group), to_dict(execution), self.target.name, _versions(self.platform), _code()]
+        return self.folder / f"{short_hash(key)}.json"
+
+
+def _versions(platform: str) -> list[str]:
+    return [metadata.version(name) for name in ("jax", "jaxlib", *(("libtpu",) if platform == "tpu" else ()))]
+
+
+def _code() -> str:
+    """A hash of the files that a program is made from."""
+    parts = sorted(p for part in ("models", "distill", "train") for p in (_HOME / part).glob("*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in parts)).hexdigest()[:12]

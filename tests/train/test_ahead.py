@@ -1,0 +1,63 @@
+"""A program compiled ahead of time has the closed forms' FLOPs, and is spread over chips that need not be here."""
+
+import dataclasses
+
+import jax
+import pytest
+
+from gaplaw.canonical import to_dict
+from gaplaw.execution import MeshSpec
+from gaplaw.grid import Group
+from gaplaw.spec import TrainSpec
+from gaplaw.sweep.cost import training_flops
+from gaplaw.sweep.roofline import recomputed_flops
+from gaplaw.train.ahead import answer, lower, measure
+from tests import toy
+
+PLAIN = dataclasses.replace(toy.EXECUTION, core_blocked=False, chunk_tokens=1024)
+
+
+def group(width=64, **fields):
+    """One student and its teacher, wide enough that products outweigh everything else."""
+    shape = dict(heads=4, head_size=16, vocab_size=256, depth=2) | fields
+    recipe = TrainSpec(tokens=20 * 16 * toy.LENGTH, batch_sequences=16)
+    students, teachers = [toy.model(width, **shape)], [toy.model(2 * width, **shape)]
+    sweep = toy.sweep(teachers=teachers, students=students, student_train=recipe, teacher_train=recipe, seeds=(0,))
+    return Group(cells=sweep.students)
+
+
+@pytest.mark.parametrize("remat", ["none", "full"])
+def test_flops_in_closed_form_are_those_that_xla_counts_in_a_program_without_loops(remat):
+    execution = dataclasses.replace(PLAIN, remat=remat)
+    counted = lower(group(), execution, jax.devices()[:1]).compile().cost_analysis()["flops"]
+    steps = group().cells[0].steps
+    closed = (training_flops(group()) + recomputed_flops(group(), execution)) / steps
+    assert counted == pytest.approx(closed, rel=0.15)  # XLA counts norms, softmaxes and the optimizer, too
+
+
+def test_more_chips_hold_less_each_and_send_more():
+    answers = [
+        measure(lower(group(), dataclasses.replace(PLAIN, mesh=MeshSpec(fsdp=n)), jax.devices()[:n]).compile())
+        for n in (1, 4)
+    ]
+    assert answers[0]["sent_bytes_per_step"] == 0 < answers[1]["sent_bytes_per_step"]
+    assert answers[1]["bytes_per_chip"] < answers[0]["bytes_per_chip"]
+
+
+def task(**fields):
+    given = dict(platform="cpu", target="gpu:h100x1", chips=1, execution=to_dict(PLAIN))
+    return given | {"cells": [to_dict(cell) for cell in group().cells]} | fields
+
+
+def test_what_cannot_be_compiled_is_an_error_in_one_line():
+    mesh = to_dict(dataclasses.replace(PLAIN, mesh=MeshSpec(fsdp=3)))
+    assert "must not exceed the 1 devices" in answer(task(execution=mesh))["error"]
+
+
+def test_the_real_tpu_compiler_answers_without_a_tpu():
+    pytest.importorskip("libtpu")  # not built for every platform
+    one = Group(cells=toy.sweep(teachers=[toy.model(16)]).teachers)
+    execution = to_dict(dataclasses.replace(PLAIN, mesh=MeshSpec(fsdp=4), compute_dtype="bfloat16"))
+    cells = [to_dict(cell) for cell in one.cells]
+    found = answer(task(cells=cells, platform="tpu", target="v5e:2x2", chips=4, execution=execution))
+    assert "libtpu" in found["compiler"] and 0 < found["bytes_per_chip"] < 2**30 and found["sent_bytes_per_step"] > 0

@@ -1,0 +1,103 @@
+"""Microbatches, meshes, scanned layers and rematerialisation leave the gradient as it is; precision moves it a little."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gaplaw import models
+from gaplaw.distill import TopK
+from gaplaw.errors import SpecError
+from gaplaw.execution import MeshSpec
+from gaplaw.signal import LIVE, TeacherSignal
+from gaplaw.train.mesh import check_batch, make_mesh, put
+from gaplaw.train.stack import params_of, stacks_of, start, teacher_on
+from gaplaw.train.step import train_program
+from tests import toy
+
+PLAIN = dataclasses.replace(toy.EXECUTION, core_blocked=False)
+
+
+def step(execution, signal=LIVE):
+    """First moments (a tenth of the gradient) and losses after one step of two shapes with two seeds each, by cell."""
+    sweep = toy.sweep(teachers=[toy.model(16, 3)], students=[toy.model(8, 2), toy.model(12, 2)], signal=signal)
+    cells, mesh = sweep.students, make_mesh(execution.mesh)
+    stacks = stacks_of(cells, {cell.fingerprint: cell.model for cell in cells}, execution)
+    states = [start(stack, None, mesh) for stack in stacks]
+    model = cells[0].teacher.model
+    teacher = teacher_on(mesh, models.init(jax.random.key(9), model), model, cells, execution)
+    if signal.cached:
+        teacher = kept_of_one_batch(signal)
+    batches = put(mesh, toy.MarkovCorpus().batch("train", 16, 0, range(1)))
+    states, losses = train_program(stacks, model, execution, mesh)(states, teacher, batches, 0, 1)
+    moments = [
+        params_of(stack, state.moments[1].mu, place)
+        for stack, state in zip(stacks, states, strict=True)
+        for place in range(len(stack.cells))
+    ]
+    return moments, np.concatenate([np.asarray(loss_KxS[0]) for loss_KxS in losses]), teacher
+
+
+def kept_of_one_batch(signal):
+    """What a cache might hold of the 16 sequences of one batch: any symbols, with some mass on each and in the tail."""
+    rng, shape = np.random.default_rng(0), (1, 16, toy.LENGTH)
+    probs = rng.dirichlet(np.ones(signal.symbols + 1), shape)
+    ids = rng.permuted(np.broadcast_to(np.arange(toy.VOCAB), (*shape, toy.VOCAB)), axis=-1)[..., : signal.symbols]
+    tail = np.log(probs[..., -1:]).repeat(3, axis=-1)
+    return TopK(
+        *(jnp.asarray(part, kind) for part, kind in ((ids, int), (np.log(probs[..., :-1]), float), (tail, float)))
+    )
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return step(PLAIN)
+
+
+CHANGES = [
+    dict(accumulate=4),
+    dict(accumulate=2, mesh=MeshSpec(student=2, data=2, tensor=2)),
+    dict(accumulate=2, mesh=MeshSpec(fsdp=4), scan_layers=True, remat="full"),
+    dict(scan_layers=True, remat="dots"),
+]
+
+
+@pytest.mark.parametrize("changes", CHANGES, ids=str)
+def test_the_gradient_does_not_depend_on_how_it_is_computed(plain, changes):
+    moments, losses, _ = step(dataclasses.replace(PLAIN, **changes))
+    np.testing.assert_allclose(losses, plain[1], rtol=1e-5)
+    for ours, theirs in zip(moments, plain[0], strict=True):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6), ours, theirs)
+
+
+def test_microbatches_of_a_cached_teacher_give_the_whole_batchs_gradient():
+    topk = TeacherSignal(kind="topk", symbols=4)
+    (whole, losses, _), (parts, summed, _) = (step(dataclasses.replace(PLAIN, accumulate=n), topk) for n in (1, 4))
+    np.testing.assert_allclose(summed, losses, rtol=1e-5)
+    for ours, theirs in zip(parts, whole, strict=True):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6), ours, theirs)
+
+
+def test_a_teacher_in_bfloat16_is_held_in_half_the_bytes_and_moves_the_loss_by_its_rounding(plain):
+    _, losses, teacher = step(dataclasses.replace(PLAIN, teacher_dtype="bfloat16"))
+    assert {leaf.dtype for leaf in jax.tree.leaves(teacher)} == {jnp.dtype("bfloat16")}
+    assert (losses != plain[1]).any()
+    np.testing.assert_allclose(losses, plain[1], rtol=2e-3)
+
+
+def test_scanned_layers_are_held_as_one_array():
+    sweep = toy.sweep(students=[toy.model(8, 3)])
+    (stack,) = stacks_of(
+        sweep.baselines, {c.fingerprint: c.model for c in sweep.baselines}, dataclasses.replace(PLAIN, scan_layers=True)
+    )
+    state = start(stack, None, make_mesh(MeshSpec()))
+    assert state.params["layers"]["feed_forward"]["up"]["kernel"].shape == (2, 3, 8, 16)
+    alone = models.init(jax.random.key(sweep.baselines[1].seed), stack.model)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), params_of(stack, state.params, 1), alone)
+
+
+def test_a_batch_that_does_not_divide_into_microbatches_is_refused():
+    with pytest.raises(SpecError, match="data × fsdp × accumulate = 12"):
+        check_batch(make_mesh(MeshSpec(fsdp=4)), 16, "TrainSpec.batch_sequences", 3)
