@@ -56,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _dispatch(words: list[str]) -> int:
     import tyro
 
-    from gaplaw.cli import asking, rehearsing, sweeping
+    from gaplaw.cli import asking, emitting, rehearsing, sweeping
     from gaplaw.cli.options import own_execution
 
     verbs = {
@@ -64,6 +64,7 @@ def _dispatch(words: list[str]) -> int:
         "run": own_execution(sweeping.run, words),
         "status": sweeping.status,
         "rehearse": own_execution(rehearsing.rehearse, words),
+        "emit": own_execution(emitting.emit, words, at=1),
         "fit": asking.fit,
         "choose": asking.choose,
         "predict": asking.predict,

@@ -51,10 +51,10 @@ def numbers(text: str, option: str) -> tuple[int, ...]:
     return tuple(size(part, option) for part in text.split(",") if part.strip())
 
 
-def own_execution(verb, words: list[str]):
+def own_execution(verb, words: list[str], at: int = 0):
     """A verb whose default execution is the one that the experiment among the words of its command line asks for.
 
-    The experiment is the first word after the verb that is no option and no option's value.
+    The experiment is the first word after the verb that is no option and no option's value, or the one `at` places on.
     """
     given = [
         word
