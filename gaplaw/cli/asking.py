@@ -201,7 +201,7 @@ def report(folder: Folder, /, law: OutFile = None, out: OutFile = None) -> int:
     from gaplaw.law import load_law
     from gaplaw.objects import brought_here
 
-    with brought_here(folder, "cells", "curves", "sweep.json", "law.json") as (place, put):
+    with brought_here(folder, "cells", "curves", "sweep.json", "law.json", "forecast.json") as (place, put):
         if not place.is_dir():
             raise TableError(f"{folder}: no such folder")
         given = law or place / "law.json"

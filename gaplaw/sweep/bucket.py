@@ -125,18 +125,26 @@ class Bucket(RunFolder):
     def _keep_publishing(self, group_id: str, home: Path, done: threading.Event) -> None:
         mirror, put = Mirror(self.mirror.url, self.mirror.root), 0  # of this thread's own
         while not done.wait(PUBLISH_SECONDS):
-            try:
+            # A store may hiccup, and a checkpoint may be replaced while it is read: the next one will do.
+            with contextlib.suppress(SweepError, OSError):
                 mirror.push(*self.part("progress").glob(f"{group_id}.json"))
                 step = self.checkpoint_step(group_id)
-                if step > put:
-                    mirror.push(home / str(step))
+                if step > put and self._push_checkpoint(group_id, home / str(step)):
                     mirror.put_text(
                         self._below(home / NEWEST), str(step)
-                    )  # last: whoever reads it finds a whole checkpoint
+                    )  # last: who reads it finds a whole checkpoint
                     mirror.remove(home / str(put))
                     put = step
-            except SweepError:  # a store that hiccups, or a checkpoint replaced while it was read: the next one will do
-                pass
+
+    def _push_checkpoint(self, group_id: str, place: Path) -> bool:
+        """Push a checkpoint as it is now, however long that takes. Returns: False when it was being replaced."""
+        with tempfile.TemporaryDirectory(dir=self.mirror.root) as root:
+            kept = Path(root) / self._below(place)
+            shutil.copytree(place, kept, copy_function=os.link)
+            if self.checkpoint_step(group_id) != int(place.name):
+                return False
+            Mirror(self.mirror.url, Path(root)).push(kept)
+            return True
 
     def forget_checkpoints(self, group_id: str = "") -> None:
         self.mirror.remove(self.part("checkpoints") / group_id)
