@@ -3,20 +3,23 @@
     python benchmarks/sweep_vs_torch.py [--experiment experiments/quickstart.py] [--teachers 4] [--steps 32] [--rounds 3]
 
 Contestants, each with all cores: (a) a plain loop, one pair at a time, teacher forward recomputed; (b) a loop that shares the
-teacher pass among the students; both eager and compiled; (c) gaplaw, single-threaded workers, one per core. Each is started once
-and compiled, then they take turns. Needs `pip install torch` (not a requirement of gaplaw); says so and exits 0 without it.
+teacher pass among the students; both eager and compiled; (c) gaplaw as `gaplaw run` works: one single-threaded process per group of
+students, as many at a time as there are cores. Each is started and compiled once, from empty caches of compiled code (one
+folder for all of gaplaw's processes), then they take turns. "With compilation" counts everything from starting the processes.
+Needs `pip install torch` (not a requirement of gaplaw); says so and exits 0 without it.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -82,8 +85,8 @@ def torch_child(kind: str, groups, steps: int):
     return work
 
 
-def gaplaw_child(groups, steps: int):
-    """Compile each group's program once; returns a function that dispatches `steps` steps of each."""
+def gaplaw_child(group, steps: int):
+    """Compile one group's programs; returns a function that takes at most `steps` steps of it in one dispatch."""
     import jax
 
     from gaplaw import data, models
@@ -92,81 +95,96 @@ def gaplaw_child(groups, steps: int):
     from gaplaw.train.stack import stacks_of, start
     from gaplaw.train.step import train_program
 
-    execution, built = Execution(steps_per_dispatch=steps), []
-    mesh = make_mesh(execution.mesh)
-    first = groups[0].cells[0]
+    execution = Execution(steps_per_dispatch=steps)
+    mesh, first = make_mesh(execution.mesh), group.cells[0]
     batches = data.load(first.data).batch(first.split, first.train.batch_sequences, 0, range(steps))
-    for group in groups:
-        stacks = stacks_of(group.cells, {cell.fingerprint: cell.model for cell in group.cells}, execution)
-        teacher = models.init(jax.random.key(0), group.teacher.model)
-        program = train_program(stacks, group.teacher.model, execution, mesh)
-        built.append([program, [start(stack, None, mesh) for stack in stacks], teacher])
+    stacks = stacks_of(group.cells, {cell.fingerprint: cell.model for cell in group.cells}, execution)
+    teacher = jax.jit(lambda key: models.init(key, group.teacher.model))(jax.random.key(0))
+    states = [start(stack, None, mesh) for stack in stacks]
+    program = train_program(stacks, group.teacher.model, execution, mesh)
 
     def work(count):
-        for entry in built:
-            program, states, teacher = entry
-            entry[1], losses = program(states, teacher, put(mesh, batches), 0, steps)
-            jax.block_until_ready(losses)
+        nonlocal states
+        states, losses = program(states, teacher, put(mesh, batches), 0, count)
+        jax.block_until_ready((states, losses))
 
-    work(steps)
+    work(2)
     return work
 
 
 def child(kind: str, options) -> None:
-    """Say when ready (with the seconds that building and compiling took), then work at every line on stdin."""
+    """Say when ready, then work at every line on stdin."""
     _, groups = grid(options.experiment, options.teachers)
-    groups = groups[options.share :: options.shares]
-    began = time.perf_counter()
-    work = gaplaw_child(groups, options.steps) if kind == "gaplaw" else torch_child(kind, groups, options.steps)
-    print(json.dumps({"compile_seconds": time.perf_counter() - began}), flush=True)
+    if kind == "gaplaw":
+        work = gaplaw_child(groups[options.group], options.steps)
+    else:
+        work = torch_child(kind, groups, options.steps)
+    print("ready", flush=True)
     for _ in sys.stdin:
-        began = time.perf_counter()
         work(options.steps)
-        print(json.dumps({"seconds": time.perf_counter() - began}), flush=True)
+        print("done", flush=True)
 
 
 class Contestant:
-    """One or more processes that work at the same time; a turn lasts until the slowest is done."""
+    """Processes, as many at work at a time as `lanes`; a turn lasts until all have worked.
 
-    def __init__(self, kind: str, options, shares: int):
-        self.kind, self.turns = kind, []
-        environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
-        if kind == "gaplaw":
-            environment |= {"OMP_NUM_THREADS": "1"}
-            environment["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
-        common = [
-            "--experiment",
-            options.experiment,
-            "--teachers",
-            str(options.teachers),
-            "--steps",
-            str(options.steps),
-        ]
-        self.processes = [
-            subprocess.Popen(
-                [sys.executable, __file__, *common, "--child", kind, "--share", str(i), "--shares", str(shares)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-                env=environment,
-            )
-            for i in range(shares)
-        ]
-        self.compile_seconds = max(json.loads(p.stdout.readline())["compile_seconds"] for p in self.processes)
+    start_seconds: from starting the first process until the last one has built and compiled everything.
+    """
+
+    def __init__(self, kind: str, options, processes: int, lanes: int):
+        self.kind, self.turns, self.pool = kind, [], ThreadPoolExecutor(lanes)
+        self.caches = tempfile.TemporaryDirectory(prefix="sweep_vs_torch-")
+        self.environment = os.environ | {
+            "PYTHONPATH": str(ROOT),
+            "TORCHINDUCTOR_CACHE_DIR": self.caches.name,
+            "JAX_COMPILATION_CACHE_DIR": self.caches.name,
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+        }
+        if kind == "gaplaw":  # as gaplaw.sweep starts its workers
+            flags = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+            self.environment |= {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
+            self.environment |= {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+        chosen = {"experiment": options.experiment, "teachers": options.teachers, "steps": options.steps, "child": kind}
+        self.command = [sys.executable, __file__, *(f"--{name}={value}" for name, value in chosen.items()), "--group"]
+        began = time.perf_counter()
+        self.processes = list(self.pool.map(self.start, range(processes)))
+        self.start_seconds = time.perf_counter() - began
+        print(f"{kind} is compiled after {self.start_seconds:.0f} s", file=sys.stderr, flush=True)
+
+    def start(self, number: int) -> subprocess.Popen:
+        process = subprocess.Popen(
+            [*self.command, str(number)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=self.environment,
+        )
+        expect(process, "ready")
+        return process
 
     def turn(self) -> None:
-        began = time.perf_counter()
-        for process in self.processes:
+        def work(process):
             process.stdin.write("\n")
             process.stdin.flush()
-        for process in self.processes:
-            json.loads(process.stdout.readline())
+            expect(process, "done")
+
+        began = time.perf_counter()
+        list(self.pool.map(work, self.processes))
         self.turns.append(time.perf_counter() - began)
 
     def close(self) -> None:
         for process in self.processes:
             process.stdin.close()
             process.wait()
+        self.pool.shutdown()
+        self.caches.cleanup()
+
+
+def expect(process: subprocess.Popen, word: str) -> None:
+    said = process.stdout.readline().strip()
+    if said != word:
+        raise SystemExit(f"a contestant's process ended early (exit code {process.wait()}); its error is above")
 
 
 def ceiling_flops() -> float:
@@ -186,6 +204,7 @@ def main(options) -> None:
     if importlib.util.find_spec("torch") is None:
         print("torch is not installed: `pip install torch` to run this comparison")
         return
+    from gaplaw import data
     from gaplaw.sizes import forward_flops_per_token
 
     _, groups = grid(options.experiment, options.teachers)
@@ -202,20 +221,22 @@ def main(options) -> None:
     )
     print(
         f"{len(groups)} teachers, {pairs} pairs, batches of {cell.batch_tokens} tokens, {options.steps} steps a turn, "
-        f"{options.rounds} rounds, {os.cpu_count()} cores"
+        f"{options.rounds} rounds, {os.cpu_count()} cores; compiled code from empty caches; "
+        f"gaplaw in one single-threaded process per teacher, {os.cpu_count()} at a time"
     )
-    contestants = {kind: Contestant(kind, options, 1) for kind in TORCH}
-    contestants["gaplaw"] = Contestant("gaplaw", options, min(os.cpu_count(), len(groups)))
+    data.load(cell.data)  # packed here, once, as `gaplaw run` does
+    contestants = {kind: Contestant(kind, options, processes=1, lanes=1) for kind in TORCH}
+    contestants["gaplaw"] = Contestant("gaplaw", options, processes=len(groups), lanes=os.cpu_count())
     for _ in range(options.rounds):
         for contestant in contestants.values():
             contestant.turn()
     seconds = {kind: statistics.median(c.turns) for kind, c in contestants.items()}
-    whole = {kind: c.compile_seconds + seconds[kind] * cell.steps / options.steps for kind, c in contestants.items()}
+    whole = {kind: c.start_seconds + seconds[kind] * cell.steps / options.steps for kind, c in contestants.items()}
     for kind, contestant in contestants.items():
         spread = f"{min(contestant.turns):.2f}–{max(contestant.turns):.2f}"
         print(
             f"{kind:16s} {seconds[kind]:7.2f} s a turn ({spread}), {1e6 * seconds[kind] / tokens:8.3f} µs per student token, "
-            f"compile {contestant.compile_seconds:6.1f} s"
+            f"start and compile {contestant.start_seconds:6.1f} s"
         )
         contestant.close()
     peak = ceiling_flops()
@@ -236,7 +257,6 @@ if __name__ == "__main__":
     parser.add_argument("--steps", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--child", help=argparse.SUPPRESS)
-    parser.add_argument("--share", type=int, default=0, help=argparse.SUPPRESS)
-    parser.add_argument("--shares", type=int, default=1, help=argparse.SUPPRESS)
+    parser.add_argument("--group", type=int, default=0, help=argparse.SUPPRESS)
     given = parser.parse_args()
     child(given.child, given) if given.child else main(given)
