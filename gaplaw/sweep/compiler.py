@@ -97,7 +97,7 @@ class Compiler:
         ended, self.process = how_it_ended(self.process.wait()), None
         self.noise.seek(0)
         last = self.noise.read().decode(errors="replace").strip().splitlines()[-1:]
-        return {"error": f"the compiler process {ended} {' '.join(last)}".strip()}
+        return {"error": f"while compiling, {ended}; {' '.join(last)[:200] or 'it said nothing'}"}
 
     def _environment(self) -> dict[str, str]:
         paths = [str(_HOME.parent), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]

@@ -81,6 +81,7 @@ def devices_of(platform: str, name: str, chips: int) -> list:
 
     if platform != "tpu":
         return jax.devices("cpu")[:chips]
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # a lock for chips; several processes may compile at once
     host = {"chips_per_host_bounds": (1, 1, 1)} if chips == 1 else {}
     return list(topologies.get_topology_desc(platform="tpu", topology_name=name, **host).devices)
 
