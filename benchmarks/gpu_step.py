@@ -199,22 +199,22 @@ def main() -> int:
     print(
         f"{seen}; bfloat16 products reach {rate / 1e12:.3g} TFLOP/s; medians of {options.rounds} calls of {STEPS} steps"
     )
-    print(f"{'pair':<16} {'contestant':<20} {'ms/step':>9} {'student tokens/s':>17} {'TFLOP/s':>9} {'of ceiling':>10}")
+    print(f"{'pair':<16} {'contestant':<24} {'ms/step':>9} {'student tokens/s':>17} {'TFLOP/s':>9} {'of ceiling':>10}")
     for pair, (_, _, _, several) in (SMOKE if options.smoke else PAIRS).items():
         cell = group_of(pair, 1, options.smoke).cells[0]
         for kind in KINDS:
             if kind.startswith("torch") and importlib.util.find_spec("torch") is None:
-                print(f"{pair:<16} {kind:<20} torch is not installed")
+                print(f"{pair:<16} {kind:<24} torch is not installed")
                 continue
             found = run(kind, pair, options)
             if isinstance(found, str):
-                print(f"{pair:<16} {kind:<20} {found}")
+                print(f"{pair:<16} {kind:<24} {found}")
                 continue
             tokens = cell.batch_tokens * STEPS * (several if kind.endswith("group") else 1) / found["median"]
             speed = found["flops"] / found["median"]
             name = f"{kind} of {several}" if kind.endswith("group") else kind
             print(
-                f"{pair:<16} {name:<20} {1e3 * found['median'] / STEPS:>9.2f} {tokens:>17,.0f} {speed / 1e12:>9.3g} "
+                f"{pair:<16} {name:<24} {1e3 * found['median'] / STEPS:>9.2f} {tokens:>17,.0f} {speed / 1e12:>9.3g} "
                 f"{speed / rate:>10.1%}"
             )
     return 0
