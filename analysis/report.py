@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import re
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +24,7 @@ from analysis.style import NARROW, WIDE, missing, size_text, svg
 from analysis.view import View, view
 from gaplaw.canonical import from_dict
 from gaplaw.errors import GaplawError, TableError
+from gaplaw.files import renamed
 from gaplaw.grid import Sweep
 from gaplaw.results import read_rows, row_files
 
@@ -115,14 +114,11 @@ def write_report(folder: Path | str, law=None, choice=None, out: Path | str | No
     """
     page = render(read_run(folder), law, choice)
     path = Path(out) if out is not None else Path(folder) / "report.html"
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
-        part.write_text(page, encoding="utf-8")
-        os.replace(part, path)
+        with renamed(path) as temporary:
+            temporary.write_text(page, encoding="utf-8")
     except OSError as fault:
         raise TableError(f"{path}: the report cannot be written ({fault.strerror or fault})") from None
-    finally:
-        part.unlink(missing_ok=True)
     return path
 
 

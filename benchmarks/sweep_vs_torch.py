@@ -91,11 +91,13 @@ def gaplaw_child(group, steps: int):
 
     from gaplaw import data, models
     from gaplaw.execution import Execution
+    from gaplaw.sweep.core import stay_on_a_core
     from gaplaw.train.mesh import make_mesh, put
     from gaplaw.train.stack import stacks_of, start
     from gaplaw.train.step import train_program
 
-    execution = Execution(steps_per_dispatch=steps)
+    execution = Execution(steps_per_dispatch=steps, workers=os.cpu_count())
+    stay_on_a_core(execution)
     mesh, first = make_mesh(execution.mesh), group.cells[0]
     batches = data.load(first.data).batch(first.split, first.train.batch_sequences, 0, range(steps))
     stacks = stacks_of(group.cells, {cell.fingerprint: cell.model for cell in group.cells}, execution)

@@ -12,48 +12,34 @@ Known      As reported second-hand: a GPT-2 family of "140M to 1.6B", students b
 Teachers   are cells of the sweep, trained here from scratch: no published checkpoint is read.
 """
 
-import dataclasses
-
 from gaplaw.execution import Execution
 from gaplaw.grid import Sweep
 from gaplaw.sizes import GPT2_LARGE, GPT2_MEDIUM, GPT2_SMALL, GPT2_XL, model_for
 from gaplaw.spec import DataSpec, ModelSpec, ObjectiveSpec, TrainSpec
 
-SEQUENCE_TOKENS, BATCH_SEQUENCES = 1024, 512
+SEQUENCE_TOKENS = 1024
 
 
 def recipe(tokens: int) -> TrainSpec:
-    return TrainSpec(
-        tokens=tokens,
-        batch_sequences=BATCH_SEQUENCES,
-        learning_rate=6e-4,
-        warmup_fraction=0.01,
-        final_fraction=0.1,
-    )
+    return TrainSpec(tokens=tokens, batch_sequences=512, learning_rate=6e-4, warmup_fraction=0.01, final_fraction=0.1)
 
 
 def student(size: str) -> ModelSpec:
     return model_for(size, block="gpt2", vocab_size=GPT2_SMALL.vocab_size, max_length=SEQUENCE_TOKENS)
 
 
-def grid(init: str) -> Sweep:
-    return Sweep.grid(
-        name="gpt2_pilot",
-        question="Which GPT-2 teacher is best for a student cut from it, and which for one from scratch?",
-        data=DataSpec(source="tfds:c4/en", tokenizer="file:gpt2/tokenizer.json", sequence_tokens=SEQUENCE_TOKENS),
-        teachers=(GPT2_SMALL, GPT2_MEDIUM, GPT2_LARGE, GPT2_XL),
-        students=[student(size) for size in ("30M", "50M", "80M")],
-        teacher_train=recipe(10_000_000_000),
-        student_train=recipe(2_500_000_000),
-        objective=ObjectiveSpec(soft_weight=0.5),
-        seeds=(0, 1),
-        init=init,
-    )
-
-
-pruned, scratch = grid("prune"), grid("scratch")
-from_scratch = tuple(dataclasses.replace(cell, name=f"{cell.name}-scratch") for cell in scratch.students)
-sweep = dataclasses.replace(scratch, students=pruned.students + from_scratch)
+sweep = Sweep.grid(
+    name="gpt2_pilot",
+    question="Which GPT-2 teacher is best for a student cut from it, and which for one from scratch?",
+    data=DataSpec(source="tfds:c4/en", tokenizer="file:gpt2/tokenizer.json", sequence_tokens=SEQUENCE_TOKENS),
+    teachers=(GPT2_SMALL, GPT2_MEDIUM, GPT2_LARGE, GPT2_XL),
+    students=[student(size) for size in ("30M", "50M", "80M")],
+    teacher_train=recipe(10_000_000_000),
+    student_train=recipe(2_500_000_000),
+    objective=ObjectiveSpec(soft_weight=0.5),
+    seeds=(0, 1),
+    init=("prune", "scratch"),
+)
 
 execution = Execution(
     compute_dtype="bfloat16",

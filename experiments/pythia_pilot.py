@@ -13,14 +13,12 @@ Teachers   are cells of the sweep, trained here from scratch. Widths, depths and
            feed-forward), so these are Pythia's sizes and not its architecture.
 """
 
-import dataclasses
-
 from gaplaw.execution import Execution
 from gaplaw.grid import Sweep
 from gaplaw.sizes import model_for
 from gaplaw.spec import DataSpec, ModelSpec, ObjectiveSpec, TrainSpec
 
-SEQUENCE_TOKENS, BATCH_SEQUENCES, VOCAB = 2048, 512, 50304
+SEQUENCE_TOKENS, VOCAB = 2048, 50304
 
 
 def pythia(width: int, depth: int, heads: int) -> ModelSpec:
@@ -49,37 +47,25 @@ TEACHERS = [
 
 
 def recipe(tokens: int) -> TrainSpec:
-    return TrainSpec(
-        tokens=tokens,
-        batch_sequences=BATCH_SEQUENCES,
-        learning_rate=6e-4,
-        warmup_fraction=0.01,
-        final_fraction=0.1,
-    )
+    return TrainSpec(tokens=tokens, batch_sequences=512, learning_rate=6e-4, warmup_fraction=0.01, final_fraction=0.1)
 
 
 def student(size: str) -> ModelSpec:
     return model_for(size, block="gpt2", vocab_size=VOCAB, max_length=SEQUENCE_TOKENS, tied=False)
 
 
-def grid(init: str) -> Sweep:
-    return Sweep.grid(
-        name="pythia_pilot",
-        question="Which teacher of Pythia's sizes is best for a student cut from it, and which for one from scratch?",
-        data=DataSpec(source="tfds:c4/en", tokenizer="file:pythia/tokenizer.json", sequence_tokens=SEQUENCE_TOKENS),
-        teachers=TEACHERS,
-        students=[student(size) for size in ("15M", "40M", "80M")],
-        teacher_train=recipe(10_000_000_000),
-        student_train=recipe(2_500_000_000),
-        objective=ObjectiveSpec(soft_weight=0.5),
-        seeds=(0, 1),
-        init=init,
-    )
-
-
-pruned, scratch = grid("prune"), grid("scratch")
-from_scratch = tuple(dataclasses.replace(cell, name=f"{cell.name}-scratch") for cell in scratch.students)
-sweep = dataclasses.replace(scratch, students=pruned.students + from_scratch)
+sweep = Sweep.grid(
+    name="pythia_pilot",
+    question="Which teacher of Pythia's sizes is best for a student cut from it, and which for one from scratch?",
+    data=DataSpec(source="tfds:c4/en", tokenizer="file:pythia/tokenizer.json", sequence_tokens=SEQUENCE_TOKENS),
+    teachers=TEACHERS,
+    students=[student(size) for size in ("15M", "40M", "80M")],
+    teacher_train=recipe(10_000_000_000),
+    student_train=recipe(2_500_000_000),
+    objective=ObjectiveSpec(soft_weight=0.5),
+    seeds=(0, 1),
+    init=("prune", "scratch"),
+)
 
 execution = Execution(
     compute_dtype="bfloat16",

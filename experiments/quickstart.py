@@ -46,7 +46,7 @@ sweep = Sweep.grid(
     name="quickstart",
     question="Is there a best teacher size at temperature 3, and does it grow with the student?",
     data=DataSpec(sequence_tokens=SEQUENCE_TOKENS),
-    teachers=[llama(width) for width in (4, 6, 8, 12, 16, 24, 32, 48)],
+    teachers=[llama(width) for width in (4, 6, 8, 12, 16, 24, 32)],
     students=[llama(width) for width in (6, 8, 12)],
     teacher_train=lambda model: recipe(2048, 0.012 * (16 / model.width) ** 0.5),
     student_train=lambda model: recipe(1536, 0.02),

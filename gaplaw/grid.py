@@ -114,25 +114,27 @@ class Sweep:
         objective: ObjectiveSpec | Iterable[ObjectiveSpec] = ObjectiveSpec(),  # noqa: B008 (frozen)
         signal: TeacherSignal | Iterable[TeacherSignal] = LIVE,
         seeds: Iterable[int] = (0, 1),
-        init: Init = "scratch",
+        init: Init | Iterable[Init] = "scratch",
         baseline: bool = True,
     ) -> Sweep:
-        """Every student shape × seed × objective × signal under every teacher, plus each teacher and each no-teacher baseline.
+        """Every student shape × seed × objective × signal × init under every teacher, plus each teacher and no-teacher baseline.
 
         Under init = "prune" the students' `model` gives only the size to meet: each is re-shaped to its teacher's depth
         and proportions, and pairs whose teacher is not larger are left out. A pruned student has no random initialisation,
         so its seed orders the batches instead (and its baseline's).
         """
 
-        def recipe(given, model, seed=None):
+        def recipe(given, model, start="scratch", seed=0):
             train = given(model) if callable(given) else given
-            return dataclasses.replace(train, batch_seed=seed) if init == "prune" and seed is not None else train
+            return dataclasses.replace(train, batch_seed=seed) if start == "prune" else train
 
         objectives = (objective,) if isinstance(objective, ObjectiveSpec) else tuple(objective)
         signals = (signal,) if isinstance(signal, TeacherSignal) else tuple(signal)
+        starts = (init,) if isinstance(init, str) else tuple(init)
         split = "teacher" if data.teacher_fraction > 0 else "train"
         students, seeds = tuple(students), tuple(seeds)
         label = {model: size_name(count_params(model).non_embedding) for model in students}
+        begun = {start: f"-{start}" if len(starts) > 1 else "" for start in starts}
         teacher_cells = tuple(
             Cell(
                 name=f"t{size_name(count_params(model).non_embedding)}",
@@ -143,41 +145,45 @@ class Sweep:
             )
             for model in teachers
         )
-        baselines = tuple(
-            Cell(
-                name=f"s{label[model]}-alone-r{seed}",
+        baselines = {}
+        for model, start, seed in itertools.product(students if baseline else (), starts, seeds):
+            alone = Cell(
+                name=f"s{label[model]}-alone{begun[start]}-r{seed}",
                 model=model,
                 data=data,
-                train=recipe(student_train, model, seed),
+                train=recipe(student_train, model, start, seed),
                 seed=seed,
             )
-            for model in students
-            for seed in seeds
-            if baseline
-        )
+            baselines.setdefault(alone.fingerprint, alone)
         cells = []
-        for teacher in teacher_cells:
-            for model in students:
-                target = count_params(model).non_embedding
-                if init == "prune" and target >= count_params(teacher.model).non_embedding:
+        for teacher, model, start in itertools.product(teacher_cells, students, starts):
+            target, shape = count_params(model).non_embedding, model
+            if start == "prune":
+                if target >= count_params(teacher.model).non_embedding:
                     continue
-                shape = pruned_shape(teacher.model, target) if init == "prune" else model
-                for (number, soft), seen in itertools.product(enumerate(objectives), signals):
-                    tag = f"-o{number}" if len(objectives) > 1 else ""
-                    tag += f"-{seen.kind}{seen.symbols}" if seen.cached else ""
-                    cells += [
-                        Cell(
-                            name=f"s{label[model]}-{teacher.name}{tag}-r{seed}",
-                            model=shape,
-                            data=data,
-                            train=recipe(student_train, model, seed),
-                            objective=soft,
-                            teacher=teacher,
-                            init=init,
-                            target_params=target if init == "prune" else None,
-                            seed=seed,
-                            signal=seen,
-                        )
-                        for seed in seeds
-                    ]
-        return Sweep(name=name, question=question, teachers=teacher_cells, students=tuple(cells), baselines=baselines)
+                shape = pruned_shape(teacher.model, target)
+            for (number, soft), seen in itertools.product(enumerate(objectives), signals):
+                tag = f"-o{number}" if len(objectives) > 1 else ""
+                tag += f"-{seen.kind}{seen.symbols}" if seen.cached else ""
+                cells += [
+                    Cell(
+                        name=f"s{label[model]}-{teacher.name}{begun[start]}{tag}-r{seed}",
+                        model=shape,
+                        data=data,
+                        train=recipe(student_train, model, start, seed),
+                        objective=soft,
+                        teacher=teacher,
+                        init=start,
+                        target_params=target if start == "prune" else None,
+                        seed=seed,
+                        signal=seen,
+                    )
+                    for seed in seeds
+                ]
+        return Sweep(
+            name=name,
+            question=question,
+            teachers=teacher_cells,
+            students=tuple(cells),
+            baselines=tuple(baselines.values()),
+        )

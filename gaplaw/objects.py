@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from gaplaw.errors import SweepError
+from gaplaw.files import renamed
 
 # Protocols whose exclusive creation fsspec passes on to the store. Others would only look first, and two writers could both win.
 EXCLUSIVE = ("s3", "s3a", "gs", "gcs", "file", "local", "memory")
@@ -162,10 +163,8 @@ class Mirror:
 
 
 def _write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as part:
-        part.write(content)
-    Path(part.name).replace(path)
+    with renamed(path) as temporary:
+        temporary.write_bytes(content)
 
 
 @contextmanager

@@ -8,9 +8,7 @@ dataset for pyarrow and DuckDB (`read_parquet('RUN/cells/*.parquet', union_by_na
 from __future__ import annotations
 
 import json
-import os
 import re
-import uuid
 from pathlib import Path
 
 import pandas as pd
@@ -20,6 +18,7 @@ import pyarrow.parquet as pq
 from gaplaw.canonical import to_dict
 from gaplaw.errors import TableError
 from gaplaw.execution import Execution
+from gaplaw.files import renamed
 from gaplaw.objects import brought_here
 from gaplaw.sizes import ParamCounts, count_params, teacher_flops, train_flops
 from gaplaw.spec import Cell, ModelSpec, Role
@@ -196,13 +195,8 @@ def write_rows(folder: Path | str, table: str, cell_id: str, rows: list[dict]) -
         raise TableError(f"{table} of {cell_id}: column {unknown[0]!r} is not in the schema, version {SCHEMA_VERSION}")
     types = [(name, kind) for name, (kind, _) in columns.items()] + [(name, _REAL) for name in domains]
     target = Path(folder) / table / f"{cell_id}.parquet"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{cell_id}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
+    with renamed(target) as temporary:
         pq.write_table(pa.Table.from_pylist(rows, schema=pa.schema(types)), temporary)
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
     return target
 
 

@@ -90,9 +90,6 @@ class Vocab:
 
     def first_choice(self, logits: jax.Array) -> jax.Array:
         """The symbol of the largest logit of every token (the lowest one on a tie)."""
-        best = jnp.argmax(logits, axis=-1).astype(jnp.int32)
-        if self.axis is None:
-            return best
-        here = jnp.max(logits, axis=-1)
-        symbol = self.symbols(logits)[..., 0] + best
-        return jax.lax.pmin(jnp.where(here == self.max(here), symbol, jnp.iinfo(jnp.int32).max), self.axis)
+        top = self.max(jnp.max(logits, axis=-1, keepdims=True))
+        symbol = jnp.min(jnp.where(logits == top, self.symbols(logits), jnp.iinfo(jnp.int32).max), axis=-1)
+        return symbol if self.axis is None else jax.lax.pmin(symbol, self.axis)

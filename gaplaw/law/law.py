@@ -8,7 +8,6 @@ parameters, D_S student tokens, T teacher (parameters, or loss in nats when the 
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Protocol
 import numpy as np
 
 from gaplaw.errors import LawError
+from gaplaw.files import renamed
 from gaplaw.law.flags import Flag, refuses
 from gaplaw.objects import brought_here
 
@@ -220,10 +220,10 @@ class Law:
     def save(self, path) -> None:
         """Write JSON to a temporary name and rename, so that a reader never sees half a law."""
         path = Path(path)
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
-            part.write_text(json.dumps(_plain(self.to_dict()), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-            part.replace(path)
+            with renamed(path) as temporary:
+                text = json.dumps(_plain(self.to_dict()), indent=1, allow_nan=False)
+                temporary.write_text(text + "\n", encoding="utf-8")
         except OSError as error:
             raise LawError(f"law file {path}: cannot be written ({error.strerror or error})") from error
 

@@ -20,9 +20,9 @@ import gaplaw
 from gaplaw.canonical import short_hash, to_dict
 from gaplaw.errors import SweepError
 from gaplaw.execution import Execution
+from gaplaw.files import read_json, write_json
 from gaplaw.grid import Group
 from gaplaw.sweep.engine import how_it_ended
-from gaplaw.sweep.folder import read_json, write_json
 from gaplaw.sweep.shrink import program_key
 from gaplaw.sweep.targets import Target
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+from gaplaw.files import read_json
 from gaplaw.grid import Group
 from gaplaw.sweep.cost import Clock, Measured, finish_seconds
-from gaplaw.sweep.folder import RunFolder, read_json, seconds_now
+from gaplaw.sweep.folder import RunFolder, seconds_now
 from gaplaw.sweep.planning import Work
 
 SILENT_SECONDS = 60.0  # a progress file older than this belongs to a process that is gone

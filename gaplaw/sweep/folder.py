@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
-import os
 import shutil
 import uuid
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from gaplaw import __version__, results
 from gaplaw.canonical import from_dict, short_hash, to_dict
 from gaplaw.errors import GaplawError, SweepError, TableError
 from gaplaw.execution import Execution
+from gaplaw.files import read_json, write_json
 from gaplaw.grid import Group, Sweep
 from gaplaw.spec import Cell, science
 from gaplaw.sweep.claim import Claim, claim, clear_dead
@@ -46,24 +46,6 @@ class CellState:
 
 
 MISSING = CellState(status="missing")
-
-
-def write_json(path: Path, value: object) -> None:
-    """Write a whole file or none: readers never see half of it."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    try:
-        temporary.write_text(json.dumps(value))
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def read_json(path: Path) -> dict | None:
-    """The value of a JSON file; None when it is absent or not whole."""
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError):
-        return None
 
 
 def seconds_now() -> float:

@@ -11,10 +11,11 @@ from dataclasses import asdict, dataclass, replace
 from rich.table import Table
 
 from gaplaw.execution import Execution, MeshSpec
+from gaplaw.files import write_json
 from gaplaw.grid import Group, Sweep
 from gaplaw.sizes import size_name
 from gaplaw.sweep.compiler import Compiler
-from gaplaw.sweep.folder import RunFolder, write_json
+from gaplaw.sweep.folder import RunFolder
 from gaplaw.sweep.ladder import change_that_fits
 from gaplaw.sweep.planning import FINISHED, FORECAST, Plan, amount, duration
 from gaplaw.sweep.roofline import Program, roofline

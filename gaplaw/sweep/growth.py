@@ -39,7 +39,7 @@ def grown(old: Sweep, sweep: Sweep, place: str) -> tuple[Sweep | None, str | Non
             )
     added, gone = now.keys() - before.keys(), before.keys() - now.keys()
     notes = [f"{len(added)} cells added to the sweep"] if added else []
-    notes += [f"{len(gone)} cells of the folder are not in the experiment any more; their rows stay"] if gone else []
+    notes += [f"{len(gone)} cells of the folder are not part of this run; their rows stay"] if gone else []
     return _union(old, sweep) if added else None, "; ".join(notes) or None
 
 

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 from gaplaw.canonical import to_dict
 from gaplaw.execution import Execution
+from gaplaw.files import write_json
 from gaplaw.grid import Group, Sweep
 from gaplaw.spec import Cell
 from gaplaw.sweep.claim import Claim
 from gaplaw.sweep.engine import Handle
-from gaplaw.sweep.folder import RunFolder, write_json
+from gaplaw.sweep.folder import RunFolder
 from gaplaw.sweep.planning import Work
 
 

@@ -12,12 +12,13 @@ from rich.table import Table
 
 from gaplaw.canonical import short_hash
 from gaplaw.execution import Execution
+from gaplaw.files import read_json, write_json
 from gaplaw.grid import Group, Sweep
 from gaplaw.results import describe_cell
 from gaplaw.sizes import size_name
 from gaplaw.spec import Cell, Role
 from gaplaw.sweep.cost import Clock, clock_for, disk_bytes, finish_seconds
-from gaplaw.sweep.folder import RunFolder, read_json, write_json
+from gaplaw.sweep.folder import RunFolder
 
 FINISHED = ("done", "stored")
 FORECAST = "forecast.json"  # in a run folder

@@ -25,10 +25,11 @@ from pathlib import Path
 from gaplaw.canonical import from_dict, to_dict
 from gaplaw.errors import GaplawError, SweepError
 from gaplaw.execution import Execution
+from gaplaw.files import read_json, write_json
 from gaplaw.objects import is_url
 from gaplaw.sweep.claim import EXPIRY_SECONDS, Heartbeat, claim, holder
 from gaplaw.sweep.engine import how_it_ended, worker_settings
-from gaplaw.sweep.folder import RunFolder, read_json, write_json
+from gaplaw.sweep.folder import RunFolder
 from gaplaw.sweep.local import FOLLOWING, LocalExecutor, LocalProcesses, meeting
 
 LOOK_SECONDS = 0.5

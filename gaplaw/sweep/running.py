@@ -15,6 +15,7 @@ from pathlib import Path
 
 from gaplaw.errors import SweepError
 from gaplaw.execution import Execution
+from gaplaw.files import read_json
 from gaplaw.grid import Sweep
 from gaplaw.spec import Cell
 from gaplaw.sweep import worker
@@ -25,7 +26,7 @@ from gaplaw.sweep.cost import clock_for
 from gaplaw.sweep.display import screen_for
 from gaplaw.sweep.engine import HOST_LOST, Executor
 from gaplaw.sweep.eta import Eta, Running, Snapshot, progress_of
-from gaplaw.sweep.folder import NOT_WRITABLE, RunFolder, cannot_write, read_json
+from gaplaw.sweep.folder import NOT_WRITABLE, RunFolder, cannot_write
 from gaplaw.sweep.job import Job
 from gaplaw.sweep.local import LocalExecutor
 from gaplaw.sweep.planning import Work, amount, duration, foretell, starting_order, works_of

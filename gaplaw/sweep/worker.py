@@ -28,10 +28,12 @@ from gaplaw import __version__, results
 from gaplaw.canonical import from_dict
 from gaplaw.errors import CheckpointError, DataError, GaplawError, SignalError, SpecError, SweepError
 from gaplaw.execution import Execution
+from gaplaw.files import read_json, write_json
 from gaplaw.grid import Group
 from gaplaw.spec import Cell
 from gaplaw.sweep.bucket import folder_at
-from gaplaw.sweep.folder import NOT_WRITABLE, RunFolder, read_json, seconds_now, write_json
+from gaplaw.sweep.core import stay_on_a_core
+from gaplaw.sweep.folder import NOT_WRITABLE, RunFolder, seconds_now
 
 # Exit codes that tell the parent what to do next; any other failure is a crash, worth another try cell by cell.
 DONE, CANNOT_WRITE, BAD_TEACHER, HOPELESS, BAD_SIGNAL = 0, 5, 6, 7, 8
@@ -127,9 +129,13 @@ def train(folder: RunFolder, task: dict) -> Trained:
         report.write(phase="start", step=0, steps=group.cells[0].steps, tokens=0, tokens_per_second=0.0, losses_nats={})
     _cache_compilations()
 
+    import jax
+
     from gaplaw.train import checkpoint, run_group
     from gaplaw.train.mesh import aside, make_mesh
 
+    if jax.default_backend() == "cpu":
+        stay_on_a_core(execution)
     teacher = None
     if group.teacher is not None:
         entry = folder.teacher_entry(group.teacher)

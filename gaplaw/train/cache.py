@@ -11,17 +11,15 @@ missing shard. Sequences are numbered as the corpus streams them, whatever the b
 from __future__ import annotations
 
 import json
-import os
-import uuid
 import zipfile
 import zlib
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
 from gaplaw.canonical import short_hash
 from gaplaw.errors import SignalError
+from gaplaw.files import renamed, write_json
 from gaplaw.grid import Group
 
 SHARD_TOKENS = 2**18  # some 20 MB at 16 symbols a token
@@ -84,7 +82,7 @@ class SignalCache:
             return
         path = self.shard(number)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _renamed(path) as temporary, open(temporary, "wb") as file:
+        with renamed(path) as temporary, open(temporary, "wb") as file:
             np.savez(file, tokens_crc=_checksums(tokens_MxL1), **kept)
 
     def read(self, first: int, tokens_MxL1: np.ndarray) -> dict[str, np.ndarray]:
@@ -129,21 +127,8 @@ class SignalCache:
             return None
 
     def write_json(self, name: str, value: dict) -> None:
-        self.path.mkdir(parents=True, exist_ok=True)
-        with _renamed(self.path / name) as temporary:
-            temporary.write_text(json.dumps(value))
+        write_json(self.path / name, value)
 
 
 def _checksums(tokens_MxL1: np.ndarray) -> np.ndarray:
     return np.array([zlib.crc32(row) for row in np.ascontiguousarray(tokens_MxL1, np.int32)], np.uint32)
-
-
-@contextmanager
-def _renamed(path: Path):
-    """A temporary name beside `path`, renamed to it when all went well."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -7,10 +7,11 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from gaplaw.files import write_json
 from gaplaw.sweep.cost import Clock, Machine
 from gaplaw.sweep.display import LiveScreen, PlainScreen, one_line, picture, screen_for
 from gaplaw.sweep.eta import Eta, Running, Snapshot, progress_of
-from gaplaw.sweep.folder import RunFolder, seconds_now, write_json
+from gaplaw.sweep.folder import RunFolder, seconds_now
 from gaplaw.sweep.planning import works_of
 from gaplaw.sweep.status import status_of
 from tests.sweep.sweeps import QUICK

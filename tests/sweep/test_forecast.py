@@ -7,11 +7,12 @@ import pytest
 
 from gaplaw.errors import SpecError, SweepError
 from gaplaw.execution import MeshSpec
+from gaplaw.files import read_json
 from gaplaw.sizes import count_params
 from gaplaw.sweep import plan
 from gaplaw.sweep.compiler import Compiler
 from gaplaw.sweep.cost import Machine
-from gaplaw.sweep.folder import RunFolder, read_json
+from gaplaw.sweep.folder import RunFolder
 from gaplaw.sweep.forecast import forecast
 from gaplaw.sweep.ladder import change_that_fits, ladder, resident_bytes
 from gaplaw.sweep.planning import FORECAST

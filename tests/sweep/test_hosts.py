@@ -17,10 +17,10 @@ from rich.console import Console
 from gaplaw import data, results
 from gaplaw.canonical import to_dict
 from gaplaw.execution import HostsSpec, MeshSpec
+from gaplaw.files import read_json
 from gaplaw.grid import Group
 from gaplaw.spec import TrainSpec
 from gaplaw.sweep import resolve, run
-from gaplaw.sweep.folder import read_json
 from gaplaw.train import run_group
 from gaplaw.train.checkpoint import load
 from tests.sweep.sweeps import QUICK, ROOT, checkpoint_steps, tiny_sweep

@@ -16,9 +16,10 @@ import pytest
 from rich.console import Console
 
 from gaplaw import results
+from gaplaw.files import read_json
 from gaplaw.spec import TrainSpec
 from gaplaw.sweep import run
-from gaplaw.sweep.folder import RunFolder, read_json
+from gaplaw.sweep.folder import RunFolder
 from tests.sweep.sweeps import QUICK, ROOT, checkpoint_steps
 
 RUN = """
