@@ -11,6 +11,7 @@ Answer     Yes, at temperature 3: best teachers 1.3k (90 %: 1.0k to 1.8k), 2.1k 
            gap. See LOG.md.
 """
 
+from gaplaw.execution import Execution
 from gaplaw.grid import Sweep
 from gaplaw.spec import DataSpec, ModelSpec, ObjectiveSpec, TrainSpec
 
@@ -53,3 +54,5 @@ sweep = Sweep.grid(
     objective=ObjectiveSpec(soft_weight=1.0, temperature=3.0),
     seeds=(0, 1, 2),
 )
+
+execution = Execution(evaluations=2)  # of the validation curve: halfway and at the end
