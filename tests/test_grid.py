@@ -101,6 +101,13 @@ def test_pruned_students_keep_their_teachers_depth_and_skip_small_teachers():
         assert count_params(cell.model).non_embedding == pytest.approx(cell.target_params, rel=0.05)
 
 
+def test_several_inits_stand_side_by_side_each_with_its_own_baselines():
+    both, pruned, scratch = grid(init=("prune", "scratch")), grid(init="prune"), grid()
+    assert {c.fingerprint for c in both.cells} == {c.fingerprint for c in pruned.cells + scratch.cells}
+    assert len({cell.name for cell in both.cells}) == len(both.cells) == len({cell.fingerprint for cell in both.cells})
+    assert {cell.init for cell in both.students} == {"prune", "scratch"}
+
+
 def test_several_objectives_are_several_protocols():
     sweep = grid(objective=[ObjectiveSpec(soft_weight=weight) for weight in (0.5, 1.0)])
     assert len(sweep.students) == 2 * 3 * 2 * 3

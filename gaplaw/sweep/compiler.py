@@ -72,9 +72,7 @@ class Compiler:
         }
         given = self._send(task)
         if "error" not in given:
-            place = self._place(group, execution)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            write_json(place, given)
+            write_json(self._place(group, execution), given)
         return given
 
     def _send(self, task: dict) -> dict:

@@ -10,7 +10,6 @@ missing shard. Sequences are numbered as the corpus streams them, whatever the b
 
 from __future__ import annotations
 
-import json
 import zipfile
 import zlib
 from pathlib import Path
@@ -19,7 +18,7 @@ import numpy as np
 
 from gaplaw.canonical import short_hash
 from gaplaw.errors import SignalError
-from gaplaw.files import renamed, write_json
+from gaplaw.files import read_json, renamed, write_json
 from gaplaw.grid import Group
 
 SHARD_TOKENS = 2**18  # some 20 MB at 16 symbols a token
@@ -39,9 +38,9 @@ class SignalCache:
         self.shard_sequences = max(1, SHARD_TOKENS // group.cells[0].data.sequence_tokens)
         self._held: dict[int, dict[str, np.ndarray]] = {}
         told = {"stream": group.stream, "tokenizer": corpus.tokenizer_hash, "shard_sequences": self.shard_sequences}
-        found = self.read_json("manifest.json")
+        found = read_json(self.path / "manifest.json")
         if found is None:
-            self.write_json("manifest.json", told)
+            write_json(self.path / "manifest.json", told)
         elif found != told:
             first = next(name for name in told if found.get(name) != told[name])
             raise SignalError(
@@ -81,7 +80,6 @@ class SignalCache:
         if self._sequences_in(number) >= len(wanted):
             return
         path = self.shard(number)
-        path.parent.mkdir(parents=True, exist_ok=True)
         with renamed(path) as temporary, open(temporary, "wb") as file:
             np.savez(file, tokens_crc=_checksums(tokens_MxL1), **kept)
 
@@ -118,16 +116,6 @@ class SignalCache:
             last = list(self._held)[-1:]
             self._held = {place: self._held[place] for place in last} | {number: whole}  # a dispatch may span two
         return self._held[number]
-
-    def read_json(self, name: str) -> dict | None:
-        """A JSON file of the folder; None when it is absent or not whole."""
-        try:
-            return json.loads((self.path / name).read_text())
-        except (OSError, ValueError):
-            return None
-
-    def write_json(self, name: str, value: dict) -> None:
-        write_json(self.path / name, value)
 
 
 def _checksums(tokens_MxL1: np.ndarray) -> np.ndarray:

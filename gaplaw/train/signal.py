@@ -23,6 +23,7 @@ from gaplaw.canonical import short_hash
 from gaplaw.distill import Kept, Output, objective_losses
 from gaplaw.distill.targets import by_chunks, keep, kept_mass, kept_shapes
 from gaplaw.execution import Execution
+from gaplaw.files import read_json, write_json
 from gaplaw.grid import Group
 from gaplaw.spec import ModelSpec, ObjectiveSpec
 from gaplaw.train.cache import SignalCache
@@ -155,15 +156,15 @@ class CachedSignal:
 
     def _fidelity(self, temperature: float) -> Fidelity:
         """From the cache's folder, or measured and left there."""
-        name = f"fidelity-T{temperature:g}.json"
-        known = self.cache.read_json(name)
+        place = self.cache.path / f"fidelity-T{temperature:g}.json"
+        known = read_json(place)
         if known is not None and set(known) == set(Fidelity.__dataclass_fields__):
             return Fidelity(**known)
         found = measure_fidelity(
             self.group, self.corpus, self.execution, self.mesh, self.params, self.model, temperature
         )
         if jax.process_index() == 0:
-            self.cache.write_json(name, asdict(found))
+            write_json(place, asdict(found))
         _wait_for_all(self.cache.path)
         return found
 
