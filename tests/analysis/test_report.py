@@ -183,5 +183,6 @@ def test_the_same_folder_gives_the_same_bytes(tmp_path, words_only, cells):
 def test_what_cannot_be_read_or_written_is_one_clear_line(tmp_path):
     with pytest.raises(TableError, match="no such folder"):
         write_report(tmp_path / "absent")
+    assert write_report(tmp_path, out=tmp_path / "new" / "report.html").exists()
     with pytest.raises(TableError, match="cannot be written"):
-        write_report(tmp_path, out=tmp_path / "absent" / "report.html")
+        write_report(tmp_path, out=tmp_path / "new" / "report.html" / "report.html")

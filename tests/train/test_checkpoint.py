@@ -25,19 +25,6 @@ class Killed(Exception):
 
 
 @pytest.fixture(scope="module")
-def corpus():
-    return toy.MarkovCorpus()
-
-
-@pytest.fixture(scope="module")
-def teacher(corpus):
-    (outcome,) = run_group(
-        Group(cells=toy.sweep().teachers[:1]), corpus=corpus, execution=toy.EXECUTION, keep_params=True
-    )
-    return outcome
-
-
-@pytest.fixture(scope="module")
 def whole(corpus, teacher):
     """The uninterrupted outcomes of a group of two students."""
     return go(corpus, teacher, None)

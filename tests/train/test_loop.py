@@ -12,18 +12,6 @@ from gaplaw.train import in_turn, run_group
 from tests import toy
 
 
-@pytest.fixture(scope="module")
-def corpus():
-    return toy.MarkovCorpus()
-
-
-@pytest.fixture(scope="module")
-def teacher(corpus):
-    cell = toy.sweep().teachers[0]
-    (outcome,) = run_group(Group(cells=(cell,)), corpus=corpus, execution=toy.EXECUTION, keep_params=True)
-    return outcome
-
-
 def students(teacher, sweep=None):
     sweep = sweep or toy.sweep()
     return tuple(cell for cell in sweep.students if cell.teacher.fingerprint == teacher.cell.fingerprint)

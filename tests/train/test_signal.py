@@ -21,18 +21,6 @@ FEW = TeacherSignal(kind="topk", symbols=3)
 DRAWS = TeacherSignal(kind="sampled", symbols=4)
 
 
-@pytest.fixture(scope="module")
-def corpus():
-    return toy.MarkovCorpus()
-
-
-@pytest.fixture(scope="module")
-def teacher(corpus):
-    cell = toy.sweep().teachers[0]
-    (outcome,) = run_group(Group(cells=(cell,)), corpus=corpus, execution=toy.EXECUTION, keep_params=True)
-    return outcome
-
-
 def students(teacher, **fields):
     return tuple(cell for cell in toy.sweep(**fields).students if cell.teacher.name == teacher.cell.name)
 
