@@ -14,7 +14,10 @@ from gaplaw.train import run_group
 from gaplaw.train.stack import Stack, start
 from tests import toy
 
-MESHES = [MeshSpec(data=2, fsdp=2, tensor=2), MeshSpec(student=2, data=2, tensor=2)]
+MESHES = [
+    MeshSpec(data=2, fsdp=2, tensor=2),
+    pytest.param(MeshSpec(student=2, data=2, tensor=2), marks=pytest.mark.slow),
+]
 
 
 @pytest.fixture(scope="module")

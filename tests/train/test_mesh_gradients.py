@@ -16,8 +16,9 @@ from gaplaw.train.stack import cut_from_teacher, stacks_of, start
 from gaplaw.train.step import train_program
 from tests import toy
 
-MESHES = [MeshSpec(data=2, fsdp=2, tensor=2), MeshSpec(student=2, fsdp=2, tensor=2)]
+MESHES = [MeshSpec(student=2, fsdp=2, tensor=2)]
 MORE_MESHES = [
+    MeshSpec(data=2, fsdp=2, tensor=2),
     *(MeshSpec(**{axis: 8}) for axis in ("data", "fsdp", "tensor", "student")),
     *(MeshSpec(**dict.fromkeys(("student", "data", "fsdp", "tensor"), 2) | {axis: 1}) for axis in ("fsdp", "tensor")),
     MeshSpec(data=4, tensor=2),

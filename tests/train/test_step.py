@@ -59,8 +59,8 @@ def plain():
 CHANGES = [
     dict(accumulate=4),
     dict(accumulate=2, mesh=MeshSpec(student=2, data=2, tensor=2)),
-    dict(accumulate=2, mesh=MeshSpec(fsdp=4), scan_layers=True, remat="full"),
     dict(scan_layers=True, remat="dots"),
+    pytest.param(dict(accumulate=2, mesh=MeshSpec(fsdp=4), scan_layers=True, remat="full"), marks=pytest.mark.slow),
 ]
 
 
