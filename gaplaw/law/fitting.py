@@ -48,6 +48,8 @@ def fit(
     Raises:
         TableError: the table cannot be read. LawError: nothing about teachers can be learnt from it.
     """
+    from threadpoolctl import threadpool_limits
+
     from gaplaw.law.table import Table, read_table
 
     if isinstance(table_or_path, Table):
@@ -60,10 +62,11 @@ def fit(
             higher_is_better=higher_is_better,
             coordinate=coordinate,
         )
-    if table.coordinate == "teacher_loss":
-        return import_module("gaplaw.law.loss_coordinate").fit_loss_law(table, seed=seed, draws=draws)
-    law = fit_bowl_law(table, seed=seed, draws=draws)
-    return import_module("gaplaw.law.compare").compare(table, law) if compare else law
+    with threadpool_limits(1, user_api="blas"):  # the matrices are small: threads would wait for each other
+        if table.coordinate == "teacher_loss":
+            return import_module("gaplaw.law.loss_coordinate").fit_loss_law(table, seed=seed, draws=draws)
+        law = fit_bowl_law(table, seed=seed, draws=draws)
+        return import_module("gaplaw.law.compare").compare(table, law) if compare else law
 
 
 def load_law(path) -> Law:

@@ -114,7 +114,7 @@ class LossSurface:
         if self.baseline is not None:
             return baseline_loss(self.baseline, student_params, self._tokens(student_params, student_tokens))
         points = self._at(student_params, student_tokens, np.zeros(1))
-        return np.exp(self.stack.components[0].form.floor(self.stack.reach_theta[None], points)[0][0, 0])
+        return np.exp(self.stack.components[0].form.floor(self.stack.reach_theta[None], points)[0, 0])
 
     def points(self, params, tokens, log_teacher) -> Points:
         """Centred rows; tokens default to the table's tokens per parameter."""

@@ -51,23 +51,39 @@ def sigmoid(v):
     return 0.5 * (1.0 + np.tanh(0.5 * v))
 
 
-def capacity(theta, points: Points, at: int):
-    """s and its derivatives by (a, ln alpha, b, ln beta) at columns at..at+3; shapes (B, n) and (B, n, 4)."""
-    a, alpha = theta[:, at : at + 1], np.exp(theta[:, at + 1 : at + 2])
-    b, beta = theta[:, at + 2 : at + 3], np.exp(theta[:, at + 3 : at + 4])
+def _terms(theta, points: Points, at: int):
+    """ln of the parameters' and of the tokens' part of the capacity term at columns at..at+3, with the exponents; (B, n)."""
+    alpha, beta = np.exp(theta[:, at + 1 : at + 2]), np.exp(theta[:, at + 3 : at + 4])
     y = np.zeros_like(points.x) if points.y is None else points.y
-    z1, z2 = a - alpha * points.x, b - beta * y
+    return theta[:, at : at + 1] - alpha * points.x, theta[:, at + 2 : at + 3] - beta * y, alpha, beta, y
+
+
+def capacity(theta, points: Points, at: int) -> np.ndarray:
+    """s, (B, n)."""
+    return np.logaddexp(*_terms(theta, points, at)[:2])
+
+
+def capacity_slopes(theta, points: Points, at: int):
+    """s and its derivatives by (a, ln alpha, b, ln beta); (B, n) and (B, n, 4)."""
+    z1, z2, alpha, beta, y = _terms(theta, points, at)
     s = np.logaddexp(z1, z2)
     w1 = np.exp(z1 - s)
     w2 = 1.0 - w1
     return s, np.stack([w1, -w1 * alpha * points.x, w2, -w2 * beta * y], axis=2)
 
 
-def bowl(u, p, q, omega):
-    """h(u) with slopes −e^p far left and e^q far right, width e^omega, minimum 0 at u = 0; and its derivatives.
+def bowl(u, p, q, omega) -> np.ndarray:
+    """h(u) with slopes −e^p far left and e^q far right, width e^omega, minimum 0 at u = 0.
 
-    h' goes from −e^p to e^q as a logistic; its integral is closed. Returns h, h_u, h_p, h_q, h_omega.
+    h' goes from −e^p to e^q as a logistic; its integral is closed.
     """
+    both = np.exp(p) + np.exp(q)
+    width = np.exp(omega)
+    return -np.exp(p) * u + both * width * (softplus(u / width + p - q) - (np.log(both) - q))
+
+
+def bowl_slopes(u, p, q, omega):
+    """h, h_u, h_p, h_q, h_omega of the bowl."""
     left, right, width = np.exp(p), np.exp(q), np.exp(omega)
     both = left + right
     v = u / width + p - q
@@ -88,10 +104,14 @@ class ReachForm:
     names = ("e", "a", "ln_alpha", "b", "ln_beta", "ln_gamma", "kappa", "p", "q", "omega")
     ridge = (_FLAT, _FLAT, _EXPONENT, _FLAT, _EXPONENT, _GAMMA, (-0.15, 0.3), (-2.0, 1.5), (0.0, 0.5), (-2.5, 0.8))
 
-    def floor(self, theta, points: Points):
+    def floor(self, theta, points: Points) -> np.ndarray:
+        """ln M, (B, n)."""
+        return np.logaddexp(theta[:, 0:1], np.exp(theta[:, 5:6]) * capacity(theta, points, 1))
+
+    def floor_slopes(self, theta, points: Points):
         """ln M (B, n) and its derivatives by the first six columns (B, n, 6)."""
         gamma = np.exp(theta[:, 5:6])
-        s, ds = capacity(theta, points, 1)
+        s, ds = capacity_slopes(theta, points, 1)
         m = np.logaddexp(theta[:, 0:1], gamma * s)
         share = np.exp(gamma * s - m)
         dm = np.empty((*m.shape, 6))
@@ -101,12 +121,12 @@ class ReachForm:
         return m, dm
 
     def value(self, theta, points: Points):
-        m, _ = self.floor(theta, points)
-        return m + bowl(points.t - m - theta[:, 6:7], theta[:, 7:8], theta[:, 8:9], theta[:, 9:10])[0]
+        m = self.floor(theta, points)
+        return m + bowl(points.t - m - theta[:, 6:7], theta[:, 7:8], theta[:, 8:9], theta[:, 9:10])
 
     def jacobian(self, theta, points: Points):
-        m, dm = self.floor(theta, points)
-        h, h_u, h_p, h_q, h_omega = bowl(points.t - m - theta[:, 6:7], theta[:, 7:8], theta[:, 8:9], theta[:, 9:10])
+        m, dm = self.floor_slopes(theta, points)
+        h, h_u, h_p, h_q, h_omega = bowl_slopes(points.t - m - theta[:, 6:7], theta[:, 7:8], theta[:, 8:9], theta[:, 9:10])
         rest = np.stack([-h_u, h_p, h_q, h_omega], axis=2)
         return m + h, np.concatenate([(1 - h_u)[:, :, None] * dm, rest], axis=2)
 
@@ -130,14 +150,14 @@ class DriftForm(ReachForm):
         return theta[:, 6:7] + theta[:, 10:11] * ratio, theta[:, 7:8] + theta[:, 11:12] * ratio, ratio
 
     def value(self, theta, points: Points):
-        m, _ = self.floor(theta, points)
+        m = self.floor(theta, points)
         kappa, p, _ = self._parts(theta, points)
-        return m + bowl(points.t - m - kappa, p, theta[:, 8:9], theta[:, 9:10])[0]
+        return m + bowl(points.t - m - kappa, p, theta[:, 8:9], theta[:, 9:10])
 
     def jacobian(self, theta, points: Points):
-        m, dm = self.floor(theta, points)
+        m, dm = self.floor_slopes(theta, points)
         kappa, p, ratio = self._parts(theta, points)
-        h, h_u, h_p, h_q, h_omega = bowl(points.t - m - kappa, p, theta[:, 8:9], theta[:, 9:10])
+        h, h_u, h_p, h_q, h_omega = bowl_slopes(points.t - m - kappa, p, theta[:, 8:9], theta[:, 9:10])
         rest = np.stack([-h_u, h_p, h_q, h_omega, -h_u * ratio, h_p * ratio], axis=2)
         return m + h, np.concatenate([(1 - h_u)[:, :, None] * dm, rest], axis=2)
 
@@ -156,26 +176,25 @@ class BrokenPowerForm:
     names = ("a", "ln_alpha", "b", "ln_beta", "ln_gamma", "c0", "lambda", "ln_f1", "epsilon")
     ridge = (_FLAT, _EXPONENT, _FLAT, _EXPONENT, _GAMMA, (2.0, 2.0), _FLAT, (-2.0, 0.8), (0.3, 0.15))
 
-    def _parts(self, theta, points):
-        gamma = np.exp(theta[:, 4:5])
-        s, ds = capacity(theta, points, 0)
-        k, f = gamma * s, np.exp(theta[:, 7:8])
+    def _parts(self, theta, points, s):
+        k, f = np.exp(theta[:, 4:5]) * s, np.exp(theta[:, 7:8])
         tied = points.alone is None
         log_break = theta[:, 6:7] + (theta[:, 8:9] * k if tied else points.alone)
         apart = (points.t - log_break) / f
         z = np.exp(np.minimum(apart, 7.0))
         g = k - theta[:, 5:6] * points.t - z
-        return gamma, ds, k, f, tied, apart, z, np.logaddexp(points.t, g), g
+        return k, f, tied, apart, z, np.logaddexp(points.t, g), g
 
     def value(self, theta, points: Points):
-        return self._parts(theta, points)[-2]
+        return self._parts(theta, points, capacity(theta, points, 0))[-2]
 
     def jacobian(self, theta, points: Points):
-        gamma, ds, k, f, tied, apart, z, out, g = self._parts(theta, points)
+        s, ds = capacity_slopes(theta, points, 0)
+        k, f, tied, apart, z, out, g = self._parts(theta, points, s)
         share = np.exp(g - out)
         dk = share * (1.0 + (theta[:, 8:9] * z / f if tied else 0.0))
         jacobian = np.empty((*k.shape, 9))
-        jacobian[:, :, 0:4] = (dk * gamma)[:, :, None] * ds
+        jacobian[:, :, 0:4] = (dk * np.exp(theta[:, 4:5]))[:, :, None] * ds
         jacobian[:, :, 4] = dk * k
         jacobian[:, :, 5] = -share * points.t
         jacobian[:, :, 6] = share * z / f

@@ -90,7 +90,7 @@ class Stack:
 
 def places(reach_theta, points: Points, teachers: bool = True) -> np.ndarray:
     """(n, 4): where a row sits for the correction; without `teachers` it belongs to no measured one."""
-    floor, _ = FORMS["reach"].floor(reach_theta[None], points)
+    floor = FORMS["reach"].floor(reach_theta[None], points)
     teacher = points.t if teachers else np.full_like(points.t, NO_TEACHER)
     return np.stack(np.broadcast_arrays(points.t - floor[0], points.ratio, points.x, teacher), axis=1)
 
