@@ -17,9 +17,9 @@ from multiprocessing import get_context
 
 import numpy as np
 
+from gaplaw.law.central import interval
 from gaplaw.law.fitting import settle
 from gaplaw.law.flags import refuses
-from gaplaw.law.law import interval
 from gaplaw.law.simulate import simulate, true_optimum
 from gaplaw.law.table import read_table
 

@@ -12,11 +12,12 @@ import numpy as np
 
 import gaplaw
 from gaplaw.law import intervals, noise, optimum
+from gaplaw.law.central import interval
 from gaplaw.law.design import Layout, lay_out
 from gaplaw.law.doubts import doubts
 from gaplaw.law.flags import Flag
 from gaplaw.law.joint import JointFit, Points, fit_joint
-from gaplaw.law.law import Law, Noise, Parameter, interval
+from gaplaw.law.law import Law, Noise, Parameter
 from gaplaw.law.problem import fitted_rows
 from gaplaw.law.surface import BowlSurface, fit_floor
 

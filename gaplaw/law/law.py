@@ -17,11 +17,11 @@ import numpy as np
 
 from gaplaw.errors import LawError
 from gaplaw.files import renamed
+from gaplaw.law.central import Interval, interval
 from gaplaw.law.flags import Flag, refuses
 from gaplaw.objects import brought_here
 
 SCHEMA_VERSION = 1
-Interval = tuple[float | None, float | None]  # an unbounded side is None
 
 # Where each kind of surface lives; imported only when a law of that kind is loaded.
 SURFACES = {"bowl": "gaplaw.law.surface:BowlSurface", "loss": "gaplaw.law.loss_coordinate:LossSurface"}
@@ -248,12 +248,6 @@ class Law:
     def with_rivals(self, rivals, comparison: dict, flags=()) -> Law:
         """The same law with its comparison table filled in."""
         return replace(self, rivals=tuple(rivals), comparison=comparison, flags=(*self.flags, *flags))
-
-
-def interval(draws_ln: np.ndarray, level: float) -> Interval:
-    """Central interval of exp(draws), a side that reaches ±inf as None."""
-    low, high = np.quantile(draws_ln, [(1 - level) / 2, (1 + level) / 2], method="closest_observation")
-    return (float(np.exp(low)) if np.isfinite(low) else None, float(np.exp(high)) if np.isfinite(high) else None)
 
 
 def _float(value) -> float | None:

@@ -12,8 +12,9 @@ import pandas as pd
 from gaplaw.errors import LawError
 from gaplaw.law import optimum
 from gaplaw.law.baseline import baseline_loss, fit_baseline
+from gaplaw.law.central import interval
 from gaplaw.law.flags import FEWEST_TEACHERS, worst_first
-from gaplaw.law.law import Law, Noise, Parameter, interval
+from gaplaw.law.law import Law, Noise, Parameter
 from gaplaw.law.loss_coordinate import LossSurface, columns_of
 from gaplaw.law.loss_doubts import doubts, profile, shape_flags
 from gaplaw.law.loss_forms import Points

@@ -126,7 +126,9 @@ class ReachForm:
 
     def jacobian(self, theta, points: Points):
         m, dm = self.floor_slopes(theta, points)
-        h, h_u, h_p, h_q, h_omega = bowl_slopes(points.t - m - theta[:, 6:7], theta[:, 7:8], theta[:, 8:9], theta[:, 9:10])
+        h, h_u, h_p, h_q, h_omega = bowl_slopes(
+            points.t - m - theta[:, 6:7], theta[:, 7:8], theta[:, 8:9], theta[:, 9:10]
+        )
         rest = np.stack([-h_u, h_p, h_q, h_omega], axis=2)
         return m + h, np.concatenate([(1 - h_u)[:, :, None] * dm, rest], axis=2)
 

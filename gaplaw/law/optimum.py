@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gaplaw.law.central import interval
 from gaplaw.law.law import MethodOptimum, StudentOptimum
 
 DISAGREE_LN = np.log(2.0)
@@ -95,7 +96,7 @@ def akima(data: Profile, rng: np.random.Generator, draws: int = 400) -> MethodOp
     spread = max((spacing / 3) ** 2 - places.var(), 0.0) ** 0.5
     places += spread * rng.standard_normal(draws)
     places[at == 0], places[at == len(fine) - 1] = -np.inf, np.inf
-    spans = [_quantiles(places, level) for level in (0.5, 0.9)]
+    spans = [interval(places, level) for level in (0.5, 0.9)]
     return MethodOptimum(
         method="akima", point=float(np.exp(best)), interval50=spans[0], interval90=spans[1], censored=edge,
         note="minimum at the end of the teacher grid" if edge else "",
@@ -134,8 +135,3 @@ def side_by_side(
 
 def _exp(span, shift: float):
     return tuple(None if edge is None or abs(edge) > 600 else float(np.exp(edge + shift)) for edge in span)
-
-
-def _quantiles(places: np.ndarray, level: float):
-    low, high = np.quantile(places, [(1 - level) / 2, (1 + level) / 2], method="closest_observation")
-    return (float(np.exp(low)) if np.isfinite(low) else None, float(np.exp(high)) if np.isfinite(high) else None)
