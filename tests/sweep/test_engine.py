@@ -97,11 +97,11 @@ def test_a_preempted_slurm_job_is_queued_again_and_a_stopped_one_ends(out, slurm
     monkeypatch.setenv("GAPLAW_STAND_IN_SECONDS", "60")
     folder = RunFolder(out)
     handle = one_group(slurm, folder)
-    assert wait_until(lambda: workers_of(out), 60)
-    first = workers_of(out)
+    first = wait_until(lambda: workers_of(out), 60)
+    assert first
     holder = Path(f"/proc/{first[0]}/stat").read_text().rpartition(")")[2].split()[1]
     os.kill(int(holder), signal.SIGUSR2)  # what Slurm, told so by submitit, sends before it takes a node away
-    assert wait_until(lambda: workers_of(out) and workers_of(out) != first, 60)
+    assert wait_until(lambda: set(workers_of(out)) - set(first), 60)
     assert handle.poll() is None
     handle.stop()
     assert wait_until(lambda: not workers_of(out), 20)

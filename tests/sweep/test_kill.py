@@ -75,11 +75,12 @@ def workers_of(out: Path) -> list[int]:
     return found
 
 
-def wait_until(true, seconds: float) -> bool:
+def wait_until(true, seconds: float):
+    """Ask again and again until the answer is true or the time is over. Returns: the last answer, never asked anew."""
     end = time.monotonic() + seconds
-    while not true() and time.monotonic() < end:
+    while not (answer := true()) and time.monotonic() < end:
         time.sleep(0.05)
-    return true()
+    return answer
 
 
 def resumes(out: Path) -> int:
