@@ -157,7 +157,7 @@ def main() -> None:
         )
     print(f"gaplaw: {cold.status}, {cold.share_at_best:.0%} of {cold.starts} starts at the best value")
     for kind, table in joint_tables().items():
-        laws.fit(table.iloc[::3], draws=2)  # what is imported on first use is not timed
+        laws.fit(table.iloc[::3], draws=20)  # what is imported on first use is not timed
         _, seconds = timed(lambda table=table: laws.fit(table, draws=DRAWS))
         print(f"gaplaw joint law in {kind}, {len(table)} rows, intervals, rivals and {DRAWS} draws: {seconds:.2f} s")
     print(f"ratio {(scipy_seconds + rival_seconds) / total_seconds:.2f}")

@@ -11,6 +11,7 @@ from importlib import import_module
 import numpy as np
 
 import gaplaw
+from gaplaw.errors import LawError
 from gaplaw.law import intervals, noise, optimum
 from gaplaw.law.central import interval
 from gaplaw.law.design import Layout, lay_out
@@ -21,6 +22,7 @@ from gaplaw.law.law import Law, Noise, Parameter
 from gaplaw.law.problem import fitted_rows
 from gaplaw.law.surface import BowlSurface, fit_floor
 
+FEWEST_DRAWS = 20  # an interval of 90 % is cut from them
 MOST_PROFILED = 12  # students whose T* gets its own profile; beyond it, intervals come from the draws
 
 
@@ -43,12 +45,14 @@ def fit(
         protocol: which protocol to fit when the table holds several.
         higher_is_better: losses are scores.
         coordinate: 'teacher_params' or 'teacher_loss' when the table has both.
-        seed: of the draws. draws: how many.
+        seed: of the draws. draws: how many, at least 20.
         compare: also fit the rival laws and rules (leave-one-student-out).
 
     Raises:
-        TableError: the table cannot be read. LawError: nothing about teachers can be learnt from it.
+        TableError: the table cannot be read. LawError: nothing about teachers can be learnt from it, or too few draws.
     """
+    if draws < FEWEST_DRAWS:
+        raise LawError(f"draws: {draws} must be at least {FEWEST_DRAWS}, for the intervals")
     from threadpoolctl import threadpool_limits
 
     from gaplaw.law.table import Table, read_table

@@ -96,6 +96,11 @@ def test_paired_seeds_give_a_law_from_three_students():
     assert law.noise.paired_sd_nats < 0.3 * law.noise.seed_sd_nats
 
 
+def test_too_few_draws_for_an_interval_are_refused(frame):
+    with pytest.raises(LawError, match="draws: 2 must be at least 20"):
+        fit(frame, draws=2)
+
+
 def test_bad_files_are_one_line(tmp_path, law):
     with pytest.raises(LawError, match="No such file"):
         load_law(tmp_path / "none.json")
