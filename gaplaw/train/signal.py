@@ -8,6 +8,7 @@ flatter than the teacher as a student in training is.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cache, partial
@@ -27,6 +28,7 @@ from gaplaw.files import read_json, write_json
 from gaplaw.grid import Group
 from gaplaw.spec import ModelSpec, ObjectiveSpec
 from gaplaw.train.cache import SignalCache
+from gaplaw.train.hosts import agree
 from gaplaw.train.mesh import layout, put, put_rows
 from gaplaw.train.stack import output_of, runs_core_blocked, teacher_on
 
@@ -137,9 +139,10 @@ class CachedSignal:
         }
 
     def _fill(self, told: Callable) -> None:
-        """Run the teacher over every sequence that the cache lacks. All processes compute, the first one writes."""
+        """Run the teacher over every sequence that the cache lacks. All processes compute, the first one decides and writes."""
         rows, wanted = self.cell.train.batch_sequences, self.cell.steps * self.cell.train.batch_sequences
-        ranges = self.cache.missing(wanted)
+        lacking = [[part.start, part.stop] for part in self.cache.missing(wanted)]
+        ranges = [range(*part) for part in json.loads(agree(json.dumps(lacking)))]  # another group may be filling it too
         params = self.params if ranges else None
         program = keeping_program(self.group, self.model, self.execution, self.mesh)
         for missing in ranges:
@@ -157,7 +160,7 @@ class CachedSignal:
     def _fidelity(self, temperature: float) -> Fidelity:
         """From the cache's folder, or measured and left there."""
         place = self.cache.path / f"fidelity-T{temperature:g}.json"
-        known = read_json(place)
+        known = json.loads(agree(json.dumps(read_json(place))))
         if known is not None and set(known) == set(Fidelity.__dataclass_fields__):
             return Fidelity(**known)
         found = measure_fidelity(

@@ -13,6 +13,7 @@ from gaplaw import DataSpec, ModelSpec, Sweep, TrainSpec, results
 from gaplaw.canonical import from_dict
 from gaplaw.errors import SignalError
 from gaplaw.execution import Execution
+from gaplaw.signal import LIVE
 from gaplaw.spec import Cell
 from gaplaw.sweep import worker
 from gaplaw.sweep.engine import how_it_ended
@@ -152,6 +153,7 @@ def tiny_sweep(
     seeds=(0, 1),
     baseline=True,
     init="scratch",
+    signal=LIVE,
 ):
     """Two teachers, one student shape, two seeds: 8 cells in 5 groups, a few thousand tokens each."""
     data = DataSpec(source=source, sequence_tokens=16, validation_tokens=512)
@@ -166,6 +168,7 @@ def tiny_sweep(
         seeds=seeds,
         baseline=baseline,
         init=init,
+        signal=signal,
     )
 
 

@@ -19,6 +19,7 @@ from gaplaw.canonical import to_dict
 from gaplaw.execution import HostsSpec, MeshSpec
 from gaplaw.files import read_json
 from gaplaw.grid import Group
+from gaplaw.signal import TeacherSignal
 from gaplaw.spec import TrainSpec
 from gaplaw.sweep import resolve, run
 from gaplaw.train import run_group
@@ -89,6 +90,26 @@ def test_four_processes_of_two_devices_run_the_sweep_of_one(source, tmp_path, in
     kept = {path.name: load(path)[1] for path in (tmp_path / "four" / "tiny" / "students").iterdir()}
     shapes = results.read(tmp_path / "four" / "tiny").query("role != 'teacher'").set_index("cell_id").model
     assert {name: to_dict(model) for name, model in kept.items()} == shapes.map(json.loads).to_dict()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["topk", "sampled"])
+def test_two_processes_fill_and_read_the_cache_of_one(source, tmp_path, kind):
+    signal = TeacherSignal(kind=kind, symbols=4)
+    sweep = resolve(tiny_sweep(source, teachers=(16,), students=(12, 8), seeds=(0,), baseline=False, signal=signal))
+    one, _ = go(sweep, tmp_path / "one" / "tiny", dataclasses.replace(QUICK, core_blocked=False))
+    two, shown = go(sweep, tmp_path / "two" / "tiny", TWO)
+    assert (one.failures, two.failures) == ({}, {}), shown
+    tables = [results.read(tmp_path / name / "tiny") for name in ("two", "one")]
+    assert set(tables[0].process_count) == {2}
+    assert_same_numbers(*(table[table.role != "teacher"] for table in tables))
+    shards = [sorted((tmp_path / name / "store" / "signals").glob("*/shards/*.npz")) for name in ("two", "one")]
+    assert [path.name for path in shards[0]] == [path.name for path in shards[1]] != []
+    before = {path: path.stat().st_mtime_ns for path in shards[0]}
+    for row in (tmp_path / "two" / "tiny" / "cells").glob("s*.parquet"):
+        row.unlink()  # run again, the students read the cache that is there
+    again, shown = go(sweep, tmp_path / "two" / "tiny", TWO)
+    assert again.failures == {} and {path: path.stat().st_mtime_ns for path in shards[0]} == before, shown
 
 
 @pytest.mark.slow
