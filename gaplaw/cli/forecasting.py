@@ -1,4 +1,5 @@
-"""How does a forecast look while it is made? A progress bar on standard error; compilations take seconds to minutes each."""
+"""How does a forecast look while it is made? A progress bar on standard error, or a line for each program; compilations take
+seconds to minutes each."""
 
 from __future__ import annotations
 
@@ -14,20 +15,31 @@ def forecast_with_progress(
 ) -> Forecast:
     """`gaplaw.sweep.forecast.forecast` for the target of that name, showing which program is being compiled."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     columns = (
         TextColumn("compiling"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
+        TimeRemainingColumn(),
         TextColumn("{task.description}"),
     )
     where = target(name, single_thread=execution.single_thread)
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=None)
 
         def tell(done: int, total: int, what: str) -> None:
             bar.update(task, completed=done, total=total, description=what)
+            if what and not console.is_terminal:
+                console.print(f"compiling {done + 1}/{total}: {what}", soft_wrap=True)
 
         return forecast(plan, sweep, execution, where, price_per_chip_hour, tell)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
+import logging
 import sys
 from collections.abc import Iterator
 from functools import cached_property, lru_cache
@@ -95,7 +96,7 @@ class TfdsSource:
     @cached_property
     def _builder(self):
         tfds = _import_tfds()
-        with contextlib.redirect_stdout(sys.stderr):
+        with contextlib.redirect_stdout(sys.stderr), _without_absl_warnings():
             try:
                 try:
                     builder = tfds.builder(self.name)  # prepared on this machine, or defined where TFDS looks by itself
@@ -137,6 +138,18 @@ def _import_tfds():
         return importlib.import_module("tensorflow_datasets")
     except ImportError as error:
         raise DataError(f"TensorFlow Datasets cannot be imported ({error}); install tensorflow-datasets") from error
+
+
+@contextlib.contextmanager
+def _without_absl_warnings():
+    """TFDS warns of folders that are merely absent; what matters is raised."""
+    logger = logging.getLogger("absl")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _first_line(error: Exception) -> str:

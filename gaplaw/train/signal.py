@@ -141,8 +141,9 @@ class CachedSignal:
     def _fill(self, told: Callable) -> None:
         """Run the teacher over every sequence that the cache lacks. All processes compute, the first one decides and writes."""
         rows, wanted = self.cell.train.batch_sequences, self.cell.steps * self.cell.train.batch_sequences
+        # Another group may be filling it too, so every process must hear the same answer.
         lacking = [[part.start, part.stop] for part in self.cache.missing(wanted)]
-        ranges = [range(*part) for part in json.loads(agree(json.dumps(lacking)))]  # another group may be filling it too
+        ranges = [range(*part) for part in json.loads(agree(json.dumps(lacking)))]
         params = self.params if ranges else None
         program = keeping_program(self.group, self.model, self.execution, self.mesh)
         for missing in ranges:
