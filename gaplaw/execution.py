@@ -32,8 +32,8 @@ class HostsSpec:
 
     Args:
       processes: how many in all.
-      launch: here: one `gaplaw run` starts them all on this machine. everywhere: `gaplaw run` is started on every host, each
-        with one process of the group (needs --workers 1 and a shared run folder).
+      launch: here: one `gaplaw run` starts them all, on this machine or, under Ray, each on a node of its own. everywhere:
+        `gaplaw run` is started on every host, each with one process of the group (needs --workers 1 and a shared run folder).
       coordinator: under everywhere, host:port of process 0; empty where JAX finds it by itself (Cloud TPU, Slurm, Kubernetes).
       process_id: under everywhere with a coordinator, the number of this host, from 0.
       initialization_timeout_seconds: how long to wait for all processes.
@@ -107,6 +107,9 @@ class Execution:
             refuse_unless(getattr(self, name) >= 1, f"Execution.{name}", getattr(self, name), "must be at least 1")
         every = self.checkpoint_seconds
         refuse_unless(every >= 0, "Execution.checkpoint_seconds", every, "must not be negative")
+        devices, processes = self.mesh.devices, self.hosts.processes
+        equal = devices % processes == 0
+        refuse_unless(equal, "Execution.mesh.devices", devices, f"must be a multiple of hosts.processes = {processes}")
         everywhere = self.hosts.launch == "everywhere"
         refuse_unless(
             self.workers == 1 or not everywhere,

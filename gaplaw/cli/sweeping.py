@@ -25,7 +25,7 @@ from gaplaw.cli.options import (
     size,
 )
 from gaplaw.errors import SpecError
-from gaplaw.execution import Execution
+from gaplaw.execution import Execution, HostsSpec
 from gaplaw.sweep.ray import RayExecutor
 from gaplaw.sweep.slurm import SlurmExecutor
 
@@ -104,6 +104,9 @@ def run(
 
     Example: gaplaw run quickstart --executor ray --workers 16 --ray.cpus 2
 
+    Example, four nodes of eight GPUs for each group: gaplaw run quickstart --executor ray --ray.accelerator gpu --mesh.fsdp 32
+    --hosts.processes 4
+
     Example, the same on every host of a pod: gaplaw run quickstart --out SHARED/quickstart --workers 1 --hosts.launch everywhere
     --hosts.processes 4 --mesh.data 4 --mesh.fsdp 4
 
@@ -131,8 +134,7 @@ def run(
     found = sweep.resolve(sweep.load_experiment(experiment))
     place, summaries = folder_at(_out(out, found.name)), []
     engine = {"local": LocalExecutor(), "ray": ray, "slurm": slurm}[executor]
-    if execution.hosts.processes > 1 and executor != "local":
-        raise SpecError(f"--hosts.processes {execution.hosts.processes}: more than one needs --executor local")
+    _refuse_hosts(execution.hosts, executor)
 
     def run_part(some) -> None:
         summaries.append(sweep.run(some, place, execution, executor=engine))
@@ -199,6 +201,16 @@ def status(folder: Folder, /, json: Flag = False) -> int:
     else:
         print(found.text())
     return 0
+
+
+def _refuse_hosts(hosts: HostsSpec, executor: str) -> None:
+    if hosts.processes > 1 and executor == "slurm":
+        raise SpecError(
+            f"--hosts.processes {hosts.processes}: not under --executor slurm; start the same gaplaw run on every host instead, "
+            "with srun, --executor local and --hosts.launch everywhere"
+        )
+    if hosts.launch == "everywhere" and executor == "ray":
+        raise SpecError("--hosts.launch everywhere: not under --executor ray, which starts a group's processes itself")
 
 
 def _out(out: str | None, name: str) -> str:

@@ -12,10 +12,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from gaplaw.errors import SweepError
+from gaplaw.errors import SpecError, SweepError
 from gaplaw.objects import is_url
 
 if TYPE_CHECKING:
@@ -117,6 +118,24 @@ def how_it_ended(code: int) -> str:
         except ValueError:
             return f"worker killed by signal {-code}"
     return f"worker ended with exit code {code}"
+
+
+def pairs(option: str, text: str, kind: Callable = str) -> dict:
+    """NAME=VALUE,… as a mapping; kind reads a value.
+
+    Raises: SpecError naming the option and the part that is not of this form.
+    """
+    found = {}
+    for part in filter(None, text.split(",")):
+        name, _, value = part.partition("=")
+        try:
+            found[name] = kind(value)
+        except ValueError:
+            value = ""
+        if not name or not value:
+            rule = "NAME=VALUE" if kind is str else "NAME=AMOUNT"
+            raise SpecError(f"{option}: {part!r} is not of the form {rule}")
+    return found
 
 
 def missing(engine: str) -> SweepError:

@@ -70,9 +70,9 @@ class LocalExecutor:
     def start(self, folder: RunFolder, group_id: str, execution: Execution) -> LocalProcesses:
         arguments = ["-m", self.module, folder.address, group_id]
         here = execution.hosts.processes if execution.hosts.launch == "here" else 1
-        port, processes, logs = _free_port(), [], []
+        port, processes, logs = free_port(), [], []
         for number in range(self.first, self.first + here):
-            logs.append(folder.part("logs") / f"{group_id}{f'.process-{number}' if number else ''}.log")
+            logs.append(log_of(folder, group_id, number))
             settings = worker_settings(execution, folder) | meeting(execution, number, port)
             processes.append(start_worker(arguments, settings, logs[-1]))
         return LocalProcesses(processes=processes, logs=logs)
@@ -83,12 +83,22 @@ def meeting(execution: Execution, number: int, port: int = 0) -> dict[str, str]:
     hosts = execution.hosts
     if hosts.processes == 1 or (hosts.launch == "everywhere" and not hosts.coordinator):
         return {}
-    here = hosts.launch == "here"
-    address = f"127.0.0.1:{port}" if here else hosts.coordinator
-    return {"GAPLAW_COORDINATOR": address, "GAPLAW_PROCESS_ID": str(number if here else hosts.process_id)}
+    if hosts.launch == "here":
+        return at_address(f"127.0.0.1:{port}", number)
+    return at_address(hosts.coordinator, hosts.process_id)
 
 
-def _free_port() -> int:
+def at_address(address: str, number: int) -> dict[str, str]:
+    """Variables for process `number` of those that meet at an address."""
+    return {"GAPLAW_COORDINATOR": address, "GAPLAW_PROCESS_ID": str(number)}
+
+
+def log_of(folder: RunFolder, group_id: str, number: int) -> Path:
+    """Where process `number` of a group writes its words."""
+    return folder.part("logs") / f"{group_id}{f'.process-{number}' if number else ''}.log"
+
+
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]

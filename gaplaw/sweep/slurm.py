@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from gaplaw.errors import SpecError, SweepError
+from gaplaw.errors import SweepError
 from gaplaw.objects import is_url
-from gaplaw.sweep.engine import HOST_LOST, WORKER, carried, how_it_ended, missing, run_worker, worker_settings
+from gaplaw.sweep.engine import HOST_LOST, WORKER, carried, how_it_ended, missing, pairs, run_worker, worker_settings
 
 if TYPE_CHECKING:
     from gaplaw.execution import Execution
@@ -95,9 +95,7 @@ class SlurmExecutor:
     module: ClassVar[str] = WORKER
 
     def __post_init__(self):
-        wrong = [part for part in self.options.split(",") if part and not all(part.partition("="))]
-        if wrong:
-            raise SpecError(f"--slurm.options: {wrong[0]!r} is not of the form NAME=VALUE")
+        pairs("--slurm.options", self.options)
 
     def prepare(self, execution: Execution) -> None:
         try:
@@ -119,7 +117,7 @@ class SlurmExecutor:
             timeout_min=self.minutes,
             cpus_per_task=self.cpus,
             gpus_per_node=execution.mesh.devices if self.accelerator == "gpu" else 0,
-            slurm_additional_parameters=dict(part.split("=", 1) for part in self.options.split(",") if part),
+            slurm_additional_parameters=pairs("--slurm.options", self.options),
             **({"slurm_partition": self.partition} if self.partition else {}),
         )
         arguments = ["-m", self.module, folder.address, group_id]

@@ -12,14 +12,16 @@ import pytest
 
 from gaplaw import results
 from gaplaw.errors import SpecError, SweepError
-from gaplaw.execution import Execution, MeshSpec
-from gaplaw.sweep import run
+from gaplaw.execution import Execution, HostsSpec, MeshSpec
+from gaplaw.sweep import resolve, run
 from gaplaw.sweep.bucket import Bucket
 from gaplaw.sweep.engine import run_worker
 from gaplaw.sweep.folder import RunFolder
+from gaplaw.sweep.local import LocalExecutor
 from gaplaw.sweep.ray import RayExecutor
 from gaplaw.sweep.slurm import SlurmExecutor
-from tests.sweep.sweeps import QUICK, one_teacher, ran
+from tests.sweep.sweeps import QUICK, checkpoint_steps, one_teacher, ran, tiny_sweep
+from tests.sweep.test_hosts import TWO, assert_same_numbers
 from tests.sweep.test_kill import STAND_IN, wait_until, workers_of
 from tests.sweep.test_run import go, names
 
@@ -64,9 +66,15 @@ def test_a_machine_that_does_not_see_the_run_folder_says_so(tmp_path):
     assert log.read_text().endswith("here\n")
 
 
-def test_a_group_asks_ray_for_the_devices_of_its_mesh():
-    needs = RayExecutor(accelerator="tpu", cpus=8).needs(Execution(mesh=MeshSpec(fsdp=2, tensor=2)))
-    assert needs == {"CPU": 8, "TPU": 4}
+def test_a_group_asks_ray_for_the_devices_of_its_mesh_in_equal_shares():
+    four = MeshSpec(fsdp=2, tensor=2)
+    assert RayExecutor(accelerator="tpu", cpus=8).needs(Execution(mesh=four)) == {"CPU": 8, "TPU": 4}
+    slice_ = RayExecutor(accelerator="tpu", resources="my-slice=1,disk=0.5")
+    assert slice_.needs(Execution(mesh=four, hosts=HostsSpec(processes=2))) == {
+        "CPU": 1, "TPU": 2, "my-slice": 1, "disk": 0.5,
+    }  # fmt: skip
+    with pytest.raises(SpecError, match="--ray.resources: 'my-slice' is not of the form NAME=AMOUNT"):
+        RayExecutor(resources="my-slice")
 
 
 # ---- Slurm through submitit, whose local stand-in runs the same jobs as processes
@@ -141,6 +149,38 @@ def test_ray_says_what_is_lacking_and_a_stopped_group_ends(out, cluster, monkeyp
     assert wait_until(lambda: workers_of(out), 60) and handle.poll() is None
     handle.stop()
     assert wait_until(lambda: not workers_of(out), 20)
+
+
+@pytest.mark.slow
+def test_two_ray_nodes_train_the_groups_of_one_process_together(source, tmp_path, cluster):
+    """Gangs: a node each, met at the first; one killed process costs an attempt, not the sweep."""
+    away = cluster.add_node(**SMALL)
+    sweep = one_teacher(resolve(tiny_sweep(source)))
+    one, _ = go(
+        sweep, tmp_path / "one" / "tiny", LocalExecutor(), replace(QUICK, core_blocked=False, steps_per_dispatch=1)
+    )
+    out, engine = tmp_path / "two" / "tiny", RayExecutor(address=cluster.address)
+    spread = replace(TWO, steps_per_dispatch=1, checkpoint_seconds=0)
+    assert engine.prepare(spread) == "Ray: 2 nodes; each group asks for 2 nodes with 1 CPU"
+    killed = []
+
+    def kill():
+        wait_until(lambda: max(checkpoint_steps(out).values(), default=0) > 0, 120)
+        killed.extend(workers_of(out)[-1:])
+        os.kill(killed[0], signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    two, shown = go(sweep, out, engine, spread)
+    killer.join()
+    assert (one.failures, two.failures) == ({}, {}) and two.done == len(sweep.cells), shown
+    assert "killed by SIGKILL (9); see" in shown and "it goes on from its checkpoint" in shown
+    tables = [results.read(tmp_path / name / "tiny") for name in ("two", "one")]
+    assert set(tables[0].process_count) == {2} and set(tables[0].device_count) == {4}
+    assert_same_numbers(*tables)
+    cluster.remove_node(away)
+    short = engine.prepare(spread)
+    assert short.startswith("warning: Ray: only 1 of the 2 nodes that a group needs has 1 CPU now")
 
 
 @pytest.mark.slow

@@ -20,10 +20,10 @@ from gaplaw.sweep.folder import RunFolder
 from tests.sweep.sweeps import QUICK, StandIn, ran, tiny_sweep
 
 
-def go(sweep, out, worker=StandIn(), **options):  # noqa: B008 (frozen)
+def go(sweep, out, worker=StandIn(), execution=QUICK, **options):  # noqa: B008 (frozen)
     """Run quietly. Returns (summary, what was shown)."""
     shown = Console(file=io.StringIO(), width=200)
-    return run(sweep, out, QUICK, shown, executor=worker, **options), shown.file.getvalue()
+    return run(sweep, out, execution, shown, executor=worker, **options), shown.file.getvalue()
 
 
 def names(cells):
