@@ -72,7 +72,7 @@ execution = Execution(
     teacher_dtype="bfloat16",
     scan_layers=True,
     remat="full",
-    accumulate=4,
+    accumulate=8,
     steps_per_dispatch=32,
     checkpoint_seconds=600,
 )

@@ -11,7 +11,7 @@ class GaplawError(Exception):
     exit_code = 2
 
 
-class SpecError(GaplawError, ValueError):
+class SpecError(GaplawError):
     """A specification that cannot be built: unknown size string, impossible shape, contradictory fields."""
 
 

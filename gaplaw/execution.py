@@ -108,7 +108,7 @@ class Execution:
         every = self.checkpoint_seconds
         refuse_unless(every >= 0, "Execution.checkpoint_seconds", every, "must not be negative")
         devices, processes = self.mesh.devices, self.hosts.processes
-        equal = devices % processes == 0
+        equal = devices % processes == 0 or devices == 1  # of one device: all that there are, for a forecast
         refuse_unless(equal, "Execution.mesh.devices", devices, f"must be a multiple of hosts.processes = {processes}")
         everywhere = self.hosts.launch == "everywhere"
         refuse_unless(

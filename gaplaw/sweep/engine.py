@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from gaplaw.sweep.folder import RunFolder
 
 HOST_LOST = 1000  # in place of an exit code: the machine failed, not the group, which is worth starting again elsewhere
+FOLLOWING = (1, -signal.SIGABRT)  # how a process ends because another of its group has ended
 WORKER = "gaplaw.sweep.worker"
 CARRIED = ("GAPLAW_", "JAX_", "XLA_", "LIBTPU_")  # variables that go along to other machines; credentials never do
 
@@ -108,6 +110,22 @@ def run_worker(arguments: list[str], settings: dict[str, str], log: str) -> int 
         return process.wait()
     finally:  # an engine that cancels may raise here
         process.kill()
+
+
+def at_address(address: str, number: int) -> dict[str, str]:
+    """Variables for process `number` of those that meet at an address."""
+    return {"GAPLAW_COORDINATOR": address, "GAPLAW_PROCESS_ID": str(number)}
+
+
+def log_of(folder: RunFolder, group_id: str, number: int) -> Path:
+    """Where process `number` of a group writes its words."""
+    return folder.part("logs") / f"{group_id}{f'.process-{number}' if number else ''}.log"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def how_it_ended(code: int) -> str:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-import signal
-import socket
 import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from gaplaw.execution import Execution
-from gaplaw.sweep.engine import WORKER, how_it_ended, start_worker, worker_settings
+from gaplaw.sweep.engine import (
+    FOLLOWING,
+    WORKER,
+    at_address,
+    free_port,
+    how_it_ended,
+    log_of,
+    start_worker,
+    worker_settings,
+)
 from gaplaw.sweep.folder import RunFolder
 
-FOLLOWING = (1, -signal.SIGABRT)  # how a process ends because another of its group has ended
 PATIENCE_SECONDS = 3.0  # from asking a process to end to ending it
 
 
@@ -86,19 +92,3 @@ def meeting(execution: Execution, number: int, port: int = 0) -> dict[str, str]:
     if hosts.launch == "here":
         return at_address(f"127.0.0.1:{port}", number)
     return at_address(hosts.coordinator, hosts.process_id)
-
-
-def at_address(address: str, number: int) -> dict[str, str]:
-    """Variables for process `number` of those that meet at an address."""
-    return {"GAPLAW_COORDINATOR": address, "GAPLAW_PROCESS_ID": str(number)}
-
-
-def log_of(folder: RunFolder, group_id: str, number: int) -> Path:
-    """Where process `number` of a group writes its words."""
-    return folder.part("logs") / f"{group_id}{f'.process-{number}' if number else ''}.log"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

@@ -28,9 +28,9 @@ from gaplaw.execution import Execution
 from gaplaw.files import read_json, write_json
 from gaplaw.objects import is_url
 from gaplaw.sweep.claim import EXPIRY_SECONDS, Heartbeat, claim, holder
-from gaplaw.sweep.engine import how_it_ended, worker_settings
+from gaplaw.sweep.engine import FOLLOWING, how_it_ended, worker_settings
 from gaplaw.sweep.folder import RunFolder
-from gaplaw.sweep.local import FOLLOWING, LocalExecutor, LocalProcesses, meeting
+from gaplaw.sweep.local import LocalExecutor, LocalProcesses, meeting
 
 LOOK_SECONDS = 0.5
 SEEN_SECONDS = 60.0  # for a file of another host to appear on a network file system

@@ -16,8 +16,20 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from gaplaw.errors import SweepError
 from gaplaw.objects import is_url
-from gaplaw.sweep.engine import HOST_LOST, WORKER, carried, how_it_ended, missing, pairs, run_worker, worker_settings
-from gaplaw.sweep.local import FOLLOWING, at_address, free_port, log_of
+from gaplaw.sweep.engine import (
+    FOLLOWING,
+    HOST_LOST,
+    WORKER,
+    at_address,
+    carried,
+    free_port,
+    how_it_ended,
+    log_of,
+    missing,
+    pairs,
+    run_worker,
+    worker_settings,
+)
 
 if TYPE_CHECKING:
     from gaplaw.execution import Execution
@@ -114,9 +126,6 @@ class RayExecutor:
     resources: str = ""
     module: ClassVar[str] = WORKER
 
-    def __post_init__(self):
-        pairs("--ray.resources", self.resources, float)
-
     def needs(self, execution: Execution) -> dict[str, float]:
         """What each process of a group asks for, under Ray's own names."""
         share = execution.mesh.devices / execution.hosts.processes
@@ -124,6 +133,7 @@ class RayExecutor:
         return {"CPU": self.cpus} | devices | pairs("--ray.resources", self.resources, float)
 
     def prepare(self, execution: Execution) -> str:
+        needs = self.needs(execution)
         try:
             import ray
         except ImportError:
@@ -137,7 +147,7 @@ class RayExecutor:
             raise SweepError(
                 f"--ray.address {self.address}: no Ray cluster answers ({type(fault).__name__}); `ray start --head` starts one"
             ) from None
-        nodes, needs = [node["Resources"] for node in ray.nodes() if node["Alive"]], self.needs(execution)
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         wanted, count = ", ".join(f"{amount:g} {name}" for name, amount in needs.items()), execution.hosts.processes
         fit = sum(all(node.get(name, 0) >= amount for name, amount in needs.items()) for node in nodes)
         if fit < count:

@@ -94,10 +94,8 @@ class SlurmExecutor:
     cluster: Literal["slurm", "local"] = "slurm"
     module: ClassVar[str] = WORKER
 
-    def __post_init__(self):
-        pairs("--slurm.options", self.options)
-
     def prepare(self, execution: Execution) -> None:
+        pairs("--slurm.options", self.options)
         try:
             import submitit  # noqa: F401
         except ImportError:

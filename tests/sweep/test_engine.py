@@ -55,7 +55,7 @@ def test_slurm_without_sbatch_and_options_of_another_form_are_refused(monkeypatc
     with pytest.raises(SweepError, match="no sbatch on this machine"):
         SlurmExecutor().prepare(QUICK)
     with pytest.raises(SpecError, match="--slurm.options: 'qos' is not of the form NAME=VALUE"):
-        SlurmExecutor(options="account=me,qos")
+        SlurmExecutor(options="account=me,qos").prepare(QUICK)
 
 
 def test_a_machine_that_does_not_see_the_run_folder_says_so(tmp_path):
@@ -74,7 +74,7 @@ def test_a_group_asks_ray_for_the_devices_of_its_mesh_in_equal_shares():
         "CPU": 1, "TPU": 2, "my-slice": 1, "disk": 0.5,
     }  # fmt: skip
     with pytest.raises(SpecError, match="--ray.resources: 'my-slice' is not of the form NAME=AMOUNT"):
-        RayExecutor(resources="my-slice")
+        RayExecutor(resources="my-slice").prepare(QUICK)
 
 
 # ---- Slurm through submitit, whose local stand-in runs the same jobs as processes
