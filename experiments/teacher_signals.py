@@ -5,7 +5,9 @@ Question   A student of 1.5k parameters, a teacher of 14k, temperature 1: how fa
 Command    gaplaw run experiments/teacher_signals.py --out runs/teacher_signals
 Hardware   2 CPU cores, no accelerator
 Cost       13 cells in 7 groups
-Answer     Not run yet; a first look without seeds is in LOG.md.
+Answer     Run on 27 November 2026 in 40 s. Students of draws are those of the live teacher within the scatter of seeds; top-k costs
+           0.05 nats with 16 symbols and 0.31 with 4. The stated KL error ranks the four caches as the students do; the
+           gradient agreement (0.997 and more everywhere) does not warn. LOG.md has the table.
 """
 
 from experiments.quickstart import SEQUENCE_TOKENS, llama, recipe
