@@ -11,7 +11,7 @@ from gaplaw.execution import MeshSpec
 from gaplaw.grid import Group
 from gaplaw.sweep.load import load_execution, load_experiment
 from gaplaw.sweep.targets import check_mesh, fitted_to, target
-from gaplaw.train.ahead import lower
+from gaplaw.train.ahead import Ahead
 from tests.conftest import ROOT
 
 BIG = {"gpt2_pilot": "v5e:4x4", "pythia_pilot": "v5e:4x4", "minima_3b": "v5p:4x4x8"}
@@ -69,4 +69,4 @@ def test_a_shrunken_minima_compiles_on_a_mesh():
         load_execution(path("minima_3b")), mesh=MeshSpec(fsdp=4, tensor=2), core_blocked=False
     )
     group = Group(cells=tuple(small(cell) for cell in load_experiment(path("minima_3b")).students))
-    assert lower(group, execution, jax.devices()).compile().memory_analysis().temp_size_in_bytes > 0
+    assert Ahead(group, execution, jax.devices()).training().compile().memory_analysis().temp_size_in_bytes > 0

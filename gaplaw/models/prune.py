@@ -53,37 +53,40 @@ def ones(spec: ModelSpec) -> Masks:
     return Masks(jnp.ones(spec.width), heads, tuple(jnp.ones(count) for count in spec.hidden_by_layer))
 
 
-@partial(jax.jit, static_argnames="spec")
-def _sensitivity(params: dict, spec: ModelSpec, batch_BxL1: jax.Array) -> Masks:
-    """|d (mean cross-entropy of the batch) / d mask| at masks of one."""
+@partial(jax.jit, static_argnames=("spec", "pieces"))
+def _sensitivity(params: dict, spec: ModelSpec, batch_BxL1: jax.Array, pieces: int) -> Masks:
+    """|d (mean cross-entropy of the batch) / d mask| at masks of one; the gradient is summed over pieces of the batch."""
 
-    def loss(masks):
-        hidden_BxLxD = apply_hidden(params, batch_BxL1[:, :-1], spec, masks=masks)
-        out_DxV = output_matrix(params, spec)
+    @jax.checkpoint
+    def head(hidden_RxLxD, labels_RxL):
+        log_probs_RxLxV = jax.nn.log_softmax(hidden_RxLxD @ output_matrix(params, spec))
+        return -jnp.take_along_axis(log_probs_RxLxV, labels_RxL[..., None], axis=-1).mean()
 
-        @jax.checkpoint  # so that only one sequence × vocabulary is alive at a time
-        def of_sequence(pair):
-            hidden_LxD, labels_L = pair
-            log_probs_LxV = jax.nn.log_softmax(hidden_LxD @ out_DxV)
-            return -jnp.take_along_axis(log_probs_LxV, labels_L[:, None], axis=-1).mean()
+    def loss(masks, part_RxL1):
+        return head(apply_hidden(params, part_RxL1[:, :-1], spec, masks=masks, remat="full"), part_RxL1[:, 1:])
 
-        return jax.lax.map(of_sequence, (hidden_BxLxD, batch_BxL1[:, 1:])).mean()
+    def add(total, part_RxL1):
+        return jax.tree.map(jnp.add, total, jax.grad(loss)(ones(spec), part_RxL1)), None
 
-    return jax.tree.map(jnp.abs, jax.grad(loss)(ones(spec)))
+    parts_AxRxL1 = batch_BxL1.reshape(-1, pieces, batch_BxL1.shape[1]).swapaxes(0, 1)  # of each device its own rows
+    total, _ = jax.lax.scan(add, jax.tree.map(jnp.zeros_like, ones(spec)), parts_AxRxL1)
+    return jax.tree.map(lambda slope: jnp.abs(slope / pieces), total)
 
 
-def importance(params: dict, spec: ModelSpec, batches: Iterable[np.ndarray]) -> Importance:
+def importance(params: dict, spec: ModelSpec, batches: Iterable, pieces: int = 1) -> Importance:
     """First-order importance: I = (1/B)·Σ_b |∂L_b/∂mask|, divided by its L2 norm per layer.
 
     The absolute value is taken of each batch's gradient. A key/value group counts the sum over its query heads.
 
     Args:
-      batches: int32 [batch, L + 1] each; a few are enough, the same ones give the same student.
+      batches: int32 [batch, L + 1] each, on the host or spread over a mesh; a few are enough, the same ones give the same student.
+      pieces: into how many parts a batch is cut, of which one at a time is in memory; changes nothing but rounding.
     Raises: SpecError when there is no batch.
     """
     total, count = None, 0
     for batch_BxL1 in batches:
-        masks = multihost_utils.process_allgather(_sensitivity(params, spec, jnp.asarray(batch_BxL1)), tiled=True)
+        slopes = _sensitivity(params, spec, jnp.asarray(batch_BxL1), pieces)
+        masks = multihost_utils.process_allgather(slopes, tiled=True)
         found = jax.tree.map(lambda part: np.asarray(part, np.float64), masks)
         total = found if total is None else jax.tree.map(np.add, total, found)
         count += 1

@@ -63,6 +63,7 @@ class Forecast:
                     "mesh": asdict(self.mesh),
                     "compiler": program.compiler,
                     "bytes_per_chip": program.bytes_per_chip,
+                    "evaluation_bytes_per_chip": program.evaluation_bytes_per_chip,
                     "memory_bytes_per_chip": self.target.chip.memory_bytes,
                     "fits": program.fits,
                     "change_that_fits": program.change,
@@ -127,7 +128,9 @@ class Forecast:
             f"disk: {amount(kept)} at the end; up to {amount(flight)} for the largest cell's checkpoint while it trains",
         ]
         for program, names in self._troubles().items():
-            what = program.error or f"{amount(program.bytes_per_chip)} of {amount(chip.memory_bytes)} a chip"
+            evaluating = " while it evaluates" if program.bytes_per_chip == program.evaluation_bytes_per_chip else ""
+            used = f"{amount(program.bytes_per_chip or 0)} of {amount(chip.memory_bytes)} a chip{evaluating}"
+            what = program.error or used
             remedy = f"fits with {program.change}" if program.change else "nothing on the ladder that was tried fits"
             remedy = "not compiled" if program.error else f"does not fit; {remedy}"
             lines.append(f"{', '.join(names)}: {remedy} ({what})")

@@ -25,40 +25,82 @@ _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _TOO_MUCH = re.compile(r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm")
 
 
-def lower(group: Group, execution: Execution, devices: list):
-    """The training program of a group on a mesh of `devices`, lowered (`jax.stages.Lowered`); pruned students in even shapes.
+DOMAINS = 8  # of the validation text; their number hardly matters
+
+
+class Ahead:
+    """A group's two large programs on a mesh of `devices`, as shapes with shardings; pruned students in even shapes.
 
     All students together: `Execution.core_blocked` must be off.
     """
-    import jax
-    import jax.numpy as jnp
 
-    from gaplaw import models
-    from gaplaw.distill.targets import kept_shapes
-    from gaplaw.train.mesh import batch_sharding, check_batch, make_mesh, placed
-    from gaplaw.train.stack import abstract_state, stacks_of, teacher_on
-    from gaplaw.train.step import batches_at_once, train_program
+    def __init__(self, group: Group, execution: Execution, devices: list):
+        import jax
 
-    first, mesh = group.cells[0], make_mesh(execution.mesh, devices)
-    check_batch(mesh, first.train.batch_sequences, "TrainSpec.batch_sequences", execution.accumulate)
-    stacks = stacks_of(group.cells, {cell.fingerprint: cell.model for cell in group.cells}, execution)
-    states = [placed(mesh, abstract_state(stack), stacked=True) for stack in stacks]
-    dispatches = -(-first.steps // batches_at_once(stacks, execution))
-    steps = -(-first.steps // dispatches)  # of one dispatch, as the loop cuts them
-    rows, length = first.train.batch_sequences, first.data.sequence_tokens
+        from gaplaw import models
+        from gaplaw.train.mesh import check_batch, make_mesh, placed
+        from gaplaw.train.stack import abstract_state, stacks_of, teacher_on
 
-    def by_batch(shape, dtype):
-        return jax.ShapeDtypeStruct(shape, dtype, sharding=batch_sharding(mesh, len(shape)))
+        self.group, self.execution = group, execution
+        self.first, self.mesh = group.cells[0], make_mesh(execution.mesh, devices)
+        check_batch(self.mesh, self.first.train.batch_sequences, "TrainSpec.batch_sequences", execution.accumulate)
+        self.stacks = stacks_of(group.cells, {cell.fingerprint: cell.model for cell in group.cells}, execution)
+        self.states = [placed(self.mesh, abstract_state(stack), stacked=True) for stack in self.stacks]
+        self.model = group.teacher.model if group.teacher else None
+        self.teacher = None
+        if self.model:
+            params = jax.eval_shape(lambda key: models.init(key, self.model), jax.random.key(0))
+            self.teacher = teacher_on(self.mesh, params, self.model, group.cells, execution)
 
-    taught, model = None, group.teacher.model if group.teacher else None
-    if group.signal.cached:
-        kept = kept_shapes(group.signal, model.vocab_size)
-        taught = jax.tree.map(lambda leaf: by_batch((steps, rows, length, *leaf.shape[1:]), leaf.dtype), kept)
-    elif model:
-        params = jax.eval_shape(lambda key: models.init(key, model), jax.random.key(0))
-        taught = teacher_on(mesh, params, model, group.cells, execution)
-    batches = by_batch((steps, rows, length + 1), jnp.int32)
-    return train_program(stacks, model, execution, mesh).lower(states, taught, batches, 0, steps)
+    def by_batch(self, shape, dtype):
+        """An array whose second dimension is rows of a batch."""
+        import jax
+
+        from gaplaw.train.mesh import batch_sharding
+
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=batch_sharding(self.mesh, len(shape)))
+
+    def training(self):
+        """The training program, lowered (`jax.stages.Lowered`)."""
+        import jax
+        import jax.numpy as jnp
+
+        from gaplaw.distill.targets import kept_shapes
+        from gaplaw.train.step import batches_at_once, train_program
+
+        dispatches = -(-self.first.steps // batches_at_once(self.stacks, self.execution))
+        steps = -(-self.first.steps // dispatches)  # of one dispatch, as the loop cuts them
+        rows, length, taught = self.first.train.batch_sequences, self.first.data.sequence_tokens, self.teacher
+        if self.group.signal.cached:
+            kept = kept_shapes(self.group.signal, self.model.vocab_size)
+            taught = jax.tree.map(lambda leaf: self.by_batch((steps, rows, length, *leaf.shape[1:]), leaf.dtype), kept)
+        batches = self.by_batch((steps, rows, length + 1), jnp.int32)
+        program = train_program(self.stacks, self.model, self.execution, self.mesh)
+        return program.lower(self.states, taught, batches, 0, steps)
+
+    def evaluation(self):
+        """The program that measures every student and the teacher on validation text, lowered."""
+        import jax.numpy as jnp
+
+        from gaplaw.train.step import evaluate_program, held_shape
+
+        length = self.first.data.sequence_tokens
+        _, batches, rows = held_shape(self.stacks, self.execution, -(-self.first.data.validation_tokens // length))
+        tokens, domain = (
+            self.by_batch((batches, rows, length + 1), jnp.int32),
+            self.by_batch((batches, rows), jnp.int32),
+        )
+        program = evaluate_program(self.stacks, self.model, self.execution, DOMAINS, self.mesh)
+        return program.lower([state.params for state in self.states], self.teacher, tokens, domain)
+
+    @property
+    def idle_bytes(self) -> float:
+        """What one chip holds of the optimizers' moments while they wait for an evaluation to end."""
+        import jax
+        import numpy as np
+
+        leaves = jax.tree.leaves([state.moments for state in self.states])
+        return float(sum(np.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in leaves))
 
 
 def measure(compiled) -> dict:
@@ -87,7 +129,8 @@ def devices_of(platform: str, name: str, chips: int) -> list:
 
 
 def answer(task: dict) -> dict:
-    """What `measure` says of one task, or "out_of_memory_bytes", or "error" in one line.
+    """What `measure` says of one task, or "out_of_memory_bytes", or "error" in one line. Memory is the larger of training's and
+    evaluation's.
 
     Args: task: {"cells", "execution", "platform": "tpu" or "cpu", "target", "chips"}.
     """
@@ -95,14 +138,27 @@ def answer(task: dict) -> dict:
     began = time.process_time()
     try:
         devices = devices_of(task["platform"], task["target"], task["chips"])
-        found = measure(lower(group, from_dict(Execution, task["execution"]), devices).compile())
+        programs = Ahead(group, from_dict(Execution, task["execution"]), devices)
+        found = _compiled(programs.training)
+        if "out_of_memory_bytes" not in found:
+            held, idle = _compiled(programs.evaluation), programs.idle_bytes
+            needed = idle + (held.get("bytes_per_chip") or held["out_of_memory_bytes"])
+            found |= {name: needed for name in ("evaluation_bytes_per_chip", *held.keys() & {"out_of_memory_bytes"})}
+            found["bytes_per_chip"] = max(found["bytes_per_chip"], needed)
     except Exception as fault:  # XLA's own kinds of error, and our refusals
-        message = " ".join(str(fault).split())
-        used = _TOO_MUCH.search(message)
-        if used is None:
-            return {"error": message[:300]}
-        found = {"out_of_memory_bytes": float(used[1]) * _UNITS[used[2]]}
+        return {"error": " ".join(str(fault).split())[:300]}
     return found | {"compile_seconds": _since(began), "compiler": compiler(task["platform"])}
+
+
+def _compiled(lowered) -> dict:
+    """What `measure` says of a program, or how many bytes a chip would need that has not so many."""
+    try:
+        return measure(lowered().compile())
+    except Exception as fault:
+        used = _TOO_MUCH.search(" ".join(str(fault).split()))
+        if used is None:
+            raise
+        return {"out_of_memory_bytes": float(used[1]) * _UNITS[used[2]]}
 
 
 def _since(began: float) -> float:

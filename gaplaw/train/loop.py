@@ -27,7 +27,7 @@ from gaplaw.train.mesh import check_batch, make_mesh, placed, put, put_rows, sha
 from gaplaw.train.outcome import CellOutcome, Progress, measured_columns
 from gaplaw.train.signal import signal_of
 from gaplaw.train.stack import abstract_state, cut_from_teacher, params_of, stacks_of, start
-from gaplaw.train.step import batches_at_once, evaluate_program, train_program
+from gaplaw.train.step import batches_at_once, evaluate_program, held_shape, train_program
 
 IMPORTANCE_BATCHES = 16  # sample for pruning: enough that the ranking is stable, a small share of any real budget
 
@@ -126,13 +126,10 @@ class _Run:
 
     def in_pieces(self, tokens_NxL1, domain_N) -> list[list[jax.Array]]:
         """The validation sequences as dispatches of [K, B, …], filled up with sequences of domain -1, which do not count."""
-        ways = self.mesh.shape["data"] * self.mesh.shape["fsdp"]
-        rows = ways * min(self.sequences // ways, -(-len(domain_N) // ways))
-        batches = -(-len(domain_N) // rows)
-        pieces = -(-batches // batches_at_once(self.stacks, self.execution))
-        spare = pieces * -(-batches // pieces) * rows - len(domain_N)
-        tokens = np.pad(tokens_NxL1, ((0, spare), (0, 0))).reshape(pieces, -1, rows, tokens_NxL1.shape[1])
-        domain = np.pad(domain_N, (0, spare), constant_values=-1).reshape(pieces, -1, rows)
+        pieces, batches, rows = held_shape(self.stacks, self.execution, len(domain_N))
+        spare = pieces * batches * rows - len(domain_N)
+        tokens = np.pad(tokens_NxL1, ((0, spare), (0, 0))).reshape(pieces, batches, rows, tokens_NxL1.shape[1])
+        domain = np.pad(domain_N, (0, spare), constant_values=-1).reshape(pieces, batches, rows)
         return [[put(self.mesh, part) for part in piece] for piece in zip(tokens, domain, strict=True)]
 
     def cells_of(self, per_stack) -> dict[str, object]:

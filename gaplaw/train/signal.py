@@ -140,7 +140,8 @@ class CachedSignal:
 
     def _fill(self, told: Callable) -> None:
         """Run the teacher over every sequence that the cache lacks. All processes compute, the first one decides and writes."""
-        rows, wanted = self.cell.train.batch_sequences, self.cell.steps * self.cell.train.batch_sequences
+        wanted = self.cell.steps * self.cell.train.batch_sequences
+        rows = self.cell.train.batch_sequences // self.execution.accumulate  # as many as train at one time
         # Another group may be filling it too, so every process must hear the same answer.
         lacking = [[part.start, part.stop] for part in self.cache.missing(wanted)]
         ranges = [range(*part) for part in json.loads(agree(json.dumps(lacking)))]

@@ -20,8 +20,10 @@ from gaplaw.execution import Execution
 from gaplaw.models import narrow
 from gaplaw.models.prune import importance, prune
 from gaplaw.spec import Cell, ModelSpec
-from gaplaw.train.mesh import placed, shardings
+from gaplaw.train.mesh import placed, put, shardings
 from gaplaw.train.optimizer import optimizer
+
+SAMPLE_TOKENS = 2**11  # of the importance sample that a device holds activations and logits of at one time
 
 
 @dataclass(frozen=True)
@@ -176,13 +178,16 @@ def seen_of_teacher(model: ModelSpec, execution: Execution, blocked: bool, taugh
 def cut_from_teacher(cells, teacher, batches, mesh: jax.sharding.Mesh) -> dict[int, tuple[dict, ModelSpec]]:
     """Prune the teacher once per target size: target → (parameters, shape). Empty without pruned cells.
 
-    Args: teacher: (params, ModelSpec), on the mesh. batches: iterable of int32 [B, L+1], the importance sample.
+    Args: teacher: (params, ModelSpec), on the mesh. batches: int32 [K, B, L+1], the importance sample.
     Returns: parameters spread over the mesh; no student is ever whole on one device of several.
     """
     targets = sorted({cell.target_params for cell in cells if cell.init == "prune"})
     if not targets:
         return {}
     params, model = teacher
-    ranking = importance(params, model, batches)
+    rows = batches.shape[1] // (mesh.shape["data"] * mesh.shape["fsdp"])  # of one device
+    fits = max(1, SAMPLE_TOKENS // batches.shape[2])
+    at_once = max(count for count in range(1, rows + 1) if rows % count == 0 and count <= fits)
+    ranking = importance(params, model, put(mesh, batches), pieces=rows // at_once)
     place = partial(shardings, mesh, stacked=False)
     return {target: prune(params, model, ranking, target, place) for target in targets}

@@ -30,6 +30,19 @@ def batches_at_once(stacks: list[Stack], execution: Execution) -> int:
     return max(1, min(execution.steps_per_dispatch, HELD_LOGITS // (cell.batch_tokens * cell.model.vocab_size)))
 
 
+def held_shape(stacks: list[Stack], execution: Execution, sequences: int) -> tuple[int, int, int]:
+    """How the validation sequences are dealt out: (dispatches, batches of one, rows of one), at least `sequences` in all.
+
+    As many rows at a time as a microbatch of training has, so that evaluation fits where training does.
+    """
+    ways = execution.mesh.data * execution.mesh.fsdp
+    most = stacks[0].cells[0].train.batch_sequences // (ways * execution.accumulate)
+    rows = ways * min(most, -(-sequences // ways))
+    batches = -(-sequences // rows)
+    dispatches = -(-batches // batches_at_once(stacks, execution))
+    return dispatches, -(-batches // dispatches), rows
+
+
 def train_program(stacks: list[Stack], teacher_model: ModelSpec | None, execution: Execution, mesh: jax.sharding.Mesh):
     """`train(states, taught, batches_KxBxL1, first, stop) -> (states, losses)`: steps first to stop - 1 of the K.
 

@@ -11,7 +11,7 @@ from gaplaw.grid import Group
 from gaplaw.spec import TrainSpec
 from gaplaw.sweep.cost import training_flops
 from gaplaw.sweep.roofline import recomputed_flops
-from gaplaw.train.ahead import answer, lower, measure
+from gaplaw.train.ahead import Ahead, answer, measure
 from tests import toy
 
 PLAIN = dataclasses.replace(toy.EXECUTION, core_blocked=False, chunk_tokens=1024)
@@ -29,7 +29,7 @@ def group(width=64, **fields):
 @pytest.mark.parametrize("remat", ["none", "full"])
 def test_flops_in_closed_form_are_those_that_xla_counts_in_a_program_without_loops(remat):
     execution = dataclasses.replace(PLAIN, remat=remat)
-    counted = lower(group(), execution, jax.devices()[:1]).compile().cost_analysis()["flops"]
+    counted = Ahead(group(), execution, jax.devices()[:1]).training().compile().cost_analysis()["flops"]
     steps = group().cells[0].steps
     closed = (training_flops(group()) + recomputed_flops(group(), execution)) / steps
     assert counted == pytest.approx(closed, rel=0.15)  # XLA counts norms, softmaxes and the optimizer, too
@@ -37,7 +37,9 @@ def test_flops_in_closed_form_are_those_that_xla_counts_in_a_program_without_loo
 
 def test_more_chips_hold_less_each_and_send_more():
     answers = [
-        measure(lower(group(), dataclasses.replace(PLAIN, mesh=MeshSpec(fsdp=n)), jax.devices()[:n]).compile())
+        measure(
+            Ahead(group(), dataclasses.replace(PLAIN, mesh=MeshSpec(fsdp=n)), jax.devices()[:n]).training().compile()
+        )
         for n in (1, 4)
     ]
     assert answers[0]["sent_bytes_per_step"] == 0 < answers[1]["sent_bytes_per_step"]
@@ -61,3 +63,14 @@ def test_the_real_tpu_compiler_answers_without_a_tpu():
     cells = [to_dict(cell) for cell in one.cells]
     found = answer(task(cells=cells, platform="tpu", target="v5e:2x2", chips=4, execution=execution))
     assert "libtpu" in found["compiler"] and 0 < found["bytes_per_chip"] < 2**30 and found["sent_bytes_per_step"] > 0
+
+
+def test_memory_is_the_larger_of_trainings_and_evaluations_with_the_moments_kept():
+    wide = group(vocab_size=4096)
+    programs = Ahead(wide, PLAIN, jax.devices()[:1])
+    params = 4 * sum(leaf.size for leaf in jax.tree.leaves([state.params for state in programs.states]))
+    assert programs.idle_bytes == pytest.approx(2 * params, rel=0.01)  # two moments of each, and counters
+    found = answer(task(cells=[to_dict(cell) for cell in wide.cells]))
+    training, evaluation = (measure(lowered.compile()) for lowered in (programs.training(), programs.evaluation()))
+    assert found["evaluation_bytes_per_chip"] == evaluation["bytes_per_chip"] + programs.idle_bytes
+    assert found["bytes_per_chip"] == max(training["bytes_per_chip"], found["evaluation_bytes_per_chip"])
