@@ -100,7 +100,7 @@ def test_importance_is_the_gradient_of_scaled_weights(spec):
                 shared += write["kernel"].sum(axis=0) + write.get("bias", 0)
         hidden += np.abs(shared) / len(batches)
 
-    found = prune.importance(params, spec, batches)
+    found = prune.importance(params, spec, batches, pieces=2)
     pairs = [(found.hidden_D, hidden)] + list(zip(found.neurons, neurons, strict=True))
     pairs += [
         (group, head.reshape(-1, spec.kv_group).sum(axis=1)) for group, head in zip(found.groups, heads, strict=True)
@@ -109,6 +109,14 @@ def test_importance_is_the_gradient_of_scaled_weights(spec):
         if len(theirs):
             np.testing.assert_allclose(ours, theirs / np.linalg.norm(theirs), rtol=2e-3, atol=1e-4)
             assert np.linalg.norm(ours) == pytest.approx(1)
+
+
+@each_shape
+def test_a_batch_in_pieces_ranks_as_the_whole(spec):
+    params, batches = teacher_of(spec), batches_of(spec)
+    whole, cut = (prune.importance(params, spec, batches, pieces=pieces) for pieces in (1, 4))
+    for ours, theirs in zip(jax.tree.leaves(cut), jax.tree.leaves(whole), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
 
 
 def test_units_that_do_nothing_are_found_and_cut_without_loss():

@@ -12,6 +12,7 @@ import pytest
 from gaplaw import models
 from gaplaw.execution import MeshSpec
 from gaplaw.train import mesh as meshes
+from gaplaw.train import stack as stack_module
 from gaplaw.train.stack import cut_from_teacher, stacks_of, start
 from gaplaw.train.step import train_program
 from tests import toy
@@ -66,6 +67,14 @@ def one_step(group, spec):
     return [
         (np.asarray(loss[0]), jax.device_get(state.moments[1].mu)) for loss, state in zip(losses, states, strict=True)
     ]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small_pieces():
+    """The sample by which teachers are cut goes through in pieces, as large ones do."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stack_module, "SAMPLE_TOKENS", 2 * toy.LENGTH)
+        yield
 
 
 @pytest.fixture(scope="module")

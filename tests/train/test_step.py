@@ -14,7 +14,7 @@ from gaplaw.execution import MeshSpec
 from gaplaw.signal import LIVE, TeacherSignal
 from gaplaw.train.mesh import check_batch, make_mesh, put
 from gaplaw.train.stack import params_of, stacks_of, start, teacher_on
-from gaplaw.train.step import train_program
+from gaplaw.train.step import held_shape, train_program
 from tests import toy
 
 PLAIN = dataclasses.replace(toy.EXECUTION, core_blocked=False)
@@ -101,3 +101,16 @@ def test_scanned_layers_are_held_as_one_array():
 def test_a_batch_that_does_not_divide_into_microbatches_is_refused():
     with pytest.raises(SpecError, match="data × fsdp × accumulate = 12"):
         check_batch(make_mesh(MeshSpec(fsdp=4)), 16, "TrainSpec.batch_sequences", 3)
+
+
+@pytest.mark.parametrize("accumulate", [1, 4])
+@pytest.mark.parametrize("sequences", [1, 7, 64, 1000])
+def test_validation_takes_no_more_rows_at_a_time_than_a_microbatch_and_misses_none(sequences, accumulate):
+    execution = dataclasses.replace(
+        toy.EXECUTION, mesh=MeshSpec(data=2, fsdp=2), accumulate=accumulate, core_blocked=False
+    )
+    cell = toy.sweep().baselines[0]  # batches of 16
+    stacks = stacks_of((cell,), {cell.fingerprint: cell.model}, execution)
+    dispatches, batches, rows = held_shape(stacks, execution, sequences)
+    assert rows % 4 == 0 and rows <= 16 // accumulate and batches <= execution.steps_per_dispatch
+    assert sequences <= dispatches * batches * rows < sequences + dispatches * rows + rows
