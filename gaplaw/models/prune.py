@@ -68,7 +68,7 @@ def _sensitivity(params: dict, spec: ModelSpec, batch_BxL1: jax.Array, pieces: i
     def add(total, part_RxL1):
         return jax.tree.map(jnp.add, total, jax.grad(loss)(ones(spec), part_RxL1)), None
 
-    parts_AxRxL1 = batch_BxL1.reshape(-1, pieces, batch_BxL1.shape[1]).swapaxes(0, 1)  # of each device its own rows
+    parts_AxRxL1 = batch_BxL1.reshape(-1, pieces, batch_BxL1.shape[-1]).swapaxes(0, 1)  # of each device its own rows
     total, _ = jax.lax.scan(add, jax.tree.map(jnp.zeros_like, ones(spec)), parts_AxRxL1)
     return jax.tree.map(lambda slope: jnp.abs(slope / pieces), total)
 
@@ -79,7 +79,7 @@ def importance(params: dict, spec: ModelSpec, batches: Iterable, pieces: int = 1
     The absolute value is taken of each batch's gradient. A key/value group counts the sum over its query heads.
 
     Args:
-      batches: int32 [batch, L + 1] each, on the host or spread over a mesh; a few are enough, the same ones give the same student.
+      batches: int32 [B, L + 1] each, or [1, B, L + 1] spread over a mesh; a few are enough, the same ones give the same student.
       pieces: into how many parts a batch is cut, of which one at a time is in memory; changes nothing but rounding.
     Raises: SpecError when there is no batch.
     """

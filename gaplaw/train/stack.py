@@ -188,6 +188,7 @@ def cut_from_teacher(cells, teacher, batches, mesh: jax.sharding.Mesh) -> dict[i
     rows = batches.shape[1] // (mesh.shape["data"] * mesh.shape["fsdp"])  # of one device
     fits = max(1, SAMPLE_TOKENS // batches.shape[2])
     at_once = max(count for count in range(1, rows + 1) if rows % count == 0 and count <= fits)
-    ranking = importance(params, model, put(mesh, batches), pieces=rows // at_once)
+    spread = (put(mesh, batches[at : at + 1]) for at in range(len(batches)))
+    ranking = importance(params, model, spread, pieces=rows // at_once)
     place = partial(shardings, mesh, stacked=False)
     return {target: prune(params, model, ranking, target, place) for target in targets}
