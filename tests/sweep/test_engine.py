@@ -192,7 +192,8 @@ def test_ray_nodes_that_share_only_an_object_store_run_a_sweep(sweep, tmp_path, 
 
 
 @pytest.mark.slow
-def test_a_sweep_on_two_ray_nodes_outlives_one_of_them(sweep, out, cluster):
+def test_a_sweep_on_two_ray_nodes_outlives_one_of_them(sweep, out, cluster, monkeypatch):
+    monkeypatch.setenv("GAPLAW_STAND_IN_SECONDS", "4")  # long enough that the node is lost with its group at work
     away = cluster.add_node(**SMALL)
     executor, result = Ray(address=cluster.address), {}
     thread = threading.Thread(target=lambda: result.update(zip(("is", "shown"), go(sweep, out, executor), strict=True)))
