@@ -78,7 +78,7 @@ class Execution:
       remat: what the backward pass computes again: none, full (each layer from its input), or dots (all but the outputs of
         products with weights).
       teacher_dtype: of the teacher's parameters on the devices.
-      accumulate: microbatches of a step, one after the other; the gradient is their mean.
+      accumulate: microbatches of a step, one after the other; the gradient is their mean. Evaluation takes as many rows at a time.
       checkpoint_seconds: how often a group in training is written to disk, so that a killed one goes on from there; at most
         once a dispatch (0 = at every one).
       keep_students: parameters of students and baselines to leave in OUT/students: none, the last, or each student's best by
