@@ -123,6 +123,7 @@ def log_of(folder: RunFolder, group_id: str, number: int) -> Path:
 
 
 def free_port() -> int:
+    """A port of this machine that nobody listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
