@@ -23,8 +23,6 @@ from gaplaw.spec import Cell
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _TOO_MUCH = re.compile(r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm")
-
-
 DOMAINS = 8  # of the validation text; their number hardly matters
 
 

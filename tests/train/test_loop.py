@@ -82,6 +82,7 @@ EXECUTIONS = [
     dict(core_blocked=False),
     dict(core_blocked=False, chunk_tokens=32, scan_layers=True, remat="full", attention="xla"),
     dict(core_blocked=False, scan_layers=True, remat="dots"),
+    dict(accumulate=4),
 ]
 
 

@@ -38,7 +38,14 @@ def small_shards(monkeypatch):
     )  # 192 sequences of 12 steps: four shards, one not whole
 
 
-@pytest.mark.parametrize("execution", [toy.EXECUTION, dataclasses.replace(toy.EXECUTION, core_blocked=False)])
+@pytest.mark.parametrize(
+    "execution",
+    [
+        toy.EXECUTION,
+        dataclasses.replace(toy.EXECUTION, core_blocked=False),
+        dataclasses.replace(toy.EXECUTION, accumulate=4),  # filled a microbatch at a time
+    ],
+)
 def test_a_cache_of_every_symbol_gives_the_numbers_of_the_live_teacher(
     corpus, teacher, tmp_path, small_shards, execution
 ):
