@@ -1,12 +1,13 @@
 """How close does a distillation step come to what a GPU can multiply, and to PyTorch? One table, on the GPU that is here.
 
-    python benchmarks/gpu_step.py [--rounds 5]
+    python benchmarks/gpu_step.py [--rounds 5] [--contestants gaplaw-cudnn torch-compiled]
 
 Pairs of student and teacher: 125M from 1.3B, 1B from 2.5B; bfloat16 products, float32 master weights, 2,048-token sequences, half
-labels and half soft targets. Contestants: gaplaw with plain and with cuDNN attention, one student and several students in one
+labels and half soft targets. Contestants: gaplaw with cuDNN and with plain attention, one student and several students in one
 program; a PyTorch step with scaled_dot_product_attention, eager and compiled (if torch is installed). Each runs in a process of
-its own, one after the other. FLOPs are the model's (three forwards of every student, one of the teacher; nothing that is computed
-twice); the ceiling is the best rate of a large bfloat16 product, measured first. Without a GPU it says so and exits 0.
+its own, one after the other, on random weights. FLOPs are the model's (three forwards of every student, one of the teacher;
+attention over the whole context, as in PaLM's appendix B; nothing that is computed twice); the ceiling is the best rate of large
+bfloat16 products of random numbers, measured first. Without a GPU it says so and exits 0.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -34,7 +36,13 @@ PAIRS = {
     "1B from 2.5B": ("1B", "2.5B", 8, 2),
 }  # sequences, students of a group
 SMOKE = {"10k from 20k": ("10k", "20k", 2, 2)}
-KINDS = ("gaplaw-plain", "gaplaw-cudnn", "gaplaw-cudnn-group", "torch-eager", "torch-compiled")
+KINDS = ("gaplaw-cudnn", "torch-compiled", "gaplaw-cudnn-group", "gaplaw-plain", "torch-eager")
+# One process has the GPU to itself. Triton's products lose to cuBLAS's at these sizes, and their search takes compile time.
+ENVIRONMENT = {
+    "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.93",
+    "XLA_FLAGS": "--xla_gpu_enable_triton_gemm=false",
+    "TF_CPP_MIN_LOG_LEVEL": "2",
+}
 
 
 def group_of(pair: str, students: int, smoke: bool) -> Group:
@@ -62,10 +70,9 @@ def group_of(pair: str, students: int, smoke: bool) -> Group:
 
 
 def gaplaw_child(group: Group, attention: str):
-    """Compile the group's program; returns a function that takes STEPS steps and waits for them."""
+    """Compile the group's program; returns a function that takes STEPS steps and waits for them, and one for peak bytes."""
     import jax
 
-    from gaplaw import models
     from gaplaw.train.mesh import make_mesh, put
     from gaplaw.train.stack import stacks_of, start, teacher_on
     from gaplaw.train.step import train_program
@@ -75,16 +82,12 @@ def gaplaw_child(group: Group, attention: str):
         compute_dtype="bfloat16",
         teacher_dtype="bfloat16",
         attention=attention,
-        scan_layers=True,
-        remat="dots",
         chunk_tokens=4096,
     )
     mesh, model = make_mesh(execution.mesh), group.teacher.model
     stacks = stacks_of(group.cells, {cell.fingerprint: cell.model for cell in group.cells}, execution)
-    states = [start(stack, None, mesh) for stack in stacks]
-    teacher = teacher_on(
-        mesh, jax.jit(models.init, static_argnums=1)(jax.random.key(1), model), model, group.cells, execution
-    )
+    states = [start(stack, random_weights(stack.model), mesh) for stack in stacks]
+    teacher = teacher_on(mesh, random_weights(model), model, group.cells, execution)
     batches = put(mesh, tokens_of(group))
     program = train_program(stacks, model, execution, mesh)
 
@@ -93,34 +96,45 @@ def gaplaw_child(group: Group, attention: str):
         states, losses = program(states, teacher, batches, 0, STEPS)
         jax.block_until_ready(losses)
 
-    return work
+    return work, lambda: (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use", 0)
+
+
+def random_weights(model):
+    """Arrays of a model's shapes from one small draw, repeated: they compile in a second, and no product can tell."""
+    import jax
+    import jax.numpy as jnp
+
+    from gaplaw import models
+
+    drawn = 0.02 * jax.random.normal(jax.random.key(1), (2**20 + 7,))
+    shapes = jax.eval_shape(lambda key: models.init(key, model), jax.random.key(0))
+    return jax.tree.map(lambda leaf: jnp.resize(drawn, leaf.shape), shapes)
 
 
 def torch_child(group: Group, compiled: bool):
     """The same for one student in PyTorch: autocast to bfloat16, teacher in bfloat16, fused AdamW."""
     import torch
 
-    from benchmarks.torch_model import Llama, optimizer_for, student_step
+    from benchmarks.torch_model import Llama, distillation_loss, optimizer_for, student_step
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     cell, ready = group.cells[0], (torch.compile if compiled else lambda f: f)
-    student = Llama(cell.model).to(device)
-    teacher = ready(Llama(cell.teacher.model).to(device, torch.bfloat16).requires_grad_(False))
-    optimizer, running = optimizer_for(student, cell.train), ready(student)
-    batches = torch.from_numpy(tokens_of(group)).long().to(device)
+    with torch.device(device):
+        student, teacher = Llama(cell.model), Llama(cell.teacher.model).to(torch.bfloat16).requires_grad_(False)
+    optimizer, running, teaching = optimizer_for(student, cell.train), ready(student), ready(teacher)
+    loss_of, batches = ready(distillation_loss), torch.from_numpy(tokens_of(group)).long().to(device)
 
     def work():
         for batch in batches:
+            inputs, labels = batch[:, :-1], batch[:, 1:]
             with torch.autocast(device, torch.bfloat16):
                 with torch.no_grad():
-                    logits = teacher(batch[:, :-1]).float()
-                student_step(
-                    running, optimizer, cell.objective, cell.train.clip_norm, batch[:, :-1], batch[:, 1:], logits
-                )
+                    logits = teaching(inputs).float()
+                student_step(running, optimizer, cell.objective, cell.train.clip_norm, inputs, labels, logits, loss_of)
         if device == "cuda":
             torch.cuda.synchronize()
 
-    return work
+    return work, lambda: torch.cuda.max_memory_allocated() if device == "cuda" else 0
 
 
 def tokens_of(group: Group):
@@ -131,47 +145,60 @@ def tokens_of(group: Group):
     return np.random.default_rng(0).integers(0, cell.model.vocab_size, shape, np.int32)
 
 
-def ceiling_child(smoke: bool):
-    """A large bfloat16 product; returns (work, its FLOPs)."""
+def ceiling(smoke: bool) -> float:
+    """The best rate of square bfloat16 products of random numbers, in FLOP/s."""
     import jax
-    import jax.numpy as jnp
-
-    side, repeats = (256, 2) if smoke else (8192, 8)
-    square = jnp.ones((side, side), jnp.bfloat16) / side
 
     @jax.jit
-    def products(x):
-        return jax.lax.fori_loop(0, repeats, lambda _, y: y @ square, x)
+    def products(x, square):
+        return jax.lax.fori_loop(0, 8, lambda _, y: y @ square, x)
 
-    return lambda: jax.block_until_ready(products(square)), 2.0 * side**3 * repeats
+    best = 0.0
+    for side in (256,) if smoke else (4096, 8192, 16384):
+        square = jax.random.normal(jax.random.key(side), (side, side), "bfloat16") / side**0.5
+        seconds = timed(lambda square=square: jax.block_until_ready(products(square, square)), 5)
+        best = max(best, 8 * 2.0 * side**3 / min(seconds))
+    return best
 
 
-def child(kind: str, pair: str, rounds: int, smoke: bool) -> None:
-    """Warm up, time, and print one JSON line: median and fastest seconds, and the FLOPs of one call."""
-    if kind == "ceiling":
-        work, flops = ceiling_child(smoke)
-    else:
-        several = (SMOKE if smoke else PAIRS)[pair][3]
-        group = group_of(pair, several if kind.endswith("group") else 1, smoke)
-        flops = training_flops(group) / group.cells[0].steps * STEPS
-        fast = "xla" if smoke else "cudnn"
-        attention = "plain" if kind == "gaplaw-plain" else fast
-        torch_kind = kind.startswith("torch")
-        work = torch_child(group, kind.endswith("compiled")) if torch_kind else gaplaw_child(group, attention)
-    for _ in range(2):
-        work()
+def timed(work, rounds: int) -> list[float]:
+    """Seconds of each of so many calls, after two that are not counted."""
     seconds = []
-    for _ in range(rounds):
+    for _ in range(2 + rounds):
         began = time.perf_counter()
         work()
         seconds.append(time.perf_counter() - began)
-    print(json.dumps({"median": statistics.median(seconds), "fastest": min(seconds), "flops": flops}))
+    return seconds[2:]
+
+
+def child(kind: str, pair: str, rounds: int, smoke: bool) -> dict:
+    """One contestant's numbers on one pair."""
+    if kind == "ceiling":
+        return {"rate": ceiling(smoke)}
+    several = (SMOKE if smoke else PAIRS)[pair][3] if kind.endswith("group") else 1
+    group = group_of(pair, several, smoke)
+    if kind.startswith("torch"):
+        work, peak_bytes = torch_child(group, kind.endswith("compiled"))
+    else:
+        fast = "xla" if smoke else "cudnn"
+        work, peak_bytes = gaplaw_child(group, "plain" if kind == "gaplaw-plain" else fast)
+    seconds = statistics.median(timed(work, rounds)) / STEPS
+    cell = group.cells[0]
+    return {
+        "name": f"{kind} of {several}" if several > 1 else kind,
+        "seconds": seconds,
+        "tokens": several * cell.batch_tokens / seconds,
+        "rate": training_flops(group) / cell.steps / seconds,
+        "peak_bytes": peak_bytes(),
+    }
 
 
 def run(kind: str, pair: str, options) -> dict | str:
     """A child's numbers, or why there are none, in one line."""
     command = [sys.executable, __file__, "--child", kind, "--pair", pair, "--rounds", str(options.rounds)]
-    done = subprocess.run(command + ["--smoke"] * options.smoke, capture_output=True, text=True)
+    done = subprocess.run(
+        command + ["--smoke"] * options.smoke, capture_output=True, text=True, env=ENVIRONMENT | os.environ
+    )
     if done.returncode == 0:
         return json.loads(done.stdout.strip().splitlines()[-1])
     return (done.stderr.strip().splitlines() or [f"ended with {done.returncode}"])[-1][:120]
@@ -180,11 +207,12 @@ def run(kind: str, pair: str, options) -> dict | str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5, help="timed calls of each contestant; the median counts")
+    parser.add_argument("--contestants", nargs="+", default=KINDS, choices=KINDS, help="which, in this order")
     for hidden, options in (("--child", {}), ("--pair", {"default": ""}), ("--smoke", {"action": "store_true"})):
         parser.add_argument(hidden, help=argparse.SUPPRESS, **options)
     options = parser.parse_args()
     if options.child:
-        child(options.child, options.pair, options.rounds, options.smoke)
+        print(json.dumps(child(options.child, options.pair, options.rounds, options.smoke)))
         return 0
     look = "import jax; device = jax.devices()[0]; print(device.platform, device.device_kind)"
     seen = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True).stdout.strip() or "nothing"
@@ -195,27 +223,23 @@ def main() -> int:
     if isinstance(top, str):
         print(f"the product that sets the ceiling failed: {top}")
         return 1
-    rate = top["flops"] / top["fastest"]
     print(
-        f"{seen}; bfloat16 products reach {rate / 1e12:.3g} TFLOP/s; medians of {options.rounds} calls of {STEPS} steps"
+        f"{seen}; bfloat16 products reach {top['rate'] / 1e12:.3g} TFLOP/s; medians of {options.rounds} × {STEPS} steps"
     )
-    print(f"{'pair':<16} {'contestant':<24} {'ms/step':>9} {'student tokens/s':>17} {'TFLOP/s':>9} {'of ceiling':>10}")
-    for pair, (_, _, _, several) in (SMOKE if options.smoke else PAIRS).items():
-        cell = group_of(pair, 1, options.smoke).cells[0]
-        for kind in KINDS:
-            if kind.startswith("torch") and importlib.util.find_spec("torch") is None:
-                print(f"{pair:<16} {kind:<24} torch is not installed")
-                continue
-            found = run(kind, pair, options)
+    print(
+        f"{'pair':<16} {'contestant':<24} {'ms/step':>8} {'student tokens/s':>17} {'TFLOP/s':>8} {'of ceiling':>10} {'peak GiB':>8}"
+    )
+    for pair in SMOKE if options.smoke else PAIRS:
+        for kind in options.contestants:
+            absent = kind.startswith("torch") and importlib.util.find_spec("torch") is None
+            found = "torch is not installed" if absent else run(kind, pair, options)
             if isinstance(found, str):
-                print(f"{pair:<16} {kind:<24} {found}")
+                print(f"{pair:<16} {kind:<24} {found}", flush=True)
                 continue
-            tokens = cell.batch_tokens * STEPS * (several if kind.endswith("group") else 1) / found["median"]
-            speed = found["flops"] / found["median"]
-            name = f"{kind} of {several}" if kind.endswith("group") else kind
             print(
-                f"{pair:<16} {name:<24} {1e3 * found['median'] / STEPS:>9.2f} {tokens:>17,.0f} {speed / 1e12:>9.3g} "
-                f"{speed / rate:>10.1%}"
+                f"{pair:<16} {found['name']:<24} {1e3 * found['seconds']:>8.1f} {found['tokens']:>17,.0f} "
+                f"{found['rate'] / 1e12:>8.3g} {found['rate'] / top['rate']:>10.1%} {found['peak_bytes'] / 2**30:>8.1f}",
+                flush=True,
             )
     return 0
 

@@ -80,9 +80,8 @@ def optimizer_for(model: nn.Module, train: TrainSpec) -> torch.optim.Optimizer:
     )
 
 
-def student_step(student, optimizer, soft: ObjectiveSpec, clip_norm, inputs, labels, teacher_logits):
-    """One optimizer step of one student on given teacher logits. Returns the loss tensor, unread."""
-    logits = student(inputs)
+def distillation_loss(logits, teacher_logits, labels, soft: ObjectiveSpec):
+    """Mean loss in nats per token, softmax and sums in float32 (the logits' own type is autocast's choice)."""
     loss = 0.0
     if soft.soft_weight > 0:
         heat = soft.temperature
@@ -95,6 +94,14 @@ def student_step(student, optimizer, soft: ObjectiveSpec, clip_norm, inputs, lab
         loss = soft.soft_scale * kl
     if soft.soft_weight < 1:
         loss = loss + (1 - soft.soft_weight) * F.cross_entropy(logits.flatten(0, 1), labels.flatten())
+    return loss
+
+
+def student_step(
+    student, optimizer, soft: ObjectiveSpec, clip_norm, inputs, labels, teacher_logits, loss_of=distillation_loss
+):
+    """One optimizer step of one student on given teacher logits. Returns the loss tensor, unread."""
+    loss = loss_of(student(inputs), teacher_logits, labels, soft)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     nn.utils.clip_grad_norm_(student.parameters(), clip_norm)

@@ -24,6 +24,16 @@ NORM_EPSILON = 1e-5  # GPT-2 and Llama-2
 PRODUCT = "product"  # name of the outputs of products with weights, which remat="dots" keeps for the backward pass
 
 
+def _of_cudnn(primitive, *_, **__) -> bool:
+    """What cuDNN's attention leaves for its backward pass: a token's context and its normalisers."""
+    return primitive.name.startswith("dot_product_attention_fwd")
+
+
+KEPT_OF_DOTS = jax.checkpoint_policies.save_from_both_policies(
+    jax.checkpoint_policies.save_only_these_names(PRODUCT), _of_cudnn
+)
+
+
 class Masks(NamedTuple):
     """Multipliers for pruning (see prune.py): None in ordinary use, ones while ranking, zeros and ones in its tests.
 
@@ -251,7 +261,7 @@ def apply_hidden(
     refuse_unless(
         length <= spec.max_length, "tokens", length, f"must not exceed ModelSpec.max_length = {spec.max_length}"
     )
-    x_BxLxD = params["token_embedding"]["embedding"].astype(dtype)[tokens_BxL]
+    x_BxLxD = params["token_embedding"]["embedding"][tokens_BxL].astype(dtype)  # so its gradient adds up in float32
     if spec.block == "gpt2":
         x_BxLxD = x_BxLxD + params["position_embedding"]["embedding"][:length].astype(dtype)
     x_BxLxD = _scaled(x_BxLxD, masks.hidden_D)
@@ -262,8 +272,9 @@ def apply_hidden(
 
         if remat == "none":
             return layer
-        kept = jax.checkpoint_policies.save_only_these_names(PRODUCT) if remat == "dots" else None
-        return jax.checkpoint(layer, policy=kept, prevent_cse=not scan)  # a scan keeps both passes apart anyway
+        return jax.checkpoint(
+            layer, policy=KEPT_OF_DOTS if remat == "dots" else None, prevent_cse=not scan
+        )  # a scan keeps both passes apart anyway
 
     blocks = _blocks(spec, dtype, kernel)
     scan = scan or "layers" in params
