@@ -76,7 +76,7 @@ class Execution:
       scan_layers: hold the layers of even models as one array and run them as one scanned body, so that compile time does not
         grow with depth.
       remat: what the backward pass computes again: none, full (each layer from its input), or dots (all but the outputs of
-        products with weights).
+        products with weights and of cuDNN's attention).
       teacher_dtype: of the teacher's parameters on the devices.
       accumulate: microbatches of a step, one after the other; the gradient is their mean. Evaluation takes as many rows at a time.
       checkpoint_seconds: how often a group in training is written to disk, so that a killed one goes on from there; at most

@@ -1,7 +1,7 @@
 """Who compiles programs ahead of time, and who remembers the answers? One process with JAX, asked by a process without.
 
-Answers are kept by content in the cache folder: the program, the target, the execution, the versions of JAX and libtpu and this
-package's own code; the second plan of an experiment asks nobody.
+Answers are kept by content in the cache folder: the program, the target, the execution, the versions of JAX and of the compiler and
+this package's own code; the second plan of an experiment asks nobody.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from gaplaw.sweep.shrink import program_key
 from gaplaw.sweep.targets import Target
 
 _HOME = Path(gaplaw.__file__).parent
+GPU_PLUGINS = ("jax_cuda13_plugin", "jax_cuda12_plugin")  # packages that hold XLA's GPU compiler
 
 
 class Compiler:
@@ -38,9 +39,14 @@ class Compiler:
     def __init__(self, target: Target):
         self.target = target
         self.process: subprocess.Popen | None = None
-        self.platform = "tpu" if target.chip.kind == "tpu" else "cpu"
-        for package, extra in (("jax", "train"), ("libtpu", "tpu")):
-            if (package == "jax" or self.platform == "tpu") and find_spec(package) is None:
+        self.platform, self.package = target.chip.kind, None
+        if self.platform == "tpu":
+            self.package = "libtpu"
+        elif self.platform == "gpu":
+            self.package = next(filter(find_spec, GPU_PLUGINS), None)
+            self.platform = "gpu" if self.package else "cpu"  # virtual devices stand in
+        for package, extra in (("jax", "train"), (self.package, "tpu")):
+            if package and find_spec(package) is None:
                 raise SweepError(
                     f"--target {target.name}: needs {package}; install it with: pip install 'gaplaw[{extra}]'"
                 )
@@ -67,8 +73,11 @@ class Compiler:
             "cells": [to_dict(cell) for cell in group.cells],
             "execution": to_dict(execution),
             "platform": self.platform,
+            "package": self.package,
             "target": self.target.name,
             "chips": self.target.chips,
+            "memory_bytes": self.target.chip.memory_bytes,
+            "memory_bytes_per_second": self.target.chip.memory_bytes_per_second,
         }
         given = self._send(task)
         if "error" not in given:
@@ -109,12 +118,9 @@ class Compiler:
         }
 
     def _place(self, group: Group, execution: Execution) -> Path:
-        key = [program_key(group), to_dict(execution), self.target.name, _versions(self.platform), _code()]
+        versions = [(name, metadata.version(name)) for name in ("jax", "jaxlib", self.package) if name]
+        key = [program_key(group), to_dict(execution), self.target.name, versions, _code()]
         return self.folder / f"{short_hash(key)}.json"
-
-
-def _versions(platform: str) -> list[str]:
-    return [metadata.version(name) for name in ("jax", "jaxlib", *(("libtpu",) if platform == "tpu" else ()))]
 
 
 def _code() -> str:

@@ -83,9 +83,9 @@ def worker_settings(execution: Execution, folder: RunFolder) -> dict[str, str]:
     home = str(Path(__file__).resolve().parents[2])
     paths = [home, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     found = folder.settings | {"PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)), "PYTHONUNBUFFERED": "1"}
-    if execution.workers > 1:  # several processes may share one GPU: none may reserve most of its memory beforehand
-        name = "XLA_PYTHON_CLIENT_PREALLOCATE"
-        found[name] = os.environ.get(name, "false")
+    # several processes may share one GPU: none may reserve its memory beforehand; one may have all but what libraries need
+    name, value = ("PREALLOCATE", "false") if execution.workers > 1 else ("MEM_FRACTION", "0.93")
+    found[f"XLA_PYTHON_CLIENT_{name}"] = os.environ.get(f"XLA_PYTHON_CLIENT_{name}", value)
     if execution.hosts.local_devices:
         found["JAX_NUM_CPU_DEVICES"] = str(execution.hosts.local_devices)
     if execution.single_thread:

@@ -22,19 +22,35 @@ from gaplaw.sweep.roofline import Program, roofline
 from gaplaw.sweep.shrink import program_key
 from gaplaw.sweep.targets import Target, check_mesh, fitted_to
 
-_ON_TRUST = {
-    "tpu": "a roofline is the least time; real kernels take longer. Compiled without a TPU, and not run on one",
-    "gpu": "no GPU compiler here: the same sharded program compiled for virtual CPU devices stands in for its memory and traffic",
-    "cpu": "times of the table are rooflines; device-hours and the total use rates measured here, as gaplaw plan without --target",
+_ON_TRUST = {  # by the kind of chip and whose compiler was asked
+    (
+        "tpu",
+        "tpu",
+    ): "a roofline is the least time; real kernels take longer. Compiled without a TPU, and not run on one",
+    (
+        "gpu",
+        "gpu",
+    ): "a roofline is the least time; real kernels take longer. Compiled without a GPU: kernels not chosen by timing",
+    (
+        "gpu",
+        "cpu",
+    ): "no GPU compiler here (pip install 'gaplaw[gpu]'): the same sharded program compiled for virtual CPU devices "
+    "stands in for its memory and traffic",
+    (
+        "cpu",
+        "cpu",
+    ): "times of the table are rooflines; device-hours and the total use rates measured here, as gaplaw plan without "
+    "--target",
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Forecast:
-    """A plan with a program for every group. price_per_chip_hour: None when nobody said."""
+    """A plan with a program for every group. platform: whose compiler was asked. price_per_chip_hour: None when nobody said."""
 
     plan: Plan
     target: Target
+    platform: str
     mesh: MeshSpec
     programs: dict[str, Program]
     price_per_chip_hour: float | None
@@ -138,7 +154,7 @@ class Forecast:
         lines.append(
             f"memory and sent bytes from {compilers}; FLOPs and moved bytes in closed form; chip: {chip.source}"
         )
-        lines.append(_ON_TRUST[chip.kind])
+        lines.append(_ON_TRUST[chip.kind, self.platform])
         return lines
 
     def _troubles(self) -> dict[Program, list[str]]:
@@ -188,6 +204,7 @@ def forecast(
     return Forecast(
         plan=plan,
         target=target,
+        platform=compiler.platform,
         mesh=execution.mesh,
         programs={name: known[program_key(group)] for name, group in groups.items()},
         price_per_chip_hour=price_per_chip_hour,

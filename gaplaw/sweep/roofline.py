@@ -75,14 +75,15 @@ def roofline(group: Group, execution: Execution, target: Target, found: dict) ->
 
 
 def recomputed_flops(group: Group, execution: Execution) -> float:
-    """FLOPs that rematerialisation adds: the layers' forward pass of every student again, or only its attention products."""
+    """FLOPs that rematerialisation adds: the layers' forward pass of every student again, or only its attention products,
+    of which cuDNN keeps what is needed."""
     cell = group.cells[0]
     length = cell.data.sequence_tokens
 
     def again(model: ModelSpec) -> int:
         attention = 4 * sum(model.heads_by_layer) * model.head_size * length
         whole = forward_flops_per_token(model, length) - 2 * model.vocab_size * model.width
-        return {"none": 0, "dots": attention, "full": whole}[execution.remat]
+        return {"none": 0, "dots": 0 if execution.attention == "cudnn" else attention, "full": whole}[execution.remat]
 
     return float(sum(again(c.model) for c in group.cells)) * cell.steps * cell.batch_tokens
 

@@ -3,8 +3,9 @@
     python -m gaplaw.train.ahead < tasks > answers        one JSON object a line, both ways
 
 States and parameters are shapes with shardings from the mesh rules. TPU programs are made by the real TPU compiler, for which a
-machine with a CPU and the libtpu package is enough. There is no such compiler for GPUs: their programs are partitioned for the
-same mesh of virtual CPU devices and compiled by XLA's CPU back end, and the answer says so.
+machine with a CPU and the libtpu package is enough, and GPU programs by the real GPU compiler where JAX's CUDA plugin is
+installed. Without it they are partitioned for the same mesh of virtual CPU devices and compiled by XLA's CPU back end, and the
+answer says so.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from gaplaw.canonical import from_dict
 from gaplaw.execution import Execution
 from gaplaw.grid import Group
 from gaplaw.spec import Cell
+from gaplaw.train.absent_gpu import gpus
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _TOO_MUCH = re.compile(r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm")
@@ -114,13 +116,16 @@ def measure(compiled) -> dict:
     }
 
 
-def devices_of(platform: str, name: str, chips: int) -> list:
-    """The devices of a TPU slice that need not exist, or virtual CPU devices."""
+def devices_of(task: dict) -> list:
+    """The devices of a TPU slice or of a host of GPUs that need not exist, or virtual CPU devices."""
     import jax
     from jax.experimental import topologies
 
-    if platform != "tpu":
+    platform, name, chips = task["platform"], task["target"], task["chips"]
+    if platform == "cpu":
         return jax.devices("cpu")[:chips]
+    if platform == "gpu":
+        return gpus(name, chips, task["memory_bytes"], task["memory_bytes_per_second"])
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # a lock for chips; several processes may compile at once
     host = {"chips_per_host_bounds": (1, 1, 1)} if chips == 1 else {}
     return list(topologies.get_topology_desc(platform="tpu", topology_name=name, **host).devices)
@@ -130,13 +135,13 @@ def answer(task: dict) -> dict:
     """What `measure` says of one task, or "out_of_memory_bytes", or "error" in one line. Memory is the larger of training's and
     evaluation's.
 
-    Args: task: {"cells", "execution", "platform": "tpu" or "cpu", "target", "chips"}.
+    Args: task: {"cells", "execution", "platform": "tpu", "gpu" or "cpu", "package" that holds its compiler or None, "target",
+      "chips"}; for GPUs also "memory_bytes" and "memory_bytes_per_second".
     """
     group = Group(cells=tuple(from_dict(Cell, cell) for cell in task["cells"]))
     began = time.process_time()
     try:
-        devices = devices_of(task["platform"], task["target"], task["chips"])
-        programs = Ahead(group, from_dict(Execution, task["execution"]), devices)
+        programs = Ahead(group, from_dict(Execution, task["execution"]), devices_of(task))
         found = _compiled(programs.training)
         if "out_of_memory_bytes" not in found:
             held, idle = _compiled(programs.evaluation), programs.idle_bytes
@@ -145,7 +150,7 @@ def answer(task: dict) -> dict:
             found["bytes_per_chip"] = max(found["bytes_per_chip"], needed)
     except Exception as fault:  # XLA's own kinds of error, and our refusals
         return {"error": " ".join(str(fault).split())[:300]}
-    return found | {"compile_seconds": _since(began), "compiler": compiler(task["platform"])}
+    return found | {"compile_seconds": _since(began), "compiler": compiler(task["platform"], task["package"])}
 
 
 def _compiled(lowered) -> dict:
@@ -163,10 +168,10 @@ def _since(began: float) -> float:
     return round(time.process_time() - began, 1)
 
 
-def compiler(platform: str) -> str:
+def compiler(platform: str, package: str | None) -> str:
     """Which compiler gives the answers, with versions."""
-    name = f"libtpu {metadata.version('libtpu')}, least effort" if platform == "tpu" else "XLA's CPU compiler"
-    return f"{name}, jax {metadata.version('jax')}"
+    made = {"tpu": "the TPU compiler, least effort", "gpu": "XLA's GPU compiler", "cpu": "XLA's CPU compiler"}[platform]
+    return ", ".join([made, *(f"{name} {metadata.version(name)}" for name in ("jax", package) if name)])
 
 
 def main() -> int:

@@ -42,10 +42,10 @@ def sent_bytes(text: str) -> float:
 
 
 def _one(found: re.Match, line: str, scattered: bool) -> float:
-    arrays = [_array_bytes(*array) for array in _ARRAY.findall(found["shape"])]
-    if found["start"] and found["kind"] != "all-reduce":  # (operand, result, …): the result is the larger or the second
-        arrays = [max(arrays[:2])]
-    size, members = sum(arrays), _members(line)
+    shape = found["shape"]
+    if found["start"] and (found["kind"] != "all-reduce" or shape.startswith("((")):  # (operands, results, …)
+        shape = _parts(shape)[1]
+    size, members = sum(_array_bytes(*array) for array in _ARRAY.findall(shape)), _members(line)
     share = (members - 1) / members
     factor = {
         "all-gather": share,
@@ -55,6 +55,18 @@ def _one(found: re.Match, line: str, scattered: bool) -> float:
         "collective-permute": 1,
     }
     return size * factor[found["kind"]]
+
+
+def _parts(shape: str) -> list[str]:
+    """The members of a tuple's shape, which may be tuples themselves: "(a[2], (b[3], c[4]))" is a[2] and (b[3], c[4])."""
+    parts, depth = [""], 0
+    for letter in shape[1:-1]:
+        depth += (letter in "([{") - (letter in ")]}")
+        if letter == "," and not depth:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return parts
 
 
 def _array_bytes(kind: str, sides: str) -> int:

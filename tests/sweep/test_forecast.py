@@ -100,6 +100,7 @@ def test_the_largest_term_bounds_the_time(taught):
 def test_rematerialisation_and_microbatches_cost_what_they_repeat(taught):
     full, dots = (recomputed_flops(taught, replace(QUICK, remat=kind)) for kind in ("full", "dots"))
     assert full > dots > recomputed_flops(taught, QUICK) == 0
+    assert recomputed_flops(taught, replace(QUICK, remat="dots", attention="cudnn")) == 0
     assert moved_bytes_per_step(taught, replace(QUICK, accumulate=2)) > moved_bytes_per_step(taught, QUICK)
 
 
@@ -139,14 +140,19 @@ def test_residents_are_parameters_and_moments_over_the_chips(taught):
 
 
 def test_a_missing_package_names_its_extra(monkeypatch):
-    monkeypatch.setattr("gaplaw.sweep.compiler.find_spec", lambda name: None if name == "libtpu" else name)
-    Compiler(target("gpu:h100x1"))
+    monkeypatch.setattr(
+        "gaplaw.sweep.compiler.find_spec", lambda name: name if name in ("jax", "jax_cuda12_plugin") else None
+    )
+    assert Compiler(target("gpu:h100x1")).platform == "gpu"
+    monkeypatch.setattr("gaplaw.sweep.compiler.find_spec", lambda name: name if name == "jax" else None)
+    assert Compiler(target("gpu:h100x1")).platform == "cpu"  # stands in
     with pytest.raises(SweepError, match=r"needs libtpu; install it with: pip install 'gaplaw\[tpu\]'"):
         Compiler(target("v5e:2x2"))
 
 
 def test_a_sweep_is_compiled_once_for_a_mesh_and_remembered(sweep, tmp_path, monkeypatch):
     monkeypatch.setenv("GAPLAW_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("gaplaw.sweep.compiler.GPU_PLUGINS", ())  # as where none is installed
     small = replace(sweep, teachers=sweep.teachers[:1], baselines=sweep.baselines[:1], students=sweep.students[:1])
     small = replace(small, students=tuple(replace(cell, teacher=small.teachers[0]) for cell in small.students))
     where, told = target("gpu:h100x2"), []
@@ -168,4 +174,4 @@ def test_a_sweep_is_compiled_once_for_a_mesh_and_remembered(sweep, tmp_path, mon
     folder = RunFolder(tmp_path / "runs" / "tiny")
     made.write(folder)
     assert read_json(folder.out / FORECAST)["cells"] == json.loads(json.dumps(rows))
-    assert "stands in" in made.totals()[-1] and all(cell.id for cell in small.cells)
+    assert "stands in" in made.totals()[-1] and made.platform == "cpu" and all(cell.id for cell in small.cells)

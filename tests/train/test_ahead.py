@@ -1,6 +1,7 @@
 """A program compiled ahead of time has the closed forms' FLOPs, and is spread over chips that need not be here."""
 
 import dataclasses
+from importlib.util import find_spec
 
 import jax
 import pytest
@@ -9,9 +10,11 @@ from gaplaw.canonical import to_dict
 from gaplaw.execution import MeshSpec
 from gaplaw.grid import Group
 from gaplaw.spec import TrainSpec
+from gaplaw.sweep.compiler import GPU_PLUGINS
 from gaplaw.sweep.cost import training_flops
 from gaplaw.sweep.roofline import recomputed_flops
-from gaplaw.train.ahead import Ahead, answer, measure
+from gaplaw.sweep.targets import target
+from gaplaw.train.ahead import Ahead, answer, devices_of, measure
 from tests import toy
 
 PLAIN = dataclasses.replace(toy.EXECUTION, core_blocked=False, chunk_tokens=1024)
@@ -47,7 +50,7 @@ def test_more_chips_hold_less_each_and_send_more():
 
 
 def task(**fields):
-    given = dict(platform="cpu", target="gpu:h100x1", chips=1, execution=to_dict(PLAIN))
+    given = dict(platform="cpu", package=None, target="gpu:h100x1", chips=1, execution=to_dict(PLAIN))
     return given | {"cells": [to_dict(cell) for cell in group().cells]} | fields
 
 
@@ -61,8 +64,27 @@ def test_the_real_tpu_compiler_answers_without_a_tpu():
     one = Group(cells=toy.sweep(teachers=[toy.model(16)]).teachers)
     execution = to_dict(dataclasses.replace(PLAIN, mesh=MeshSpec(fsdp=4), compute_dtype="bfloat16"))
     cells = [to_dict(cell) for cell in one.cells]
-    found = answer(task(cells=cells, platform="tpu", target="v5e:2x2", chips=4, execution=execution))
+    found = answer(task(cells=cells, platform="tpu", package="libtpu", target="v5e:2x2", chips=4, execution=execution))
     assert "libtpu" in found["compiler"] and 0 < found["bytes_per_chip"] < 2**30 and found["sent_bytes_per_step"] > 0
+
+
+def test_the_real_gpu_compiler_answers_without_a_gpu():
+    plugins = [name for name in GPU_PLUGINS if find_spec(name)]
+    if not plugins:
+        pytest.skip("JAX's CUDA plugin is not installed")
+    here = target("gpu:h200x4")
+    execution = dataclasses.replace(
+        PLAIN, mesh=MeshSpec(fsdp=4), compute_dtype="bfloat16", attention="cudnn", remat="dots"
+    )
+    given = task(platform="gpu", package=plugins[0], target=here.name, chips=4, execution=to_dict(execution))
+    memory = {name: getattr(here.chip, name) for name in ("memory_bytes", "memory_bytes_per_second")}
+    found = answer(given | memory)
+    assert "error" not in found and "GPU" in found["compiler"] and plugins[0] in found["compiler"]
+    assert 0 < found["bytes_per_chip"] < 2**30 and found["sent_bytes_per_step"] > 0
+    text = Ahead(group(), execution, devices_of(given | memory)).training().compile().as_text()
+    assert (
+        text.count('custom_call_target="__cudnn$fmha') == 2 * 2 + 2
+    )  # forwards of two models of two layers, one backward
 
 
 def test_memory_is_the_larger_of_trainings_and_evaluations_with_the_moments_kept():
