@@ -5,12 +5,13 @@ Pure functions of arrays, so that the kernel (plain, XLA's or cuDNN's) is one ar
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
-Kernel = Literal["plain", "xla", "cudnn"]
+Kernel = Literal["plain", "xla", "cudnn"] | Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 ROTARY_BASE = 10_000.0
 
 
@@ -18,11 +19,13 @@ def attend(query_BxLxHxK, key_BxLxGxK, value_BxLxGxK, kernel: Kernel = "plain") 
     """Causal attention: softmax(q·kᵀ / sqrt(K), over positions not in the future)·v, with the softmax in float32.
 
     Query heads h share the key/value head h // (H/G). kernel "xla" and "cudnn" select `jax.nn.dot_product_attention`
-    (cuDNN: bfloat16 on an NVIDIA device); "plain" is written out here, and is what CPU runs use.
+    (cuDNN: bfloat16 on an NVIDIA device); "plain" is written out here, and is what CPU runs use. A function is called instead.
 
     Returns: context_BxLxHxK in the dtype of the value.
     Reference: Vaswani et al. 2017 (1706.03762) eq. 1; grouped queries: Ainslie et al. 2023 (2305.13245).
     """
+    if callable(kernel):
+        return kernel(query_BxLxHxK, key_BxLxGxK, value_BxLxGxK)
     if kernel != "plain":
         return jax.nn.dot_product_attention(
             query_BxLxHxK, key_BxLxGxK, value_BxLxGxK, is_causal=True, implementation=kernel

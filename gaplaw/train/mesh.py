@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import numpy as np
@@ -17,6 +18,7 @@ from jax.sharding import PartitionSpec as P
 from gaplaw.distill import Layout
 from gaplaw.errors import SpecError
 from gaplaw.execution import Execution, MeshSpec
+from gaplaw.models.attention import Kernel, attend
 
 AXES = ("student", "data", "fsdp", "tensor")
 BATCH = ("data", "fsdp")
@@ -55,6 +57,29 @@ def layout(mesh: Mesh | None, execution: Execution) -> Layout:
     if mesh is None:
         return Layout(execution.chunk_tokens)
     return Layout(execution.chunk_tokens, mesh, token_axes=BATCH, vocab_axis="tensor", student_axis="student")
+
+
+def student_axis(mesh: Mesh, count: int) -> str | None:
+    """The axis that `count` stacked students are spread over: the name for `jax.vmap(…, spmd_axis_name=…)`."""
+    return "student" if count % mesh.shape["student"] == 0 else None
+
+
+def attention_on(mesh: Mesh, kernel: Kernel) -> Kernel:
+    """The same attention, each device for its own rows and heads where the kernel is a library's.
+
+    XLA does not look into a library's call: it would gather the rows of stacked students from all devices first.
+    """
+    if kernel == "plain" or mesh.size == 1:
+        return kernel
+
+    def spread(query_BxLxHxK, key_BxLxGxK, value_BxLxGxK):
+        even = all(array.shape[2] % mesh.shape["tensor"] == 0 for array in (query_BxLxHxK, key_BxLxGxK))
+        place = P(BATCH, None, "tensor" if even else None)
+        local = partial(attend, kernel=kernel)
+        mapped = jax.shard_map(local, mesh=mesh, in_specs=(place,) * 3, out_specs=place, check_vma=False)
+        return mapped(query_BxLxHxK, key_BxLxGxK, value_BxLxGxK)
+
+    return spread
 
 
 def path_name(path) -> str:

@@ -20,7 +20,7 @@ from gaplaw.execution import Execution
 from gaplaw.models import narrow
 from gaplaw.models.prune import importance, prune
 from gaplaw.spec import Cell, ModelSpec
-from gaplaw.train.mesh import placed, put, shardings
+from gaplaw.train.mesh import attention_on, placed, put, shardings
 from gaplaw.train.optimizer import optimizer
 
 SAMPLE_TOKENS = 2**11  # of the importance sample that a device holds activations and logits of at one time
@@ -147,8 +147,18 @@ def runs_core_blocked(cells: tuple[Cell, ...], execution: Execution) -> bool:
     return execution.core_blocked and tiny and jax.default_backend() == "cpu"
 
 
-def output_of(model: ModelSpec, execution: Execution, blocked: bool, params: dict, tokens_BxL: jax.Array) -> Output:
-    """hidden_NxD and out_DxV of one model on one batch, N = B·L, in the compute dtype. blocked: see `runs_core_blocked`."""
+def output_of(
+    model: ModelSpec,
+    execution: Execution,
+    blocked: bool,
+    params: dict,
+    tokens_BxL: jax.Array,
+    mesh: jax.sharding.Mesh | None = None,
+) -> Output:
+    """hidden_NxD and out_DxV of one model on one batch, N = B·L, in the compute dtype.
+
+    Args: blocked: see `runs_core_blocked`. mesh: what the batch is spread over, where the model is one of a stack.
+    """
     dtype = jnp.dtype(execution.compute_dtype)
     if blocked:
         hidden_BxLxD = narrow.apply_hidden(params, tokens_BxL, model)
@@ -158,7 +168,7 @@ def output_of(model: ModelSpec, execution: Execution, blocked: bool, params: dic
             tokens_BxL,
             model,
             dtype=dtype,
-            kernel=execution.attention,
+            kernel=attention_on(mesh, execution.attention) if mesh else execution.attention,
             scan=execution.scan_layers and model.uniform,
             remat=execution.remat,
         )

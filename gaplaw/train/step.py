@@ -12,11 +12,11 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from gaplaw.distill import Kept, objective_losses, score_group
+from gaplaw.distill import Kept, Output, objective_losses, score_group
 from gaplaw.execution import Execution
 from gaplaw.spec import ModelSpec
 from gaplaw.train import in_turn
-from gaplaw.train.mesh import layout, microbatches
+from gaplaw.train.mesh import layout, microbatches, student_axis
 from gaplaw.train.stack import Stack, inputs_and_labels, moved, output_of, runs_core_blocked, seen_of_teacher
 
 HELD_LOGITS = 2**24  # 64 MiB: what the teacher makes for all batches of a dispatch, in turn
@@ -89,6 +89,18 @@ def evaluate_program(
     return evaluate
 
 
+def outputs_of(stacks: list[Stack], execution: Execution, mesh, params: list, inputs_BxL) -> list[Output]:
+    """hidden_SxNxD and out_SxDxV of every stack, on the same inputs."""
+
+    def outputs(stack: Stack, mine) -> Output:
+        def one(student):
+            return output_of(stack.model, execution, False, student, inputs_BxL, mesh)
+
+        return jax.vmap(one, spmd_axis_name=student_axis(mesh, len(stack.cells)))(mine)
+
+    return [outputs(stack, mine) for stack, mine in zip(stacks, params, strict=True)]
+
+
 def _together(stacks: list[Stack], teacher_model: ModelSpec | None, execution: Execution, mesh: jax.sharding.Mesh):
     specs = tuple(stack.objective for stack in stacks)
 
@@ -99,12 +111,7 @@ def _together(stacks: list[Stack], teacher_model: ModelSpec | None, execution: E
             teacher = seen_of_teacher(teacher_model, execution, False, taught, at, inputs_BxL)
 
         def total(params):
-            students = [
-                jax.vmap(lambda student, stack=stack: output_of(stack.model, execution, False, student, inputs_BxL))(
-                    mine
-                )
-                for stack, mine in zip(stacks, params, strict=True)
-            ]
+            students = outputs_of(stacks, execution, mesh, params, inputs_BxL)
             losses = objective_losses(specs, layout(mesh, execution), students, teacher, labels_N)
             return sum(jnp.sum(loss) for loss in losses), losses  # a sum: each student's gradient is its own
 
@@ -151,13 +158,10 @@ def _evaluate_together(stacks: list[Stack], teacher_model, execution: Execution,
             inputs_BxL, labels_N = inputs_and_labels(batch_BxL1)
             domain_N = jnp.repeat(domain_B, inputs_BxL.shape[1])
 
-            def output(model, of_model):
-                return output_of(model, execution, False, of_model, inputs_BxL)
-
-            teacher = None if teacher_model is None else output(teacher_model, teacher_params)
-            students = [
-                jax.vmap(partial(output, stack.model))(mine) for stack, mine in zip(stacks, params, strict=True)
-            ]
+            teacher = None
+            if teacher_model is not None:
+                teacher = output_of(teacher_model, execution, False, teacher_params, inputs_BxL)
+            students = outputs_of(stacks, execution, mesh, params, inputs_BxL)
             return score_group(layout(mesh, execution), students, teacher, labels_N, domain_N, domains=domains)
 
         return jax.lax.map(one, (tokens_KxBxL1, domain_KxB))

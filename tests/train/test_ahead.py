@@ -1,6 +1,7 @@
 """A program compiled ahead of time has the closed forms' FLOPs, and is spread over chips that need not be here."""
 
 import dataclasses
+import re
 from importlib.util import find_spec
 
 import jax
@@ -20,12 +21,12 @@ from tests import toy
 PLAIN = dataclasses.replace(toy.EXECUTION, core_blocked=False, chunk_tokens=1024)
 
 
-def group(width=64, **fields):
-    """One student and its teacher, wide enough that products outweigh everything else."""
+def group(width=64, seeds=(0,), **fields):
+    """A student of so many seeds and its teacher, wide enough that products outweigh everything else."""
     shape = dict(heads=4, head_size=16, vocab_size=256, depth=2) | fields
     recipe = TrainSpec(tokens=20 * 16 * toy.LENGTH, batch_sequences=16)
     students, teachers = [toy.model(width, **shape)], [toy.model(2 * width, **shape)]
-    sweep = toy.sweep(teachers=teachers, students=students, student_train=recipe, teacher_train=recipe, seeds=(0,))
+    sweep = toy.sweep(teachers=teachers, students=students, student_train=recipe, teacher_train=recipe, seeds=seeds)
     return Group(cells=sweep.students)
 
 
@@ -77,14 +78,19 @@ def test_the_real_gpu_compiler_answers_without_a_gpu():
         PLAIN, mesh=MeshSpec(fsdp=4), compute_dtype="bfloat16", attention="cudnn", remat="dots"
     )
     given = task(platform="gpu", package=plugins[0], target=here.name, chips=4, execution=to_dict(execution))
-    memory = {name: getattr(here.chip, name) for name in ("memory_bytes", "memory_bytes_per_second")}
-    found = answer(given | memory)
+    given |= {name: getattr(here.chip, name) for name in ("memory_bytes", "memory_bytes_per_second")}
+    found = answer(given)
     assert "error" not in found and "GPU" in found["compiler"] and plugins[0] in found["compiler"]
     assert 0 < found["bytes_per_chip"] < 2**30 and found["sent_bytes_per_step"] > 0
-    text = Ahead(group(), execution, devices_of(given | memory)).training().compile().as_text()
+    two = group(seeds=(0, 1))
+    text = Ahead(two, execution, devices_of(given)).training().compile().as_text()
     assert (
         text.count('custom_call_target="__cudnn$fmha') == 2 * 2 + 2
     )  # forwards of two models of two layers, one backward
+    heads = rf"\[(\d+,)*{toy.LENGTH},\d+,16\]"
+    assert re.search(heads, text) and not re.search(
+        heads + ".* all-gather", text
+    )  # stacked students' rows stay where they are
 
 
 def test_memory_is_the_larger_of_trainings_and_evaluations_with_the_moments_kept():

@@ -48,11 +48,11 @@ def group():
     return corpus.batch("train", 16, 0, range(1)), sample, stacks, params, teacher.model
 
 
-def one_step(group, spec):
+def one_step(group, spec, **options):
     """[(loss [S], gradient tree with leading axis S)] of every stack; pruned students are cut out of the spread teacher."""
     batches, sample, stacks, params, model = group
     mesh = meshes.make_mesh(spec)
-    execution = dataclasses.replace(toy.EXECUTION, mesh=spec, core_blocked=False, chunk_tokens=16)
+    execution = dataclasses.replace(toy.EXECUTION, mesh=spec, core_blocked=False, chunk_tokens=16, **options)
     params = jax.device_put(params, meshes.shardings(mesh, params, stacked=False))
     cells = [cell for stack in stacks for cell in stack.cells]
     cut = cut_from_teacher(cells, (params, model), sample, mesh)
@@ -86,11 +86,21 @@ def name(spec):
     return f"s{spec.student}d{spec.data}f{spec.fsdp}t{spec.tensor}"
 
 
-@pytest.mark.parametrize(
-    "spec", [*MESHES, *(pytest.param(spec, marks=pytest.mark.slow) for spec in MORE_MESHES)], ids=name
-)
-def test_losses_and_gradients_are_those_of_one_device(group, expected, spec):
-    for (loss, slope), (loss_here, slope_here) in zip(one_step(group, spec), expected, strict=True):
+def same(group, expected, spec, **options):
+    for (loss, slope), (loss_here, slope_here) in zip(one_step(group, spec, **options), expected, strict=True):
         np.testing.assert_allclose(loss, loss_here, rtol=1e-5)
         for ours, theirs in zip(jax.tree.leaves(slope), jax.tree.leaves(slope_here), strict=True):
             np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=2e-6)
+
+
+ALL_MESHES = [*MESHES, *(pytest.param(spec, marks=pytest.mark.slow) for spec in MORE_MESHES)]
+
+
+@pytest.mark.parametrize("spec", ALL_MESHES, ids=name)
+def test_losses_and_gradients_are_those_of_one_device(group, expected, spec):
+    same(group, expected, spec)
+
+
+@pytest.mark.parametrize("spec", ALL_MESHES, ids=name)
+def test_a_librarys_attention_on_each_devices_rows_and_heads_changes_nothing(group, expected, spec):
+    same(group, expected, spec, attention="xla")
