@@ -8,7 +8,7 @@ mesh: sharding rules are applied from outside by path. All functions may be vmap
 
 from __future__ import annotations
 
-import math
+from functools import partial
 from typing import Literal, NamedTuple
 
 import flax.linen as nn
@@ -18,6 +18,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from gaplaw.canonical import refuse_unless
 from gaplaw.models.attention import Kernel, attend, rotate
+from gaplaw.models.initial import drawn
 from gaplaw.spec import ModelSpec
 
 NORM_EPSILON = 1e-5  # GPT-2 and Llama-2
@@ -53,39 +54,6 @@ class Masks(NamedTuple):
 
 def _scaled(x: jax.Array, mask: jax.Array | None) -> jax.Array:
     return x if mask is None else x * mask.astype(x.dtype)
-
-
-def _deviation(path: str, shape: tuple[int, ...], spec: ModelSpec) -> float | None:
-    """Standard deviation of one weight's initial values by its path; None for what is not drawn (norm scales, biases).
-
-    sqrt(2/(5·fan_in)): 0.02 at fan_in 1000 as in GPT-2, and still of useful size at fan_in 4. A fixed 0.02 would make models
-    of width 8 start with vanishing signals and take ever larger steps at width 8192; so hidden and output signals keep one
-    scale at every width. Reference: Nguyen & Salazar 2019 (1910.05895) §3.2 (SmallInit).
-    """
-    if path.endswith(("scale", "bias")):
-        return None
-    residual = (2 * spec.depth) ** -0.5  # that many writes add up in the residual stream (Radford et al. 2019 §2.3)
-    if "attention/output" in path:
-        return residual * math.sqrt(0.4 / (shape[0] * shape[1]))
-    if "down" in path:
-        return residual * math.sqrt(0.4 / shape[0])
-    return math.sqrt(0.4 / spec.width) * (0.5 if "position" in path else 1.0)
-
-
-def _drawn(key: jax.Array, shapes: dict, spec: ModelSpec) -> dict:
-    """Initial values for a tree of shapes, from one normal draw: many small draws cost seconds of compile time each."""
-    leaves, tree = jax.tree_util.tree_flatten_with_path(shapes)
-    named = [("/".join(str(part.key) for part in path), leaf.shape) for path, leaf in leaves]
-    total = sum(math.prod(shape) for path, shape in named if _deviation(path, shape, spec) is not None)
-    normal, at, values = jax.random.normal(key, (total,)), 0, []
-    for path, shape in named:
-        deviation, size = _deviation(path, shape, spec), math.prod(shape)
-        if deviation is None:
-            values.append(jnp.ones(shape) if path.endswith("scale") else jnp.zeros(shape))
-        else:
-            values.append(deviation * normal[at : at + size].reshape(shape))
-            at += size
-    return jax.tree.unflatten(tree, values)
 
 
 class Norm(nn.Module):
@@ -194,7 +162,7 @@ def _blocks(spec: ModelSpec, dtype=jnp.float32, kernel: Kernel = "plain") -> lis
 def init(rng: jax.Array, spec: ModelSpec) -> dict:
     """Initial parameters, float32, as a plain nested dict; a function of (rng, spec) alone, vmappable over rng.
 
-    Weight by weight, with n(f) = N(0, 2/(5·f)) (see `_deviation`): token table n(D), which gives tied logits a variance
+    Weight by weight, with n(f) = N(0, 2/(5·f)) (see `deviation`): token table n(D), which gives tied logits a variance
     of 0.4 at every width; position table n(4·D), half as large (GPT-2: 0.01 beside 0.02); query, key, value, up, gate
     n(D); output n(H·K) and down n(F), both divided by sqrt(2·depth); untied output matrix n(D); norm scales 1; biases 0.
     """
@@ -210,12 +178,19 @@ def init(rng: jax.Array, spec: ModelSpec) -> dict:
         tables["output"] = {"kernel": array(width, spec.vocab_size)}
     key = jax.random.key(0)  # shapes do not depend on it
     tables["final_norm"] = jax.eval_shape(Norm(spec.block, jnp.float32).init, key, blank_BxLxD)["params"]
-    params = _drawn(jax.random.fold_in(rng, 0), tables, spec)
-    for index, block in enumerate(_blocks(spec)):
-        if block.heads or block.hidden:  # a layer of which nothing is left has no entry
-            shapes = jax.eval_shape(block.init, key, blank_BxLxD, Masks())["params"]
-            params[f"layers_{index}"] = _drawn(jax.random.fold_in(rng, 1 + index), shapes, spec)
-    return params
+    params = drawn(jax.random.fold_in(rng, 0), tables, spec)
+
+    def layer(index, shapes):
+        return drawn(jax.random.fold_in(rng, 1 + index), shapes, spec)
+
+    blocks = [
+        block if block.heads or block.hidden else None for block in _blocks(spec)
+    ]  # of an empty layer there is no entry
+    shapes = {block: jax.eval_shape(block.init, key, blank_BxLxD, Masks())["params"] for block in {*blocks} - {None}}
+    if len(shapes) == 1 and None not in blocks:  # one compiled body for all, which holds one layer's draw at a time
+        layers = jax.lax.map(partial(layer, shapes=shapes[blocks[0]]), jnp.arange(spec.depth))
+        return unstack_layers(params | {"layers": layers}, spec)
+    return params | {f"layers_{index}": layer(index, shapes[block]) for index, block in enumerate(blocks) if block}
 
 
 def stack_layers(params: dict, spec: ModelSpec) -> dict:

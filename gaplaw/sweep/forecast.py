@@ -80,6 +80,7 @@ class Forecast:
                     "compiler": program.compiler,
                     "bytes_per_chip": program.bytes_per_chip,
                     "evaluation_bytes_per_chip": program.evaluation_bytes_per_chip,
+                    "start_bytes_per_chip": program.start_bytes_per_chip,
                     "memory_bytes_per_chip": self.target.chip.memory_bytes,
                     "fits": program.fits,
                     "change_that_fits": program.change,
@@ -144,8 +145,12 @@ class Forecast:
             f"disk: {amount(kept)} at the end; up to {amount(flight)} for the largest cell's checkpoint while it trains",
         ]
         for program, names in self._troubles().items():
-            evaluating = " while it evaluates" if program.bytes_per_chip == program.evaluation_bytes_per_chip else ""
-            used = f"{amount(program.bytes_per_chip or 0)} of {amount(chip.memory_bytes)} a chip{evaluating}"
+            phases = {
+                program.start_bytes_per_chip: " while it starts",
+                program.evaluation_bytes_per_chip: " while it evaluates",
+            }
+            when = phases.get(program.bytes_per_chip, "")
+            used = f"{amount(program.bytes_per_chip or 0)} of {amount(chip.memory_bytes)} a chip{when}"
             what = program.error or used
             remedy = f"fits with {program.change}" if program.change else "nothing on the ladder that was tried fits"
             remedy = "not compiled" if program.error else f"does not fit; {remedy}"

@@ -22,7 +22,7 @@ from gaplaw.sweep.targets import Target
 class Program:
     """What is known of one group's program on one target.
 
-    bytes_per_chip: of training or of evaluation, whichever needs more.
+    bytes_per_chip: of training, evaluation or initialisation, whichever needs most; the latter two also alone.
     limit: "compute", "memory bandwidth" or "interconnect": the largest term of the roofline.
     fits: None when the compiler failed for another reason, which `error` tells.
     change: the smallest change that was found to fit, as options of the command line; None where none is needed or found.
@@ -30,6 +30,7 @@ class Program:
 
     bytes_per_chip: float | None
     evaluation_bytes_per_chip: float | None
+    start_bytes_per_chip: float | None
     fits: bool | None
     sent_bytes_per_step: float
     moved_bytes_per_step: float
@@ -62,6 +63,7 @@ def roofline(group: Group, execution: Execution, target: Target, found: dict) ->
     return Program(
         bytes_per_chip=needed,
         evaluation_bytes_per_chip=found.get("evaluation_bytes_per_chip"),
+        start_bytes_per_chip=found.get("start_bytes_per_chip"),
         fits=None if "error" in found else "out_of_memory_bytes" not in found and needed <= chip.memory_bytes,
         sent_bytes_per_step=sent,
         moved_bytes_per_step=moved,

@@ -29,7 +29,7 @@ DOMAINS = 8  # of the validation text; their number hardly matters
 
 
 class Ahead:
-    """A group's two large programs on a mesh of `devices`, as shapes with shardings; pruned students in even shapes.
+    """A group's large programs on a mesh of `devices`, as shapes with shardings; pruned students in even shapes.
 
     All students together: `Execution.core_blocked` must be off.
     """
@@ -59,6 +59,17 @@ class Ahead:
         from gaplaw.train.mesh import batch_sharding
 
         return jax.ShapeDtypeStruct(shape, dtype, sharding=batch_sharding(self.mesh, len(shape)))
+
+    def start(self, stack):
+        """The program that makes the initial state of a stack from scratch, lowered."""
+        import jax
+        from jax.sharding import NamedSharding, PartitionSpec
+
+        from gaplaw.train.stack import keys_of, start_program
+
+        keys = jax.eval_shape(lambda: keys_of(stack))
+        keys = jax.ShapeDtypeStruct(keys.shape, keys.dtype, sharding=NamedSharding(self.mesh, PartitionSpec()))
+        return start_program(stack, self.mesh).lower(keys)
 
     def training(self):
         """The training program, lowered (`jax.stages.Lowered`)."""
@@ -96,11 +107,36 @@ class Ahead:
     @property
     def idle_bytes(self) -> float:
         """What one chip holds of the optimizers' moments while they wait for an evaluation to end."""
-        import jax
-        import numpy as np
+        return _chip_bytes([state.moments for state in self.states])
 
-        leaves = jax.tree.leaves([state.moments for state in self.states])
-        return float(sum(np.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in leaves))
+    def around(self) -> dict[str, dict]:
+        """What `measure` says, or how much is too much, of the programs before and after training: "start", "evaluation"."""
+        held = {"evaluation": _compiled(self.evaluation, beside=self.idle_bytes)}
+        for stack, state in zip(self.stacks, self.states, strict=True):
+            if stack.cells[0].init == "scratch":
+                others = _chip_bytes(self.states) - _chip_bytes(state)
+                key = (stack.model, len(stack.cells), stack.scanned, self.execution.mesh, others)
+                if key not in _STARTS:
+                    _STARTS[key] = _compiled(lambda stack=stack: self.start(stack), beside=others)
+                held["start"] = max(held.get("start", _STARTS[key]), _STARTS[key], key=needed_bytes)
+        return held
+
+
+_STARTS: dict[tuple, dict] = {}  # answers of this process, which is asked of one target's groups
+
+
+def _chip_bytes(tree) -> float:
+    """What one chip holds of a tree of shapes with shardings."""
+    import jax
+    import numpy as np
+
+    leaves = jax.tree.leaves(tree)
+    return float(sum(np.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in leaves))
+
+
+def needed_bytes(found: dict) -> float:
+    """Of one chip's memory, there or not."""
+    return found.get("out_of_memory_bytes") or found["bytes_per_chip"]
 
 
 def measure(compiled) -> dict:
@@ -132,8 +168,8 @@ def devices_of(task: dict) -> list:
 
 
 def answer(task: dict) -> dict:
-    """What `measure` says of one task, or "out_of_memory_bytes", or "error" in one line. Memory is the larger of training's and
-    evaluation's.
+    """What `measure` says of one task, or "out_of_memory_bytes", or "error" in one line. Memory is that of training, evaluation or
+    initialisation, whichever needs most.
 
     Args: task: {"cells", "execution", "platform": "tpu", "gpu" or "cpu", "package" that holds its compiler or None, "target",
       "chips"}; for GPUs also "memory_bytes" and "memory_bytes_per_second".
@@ -144,24 +180,28 @@ def answer(task: dict) -> dict:
         programs = Ahead(group, from_dict(Execution, task["execution"]), devices_of(task))
         found = _compiled(programs.training)
         if "out_of_memory_bytes" not in found:
-            held, idle = _compiled(programs.evaluation), programs.idle_bytes
-            needed = idle + (held.get("bytes_per_chip") or held["out_of_memory_bytes"])
-            found |= {name: needed for name in ("evaluation_bytes_per_chip", *held.keys() & {"out_of_memory_bytes"})}
-            found["bytes_per_chip"] = max(found["bytes_per_chip"], needed)
+            for phase, held in programs.around().items():
+                found[f"{phase}_bytes_per_chip"] = needed_bytes(held)
+                most = max(found, held, key=needed_bytes)
+                found |= {name: most[name] for name in ("bytes_per_chip", "out_of_memory_bytes") if name in most}
     except Exception as fault:  # XLA's own kinds of error, and our refusals
         return {"error": " ".join(str(fault).split())[:300]}
     return found | {"compile_seconds": _since(began), "compiler": compiler(task["platform"], task["package"])}
 
 
-def _compiled(lowered) -> dict:
-    """What `measure` says of a program, or how many bytes a chip would need that has not so many."""
+def _compiled(lowered, beside: float = 0.0) -> dict:
+    """What `measure` says of a program, or how many bytes a chip would need that has not so many.
+
+    Args: beside: bytes of a chip that hold something else meanwhile.
+    """
     try:
-        return measure(lowered().compile())
+        found = measure(lowered().compile())
+        return found | {"bytes_per_chip": found["bytes_per_chip"] + beside}
     except Exception as fault:
         used = _TOO_MUCH.search(" ".join(str(fault).split()))
         if used is None:
             raise
-        return {"out_of_memory_bytes": float(used[1]) * _UNITS[used[2]]}
+        return {"out_of_memory_bytes": float(used[1]) * _UNITS[used[2]] + beside}
 
 
 def _since(began: float) -> float:

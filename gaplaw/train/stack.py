@@ -69,14 +69,13 @@ def stacks_of(cells: tuple[Cell, ...], shapes: dict[str, ModelSpec], execution: 
 
 def abstract_state(stack: Stack) -> State:
     """Shapes and dtypes of a stack's state; nothing is allocated."""
-    return jax.eval_shape(partial(_fresh, stack), _keys(stack))
+    return jax.eval_shape(partial(_fresh, stack), keys_of(stack))
 
 
 def start(stack: Stack, pruned: dict | None, mesh: jax.sharding.Mesh) -> State:
     """Initial state on the mesh: from each cell's seed alone, or the same pruned parameters for every seed."""
-    where = shardings(mesh, abstract_state(stack), stacked=True)
     if pruned is None:
-        return jax.jit(partial(_fresh, stack), out_shardings=where)(_keys(stack))
+        return start_program(stack, mesh)(keys_of(stack))
     count = len(stack.cells)
 
     def copies(params):
@@ -84,10 +83,16 @@ def start(stack: Stack, pruned: dict | None, mesh: jax.sharding.Mesh) -> State:
             stack, jax.tree.map(lambda p: jnp.broadcast_to(p, (count, *p.shape)), _held(stack, params))
         )
 
-    return jax.jit(copies, out_shardings=where)(pruned)
+    return jax.jit(copies, out_shardings=shardings(mesh, abstract_state(stack), stacked=True))(pruned)
 
 
-def _keys(stack: Stack) -> jax.Array:
+def start_program(stack: Stack, mesh: jax.sharding.Mesh):
+    """`program(keys_S)`: the initial state from the keys of a stack's seeds."""
+    return jax.jit(partial(_fresh, stack), out_shardings=shardings(mesh, abstract_state(stack), stacked=True))
+
+
+def keys_of(stack: Stack) -> jax.Array:
+    """keys_S, one random key for each seed."""
     return jnp.stack([jax.random.key(cell.seed) for cell in stack.cells])
 
 

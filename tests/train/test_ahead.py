@@ -93,12 +93,28 @@ def test_the_real_gpu_compiler_answers_without_a_gpu():
     )  # stacked students' rows stay where they are
 
 
-def test_memory_is_the_larger_of_trainings_and_evaluations_with_the_moments_kept():
+def test_memory_is_the_largest_of_trainings_evaluations_with_the_moments_kept_and_the_starts():
     wide = group(vocab_size=4096)
     programs = Ahead(wide, PLAIN, jax.devices()[:1])
     params = 4 * sum(leaf.size for leaf in jax.tree.leaves([state.params for state in programs.states]))
     assert programs.idle_bytes == pytest.approx(2 * params, rel=0.01)  # two moments of each, and counters
     found = answer(task(cells=[to_dict(cell) for cell in wide.cells]))
-    training, evaluation = (measure(lowered.compile()) for lowered in (programs.training(), programs.evaluation()))
-    assert found["evaluation_bytes_per_chip"] == evaluation["bytes_per_chip"] + programs.idle_bytes
-    assert found["bytes_per_chip"] == max(training["bytes_per_chip"], found["evaluation_bytes_per_chip"])
+    training, evaluation, start = (
+        measure(lowered.compile())["bytes_per_chip"]
+        for lowered in (programs.training(), programs.evaluation(), programs.start(programs.stacks[0]))
+    )
+    assert found["evaluation_bytes_per_chip"] == evaluation + programs.idle_bytes
+    assert found["start_bytes_per_chip"] == start > 3 * params
+    assert found["bytes_per_chip"] == max(training, found["evaluation_bytes_per_chip"], start)
+
+
+@pytest.mark.parametrize("scan", [False, True])
+def test_initial_parameters_of_several_chips_are_never_whole_on_one(scan):
+    deep = group(width=128, depth=8, vocab_size=64)
+    execution = dataclasses.replace(PLAIN, mesh=MeshSpec(fsdp=4), scan_layers=scan)
+    programs = Ahead(deep, execution, jax.devices()[:4])
+    stack, state = programs.stacks[0], programs.states[0]
+    whole = 4 * sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    layer = whole / deep.cells[0].model.depth
+    extra = measure(programs.start(stack).compile())["temporary_bytes_per_chip"]
+    assert extra < whole / 4 + 3 * layer  # its own part once more, and the draw of one layer
