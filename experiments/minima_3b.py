@@ -3,7 +3,7 @@
 Question   The extrapolation run of the law of capacity gap (MiniMA-3B, Zhang et al., ACL 2025): a 3B student of Llama-2 7B. Does
            gaplaw's program fit a TPU slice, and what are its FLOPs, hours and memory?
 Command    gaplaw plan experiments/minima_3b.py --target v5p:4x4x8
-Forecast   25 November 2026, jax 0.10.2, libtpu 0.0.42 (least effort), 128 × v5p, fsdp 128: the student's program takes 49.8 GB
+Forecast   27 November 2026, jax 0.10.2, libtpu 0.0.42 (least effort), 128 × v5p, fsdp 128: the student's program takes 49.9 GB
            of 102 GB a chip and 4.52e21 FLOPs, at least 25 h 20 min (3,240 chip-hours), bound by compute; training the teacher
            would take 70.7 GB a chip and at least 578 h 33 min (74,100 chip-hours). Compiled, never run: docs/forecast.md.
 Published  In the authors' code: student shape, 4,096-token sequences × 1,024, halves of labels and teacher at temperature 1, AdamW

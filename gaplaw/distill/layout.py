@@ -18,7 +18,7 @@ from gaplaw.distill.vocab import Output, Vocab
 
 @dataclass(frozen=True)
 class Layout:
-    """`mesh` None means one device without a mesh.
+    """`mesh` None means one device without a mesh. width_axis: of `token_axes`, the one that output matrices' rows are spread over.
 
     chunk_tokens: tokens per device whose logits exist at one time; the largest divisor of its share not above it is used,
     so that every device and host runs the same number of chunks.
@@ -29,6 +29,7 @@ class Layout:
     token_axes: tuple[str, ...] = ()
     vocab_axis: str | None = None
     student_axis: str | None = None
+    width_axis: str | None = None
 
     def axis_size(self, name: str | None) -> int:
         return 1 if name is None else self.mesh.shape[name]
@@ -42,12 +43,29 @@ class Layout:
         """The sum over the devices that hold different tokens."""
         return jax.lax.psum(value, self.token_axes) if self.token_axes else value
 
+    def sum_by_width(self, slope_DxV):
+        """The same sum of an output matrix's [(S,) D, V] slope, of which each device keeps its rows of D where they divide."""
+        axis = self.width_of(slope_DxV.shape[-2])
+        if axis is None:
+            return self.sum(slope_DxV)
+        part = jax.lax.psum_scatter(slope_DxV, axis, scatter_dimension=slope_DxV.ndim - 2, tiled=True)
+        return jax.lax.psum(part, tuple(other for other in self.token_axes if other != axis))
+
+    def width_of(self, width: int) -> str | None:
+        """The axis that so many rows of an output matrix are spread over."""
+        return self.width_axis if width % self.axis_size(self.width_axis) == 0 else None
+
     def place(self, output: Output | None) -> Output | None:
         """The partitions of a model's hidden states and output matrix."""
         if output is None:
             return None
         lead = self.lead(output)
         return Output(P(*lead, self.token_axes or None, None), P(*lead, None, self.vocab_axis))
+
+    def place_slope(self, output: Output) -> Output:
+        """The partitions of the slopes with respect to both."""
+        place = self.place(output)
+        return place._replace(out_DxV=P(*self.lead(output), self.width_of(output.out_DxV.shape[-2]), self.vocab_axis))
 
     def lead(self, output: Output) -> tuple:
         """The partition of a stack's leading axis; empty for a single model."""

@@ -86,7 +86,7 @@ def _on_one_device(specs, layout: Layout, vocab: Vocab, students, teacher, label
         pieces = ([split_tokens(h, count, axis=-2) for h in hiddens], cut_teacher, split_tokens(labels_N, count))
         (losses, grad_outs), stacked = jax.lax.scan(body, zero, pieces)
         grad_hiddens = [join_tokens(g, h.shape) for g, h in zip(stacked, hiddens, strict=True)]
-    losses, grad_outs = layout.sum((losses, grad_outs))
+    losses, grad_outs = layout.sum(losses), [layout.sum_by_width(grad) for grad in grad_outs]
     slopes = [Output(h, o.astype(s.out_DxV.dtype)) for h, o, s in zip(grad_hiddens, grad_outs, students, strict=True)]
     return losses, slopes
 
@@ -103,7 +103,7 @@ def _losses_and_slopes(specs, layout: Layout, students, teacher, labels_N):
         size,
         ([layout.fill_up(student) for student in students], teacher, labels_N),
         (places, teacher_place, layout.tokens),
-        ([P(*layout.lead(student)) for student in students], places),
+        ([P(*layout.lead(student)) for student in students], [layout.place_slope(student) for student in students]),
     )
     return losses, [Output(slope.hidden_NxD, slope.out_DxV[..., :size]) for slope in slopes]
 

@@ -56,7 +56,8 @@ def layout(mesh: Mesh | None, execution: Execution) -> Layout:
     """How the objective is spread over the mesh, or computed on one device without one."""
     if mesh is None:
         return Layout(execution.chunk_tokens)
-    return Layout(execution.chunk_tokens, mesh, token_axes=BATCH, vocab_axis="tensor", student_axis="student")
+    axes = dict(token_axes=BATCH, vocab_axis="tensor", student_axis="student", width_axis="fsdp")
+    return Layout(execution.chunk_tokens, mesh, **axes)
 
 
 def student_axis(mesh: Mesh, count: int) -> str | None:
