@@ -22,25 +22,12 @@ from gaplaw.sweep.roofline import Program, roofline
 from gaplaw.sweep.shrink import program_key
 from gaplaw.sweep.targets import Target, check_mesh, fitted_to
 
-_ON_TRUST = {  # by the kind of chip and whose compiler was asked
-    (
-        "tpu",
-        "tpu",
-    ): "a roofline is the least time; real kernels take longer. Compiled without a TPU, and not run on one",
-    (
-        "gpu",
-        "gpu",
-    ): "a roofline is the least time; real kernels take longer. Compiled without a GPU: kernels not chosen by timing",
-    (
-        "gpu",
-        "cpu",
-    ): "no GPU compiler here (pip install 'gaplaw[gpu]'): the same sharded program compiled for virtual CPU devices "
+_ON_TRUST = {
+    "tpu": "a roofline is the least time; real kernels take longer. Compiled without a TPU, and not run on one",
+    "gpu": "a roofline is the least time; real kernels take longer. Compiled without a GPU, its kernels not chosen by timing",
+    "stand-in": "no GPU compiler here (pip install 'gaplaw[gpu]'): the same sharded program compiled for virtual CPU devices "
     "stands in for its memory and traffic",
-    (
-        "cpu",
-        "cpu",
-    ): "times of the table are rooflines; device-hours and the total use rates measured here, as gaplaw plan without "
-    "--target",
+    "cpu": "times of the table are rooflines; device-hours and the total use rates measured here, as gaplaw plan without --target",
 }
 
 
@@ -159,7 +146,7 @@ class Forecast:
         lines.append(
             f"memory and sent bytes from {compilers}; FLOPs and moved bytes in closed form; chip: {chip.source}"
         )
-        lines.append(_ON_TRUST[chip.kind, self.platform])
+        lines.append(_ON_TRUST[chip.kind if chip.kind == self.platform else "stand-in"])
         return lines
 
     def _troubles(self) -> dict[Program, list[str]]:

@@ -109,20 +109,19 @@ class Ahead:
         """What one chip holds of the optimizers' moments while they wait for an evaluation to end."""
         return _chip_bytes([state.moments for state in self.states])
 
-    def around(self) -> dict[str, dict]:
-        """What `measure` says, or how much is too much, of the programs before and after training: "start", "evaluation"."""
-        held = {"evaluation": _compiled(self.evaluation, beside=self.idle_bytes)}
+    def around(self) -> list[tuple[str, dict]]:
+        """Phases before and after training, and what `measure` says of their programs beside what a chip holds meanwhile."""
+        found = [("evaluation", _beside(_compiled(self.evaluation), self.idle_bytes))]
         for stack, state in zip(self.stacks, self.states, strict=True):
             if stack.cells[0].init == "scratch":
-                others = _chip_bytes(self.states) - _chip_bytes(state)
-                key = (stack.model, len(stack.cells), stack.scanned, self.execution.mesh, others)
+                key = (stack.model, len(stack.cells), stack.scanned, self.execution.mesh)
                 if key not in _STARTS:
-                    _STARTS[key] = _compiled(lambda stack=stack: self.start(stack), beside=others)
-                held["start"] = max(held.get("start", _STARTS[key]), _STARTS[key], key=needed_bytes)
-        return held
+                    _STARTS[key] = _compiled(lambda stack=stack: self.start(stack))
+                found.append(("start", _beside(_STARTS[key], _chip_bytes(self.states) - _chip_bytes(state))))
+        return found
 
 
-_STARTS: dict[tuple, dict] = {}  # answers of this process, which is asked of one target's groups
+_STARTS: dict[tuple, dict] = {}  # answers of this process, which groups share
 
 
 def _chip_bytes(tree) -> float:
@@ -132,11 +131,6 @@ def _chip_bytes(tree) -> float:
 
     leaves = jax.tree.leaves(tree)
     return float(sum(np.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in leaves))
-
-
-def needed_bytes(found: dict) -> float:
-    """Of one chip's memory, there or not."""
-    return found.get("out_of_memory_bytes") or found["bytes_per_chip"]
 
 
 def measure(compiled) -> dict:
@@ -180,28 +174,29 @@ def answer(task: dict) -> dict:
         programs = Ahead(group, from_dict(Execution, task["execution"]), devices_of(task))
         found = _compiled(programs.training)
         if "out_of_memory_bytes" not in found:
-            for phase, held in programs.around().items():
-                found[f"{phase}_bytes_per_chip"] = needed_bytes(held)
-                most = max(found, held, key=needed_bytes)
-                found |= {name: most[name] for name in ("bytes_per_chip", "out_of_memory_bytes") if name in most}
+            for phase, held in programs.around():
+                for name in (f"{phase}_bytes_per_chip", "bytes_per_chip", *(held.keys() & {"out_of_memory_bytes"})):
+                    found[name] = max(found.get(name, 0.0), *held.values())
     except Exception as fault:  # XLA's own kinds of error, and our refusals
         return {"error": " ".join(str(fault).split())[:300]}
     return found | {"compile_seconds": _since(began), "compiler": compiler(task["platform"], task["package"])}
 
 
-def _compiled(lowered, beside: float = 0.0) -> dict:
-    """What `measure` says of a program, or how many bytes a chip would need that has not so many.
-
-    Args: beside: bytes of a chip that hold something else meanwhile.
-    """
+def _compiled(lowered) -> dict:
+    """What `measure` says of a program, or how many bytes a chip would need that has not so many."""
     try:
-        found = measure(lowered().compile())
-        return found | {"bytes_per_chip": found["bytes_per_chip"] + beside}
+        return measure(lowered().compile())
     except Exception as fault:
         used = _TOO_MUCH.search(" ".join(str(fault).split()))
         if used is None:
             raise
-        return {"out_of_memory_bytes": float(used[1]) * _UNITS[used[2]] + beside}
+        return {"out_of_memory_bytes": float(used[1]) * _UNITS[used[2]]}
+
+
+def _beside(found: dict, held_bytes: float) -> dict:
+    """What a chip needs for a program while it holds something else as well, under the name that says whether it has so much."""
+    name = "out_of_memory_bytes" if "out_of_memory_bytes" in found else "bytes_per_chip"
+    return {name: found[name] + held_bytes}
 
 
 def _since(began: float) -> float:

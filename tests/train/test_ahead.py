@@ -108,6 +108,15 @@ def test_memory_is_the_largest_of_trainings_evaluations_with_the_moments_kept_an
     assert found["bytes_per_chip"] == max(training, found["evaluation_bytes_per_chip"], start)
 
 
+def test_a_phase_without_room_is_what_is_told(monkeypatch):
+    answers = iter([{"bytes_per_chip": 5.0}, {"out_of_memory_bytes": 10.0}, {"bytes_per_chip": 3.0}])
+    monkeypatch.setattr("gaplaw.train.ahead._compiled", lambda lowered: next(answers))
+    monkeypatch.setattr("gaplaw.train.ahead._STARTS", {})
+    found, idle = answer(task()), Ahead(group(), PLAIN, jax.devices()[:1]).idle_bytes
+    assert found["evaluation_bytes_per_chip"] == found["bytes_per_chip"] == found["out_of_memory_bytes"] == 10 + idle
+    assert found["start_bytes_per_chip"] == 3
+
+
 @pytest.mark.parametrize("scan", [False, True])
 def test_initial_parameters_of_several_chips_are_never_whole_on_one(scan):
     deep = group(width=128, depth=8, vocab_size=64)
