@@ -95,16 +95,18 @@ def moved_bytes_per_step(group: Group, execution: Execution) -> float:
 
     Weights, whole but for the tensor axis, are read in every pass of every microbatch; parameters, gradient and two moments
     (float32) are read and the first and last two written once; every element of `elements_per_token` is written and read
-    once a pass (a student's backward pass counts as two). A compiler that fuses well moves less, caches aside.
+    once a pass (a student's backward pass counts as two), but that cuDNN's attention keeps its scores to itself. A compiler
+    that fuses well moves less, caches aside.
     """
     mesh, cell = execution.mesh, group.cells[0]
     size = 2 if execution.compute_dtype == "bfloat16" else 4
     tokens = cell.batch_tokens / (mesh.data * mesh.fsdp * mesh.tensor)
     again = 0 if execution.remat == "none" else 1
+    scores = 0 if execution.attention == "cudnn" else cell.data.sequence_tokens
 
     def one(model: ModelSpec, passes: int) -> float:
         count = count_params(model).unique
-        elements = 2 * passes * elements_per_token(model, cell.data.sequence_tokens) * tokens
+        elements = 2 * passes * elements_per_token(model, scores) * tokens
         return size * (passes * execution.accumulate * count / mesh.tensor + elements)
 
     students = sum(

@@ -101,6 +101,7 @@ def test_rematerialisation_and_microbatches_cost_what_they_repeat(taught):
     full, dots = (recomputed_flops(taught, replace(QUICK, remat=kind)) for kind in ("full", "dots"))
     assert full > dots > recomputed_flops(taught, QUICK) == 0
     assert recomputed_flops(taught, replace(QUICK, remat="dots", attention="cudnn")) == 0
+    assert moved_bytes_per_step(taught, replace(QUICK, attention="cudnn")) < moved_bytes_per_step(taught, QUICK)
     assert moved_bytes_per_step(taught, replace(QUICK, accumulate=2)) > moved_bytes_per_step(taught, QUICK)
 
 
