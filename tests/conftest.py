@@ -1,6 +1,7 @@
 """Shared test set-up: a private data cache, virtual CPU devices, and the outside data that some tests read when it is there."""
 
 import os
+import signal
 import tempfile
 from pathlib import Path
 
@@ -17,6 +18,10 @@ os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llv
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(_cache or _private) / "xla-tests"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+
+signal.signal(
+    signal.SIGINT, signal.default_int_handler
+)  # a suite started in the background has it ignored, and its children
 
 ROOT = Path(__file__).resolve().parents[1]
 

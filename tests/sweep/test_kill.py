@@ -24,7 +24,6 @@ from tests.sweep.sweeps import QUICK, ROOT, checkpoint_steps
 
 RUN = """
 import signal, sys
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite started in the background has it ignored
 from gaplaw.sweep import resolve, run
 from gaplaw.sweep.local import LocalExecutor
 from tests.sweep.sweeps import tiny_sweep
