@@ -29,7 +29,6 @@ def gpus(name: str, chips: int, memory_bytes: float, memory_bytes_per_second: fl
     """So many Hopper GPUs of one host, to compile for."""
     from jax.experimental import topologies
 
-    _assume_cudnn()
     described = _HOPPER.format(
         name=name,
         memory_bytes=int(memory_bytes),
@@ -42,11 +41,11 @@ def gpus(name: str, chips: int, memory_bytes: float, memory_bytes_per_second: fl
     return list(made.devices)
 
 
-def _assume_cudnn() -> None:
+def assume_cudnn() -> None:
     """Let this process write programs with cuDNN's attention, for which JAX asks the GPU and the library that are here.
 
     There is no public way to say that a program is for other devices; a JAX that moves these two functions makes a forecast
-    with attention = cudnn an error in one line, nothing else.
+    with attention = cudnn an error in one line, and leaves every other as it is.
     """
     from jax._src.cudnn import fused_attention_stablehlo as attention
 

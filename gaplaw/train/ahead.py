@@ -21,7 +21,7 @@ from gaplaw.canonical import from_dict
 from gaplaw.execution import Execution
 from gaplaw.grid import Group
 from gaplaw.spec import Cell
-from gaplaw.train.absent_gpu import gpus
+from gaplaw.train.absent_gpu import assume_cudnn, gpus
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _TOO_MUCH = re.compile(r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm")
@@ -155,6 +155,8 @@ def devices_of(task: dict) -> list:
     if platform == "cpu":
         return jax.devices("cpu")[:chips]
     if platform == "gpu":
+        if task["execution"]["attention"] == "cudnn":
+            assume_cudnn()
         return gpus(name, chips, task["memory_bytes"], task["memory_bytes_per_second"])
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # a lock for chips; several processes may compile at once
     host = {"chips_per_host_bounds": (1, 1, 1)} if chips == 1 else {}

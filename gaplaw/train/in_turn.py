@@ -37,7 +37,7 @@ def targets_program(specs, teacher_model: ModelSpec, execution: Execution):
 
         def one(at):
             inputs_BxL, _ = inputs_and_labels(pieces[at])
-            teacher = seen_of_teacher(teacher_model, execution, True, seen, at, inputs_BxL)
+            teacher = seen_of_teacher(teacher_model, execution, None, seen, at, inputs_BxL)
             return batch_targets(specs, teacher, teacher_model.vocab_size)
 
         return jax.lax.map(one, jnp.arange(len(pieces)))
@@ -54,7 +54,7 @@ def stack_program(stack: Stack, execution: Execution):
 
     def loss(params, batch_BxL1, targets):
         inputs_BxL, labels_N = inputs_and_labels(batch_BxL1)
-        output = output_of(stack.model, execution, True, params, inputs_BxL)
+        output = output_of(stack.model, execution, None, params, inputs_BxL)
         return objective_losses((stack.objective,), place, [output], targets, labels_N)[0]
 
     @partial(jax.jit, donate_argnums=0)
@@ -97,7 +97,7 @@ def view_program(teacher_model: ModelSpec, execution: Execution, domains: int):
         def one(piece):
             batch_BxL1, domain_B = piece
             inputs_BxL, labels_N = inputs_and_labels(batch_BxL1)
-            teacher = output_of(teacher_model, execution, True, params, inputs_BxL)
+            teacher = output_of(teacher_model, execution, None, params, inputs_BxL)
             domain_N = jnp.repeat(domain_B, inputs_BxL.shape[1])
             return view(vocab, teacher), score_batch(vocab, teacher, None, labels_N, domain_N, domains=domains)
 
@@ -121,7 +121,7 @@ def score_program(stack: Stack, execution: Execution, domains: int):
             domain_N = jnp.repeat(domain_B, inputs_BxL.shape[1])
 
             def of(student):
-                output = output_of(stack.model, execution, True, student, inputs_BxL)
+                output = output_of(stack.model, execution, None, student, inputs_BxL)
                 return score_batch(vocab, output, seen, labels_N, domain_N, domains=domains)
 
             return jax.lax.map(of, params)

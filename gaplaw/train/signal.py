@@ -179,7 +179,7 @@ def keeping_program(group: Group, model: ModelSpec, execution: Execution, mesh):
 
     Draws depend on the cache and a sequence's number alone, so a cache that is made again is the same.
     """
-    blocked = runs_core_blocked(group.cells, execution)
+    spread = None if runs_core_blocked(group.cells, execution) else mesh
     seed = int(short_hash(group.stream)[:7], 16)
 
     @partial(jax.jit, out_shardings=NamedSharding(mesh, P()))
@@ -187,8 +187,8 @@ def keeping_program(group: Group, model: ModelSpec, execution: Execution, mesh):
         inputs_BxL = batch_1xBxL1[0, :, :-1]
         keys_B = jax.vmap(partial(jax.random.fold_in, jax.random.key(seed)))(numbers_B)
         uniform_BxL = jax.vmap(lambda key: jax.random.uniform(key, inputs_BxL.shape[1:]))(keys_B)
-        teacher = output_of(model, execution, blocked, params, inputs_BxL)
-        kept = keep(group.signal, layout(None if blocked else mesh, execution), teacher, uniform_BxL.reshape(-1))
+        teacher = output_of(model, execution, spread, params, inputs_BxL)
+        kept = keep(group.signal, layout(spread, execution), teacher, uniform_BxL.reshape(-1))
         return jax.tree.map(lambda part: part.reshape(*inputs_BxL.shape, *part.shape[1:]), kept)
 
     return keep_batch
@@ -202,15 +202,15 @@ def measure_fidelity(
     ways = mesh.shape["data"] * mesh.shape["fsdp"]
     rows = ways * max(1, min(len(held_NxL1), FIDELITY_TOKENS // length) // ways)
     chosen = np.linspace(0, len(held_NxL1) - 1, rows).astype(int)
-    blocked = runs_core_blocked(group.cells, execution)
-    place = layout(None if blocked else mesh, execution)
+    spread = None if runs_core_blocked(group.cells, execution) else mesh
+    place = layout(spread, execution)
     specs = (ObjectiveSpec(temperature=temperature, temperature_squared=False),)
 
     @partial(jax.jit, out_shardings=NamedSharding(mesh, P()))
     def compare(params, batch_1xBxL1):
         batch_BxL1 = batch_1xBxL1[0]
         labels_N = batch_BxL1[:, 1:].reshape(-1)
-        teacher = output_of(model, execution, blocked, params, batch_BxL1[:, :-1])
+        teacher = output_of(model, execution, spread, params, batch_BxL1[:, :-1])
         kept = keep(group.signal, place, teacher, jax.random.uniform(jax.random.key(0), labels_N.shape))
         mass_N = by_chunks(lambda log_probs, ids: kept_mass(ids, log_probs, temperature), place, teacher, kept.ids_NxT)
 

@@ -153,19 +153,14 @@ def runs_core_blocked(cells: tuple[Cell, ...], execution: Execution) -> bool:
 
 
 def output_of(
-    model: ModelSpec,
-    execution: Execution,
-    blocked: bool,
-    params: dict,
-    tokens_BxL: jax.Array,
-    mesh: jax.sharding.Mesh | None = None,
+    model: ModelSpec, execution: Execution, mesh: jax.sharding.Mesh | None, params: dict, tokens_BxL: jax.Array
 ) -> Output:
     """hidden_NxD and out_DxV of one model on one batch, N = B·L, in the compute dtype.
 
-    Args: blocked: see `runs_core_blocked`. mesh: what the batch is spread over, where the model is one of a stack.
+    Args: mesh: what the batch is spread over; None where the group runs core-blocked, see `runs_core_blocked`.
     """
     dtype = jnp.dtype(execution.compute_dtype)
-    if blocked:
+    if mesh is None:
         hidden_BxLxD = narrow.apply_hidden(params, tokens_BxL, model)
     else:
         hidden_BxLxD = models.apply_hidden(
@@ -173,21 +168,21 @@ def output_of(
             tokens_BxL,
             model,
             dtype=dtype,
-            kernel=attention_on(mesh, execution.attention) if mesh else execution.attention,
+            kernel=attention_on(mesh, execution.attention),
             scan=execution.scan_layers and model.uniform,
             remat=execution.remat,
         )
     return Output(hidden_BxLxD.reshape(-1, hidden_BxLxD.shape[-1]), models.output_matrix(params, model).astype(dtype))
 
 
-def seen_of_teacher(model: ModelSpec, execution: Execution, blocked: bool, taught, at, inputs_BxL) -> Output | Kept:
+def seen_of_teacher(model: ModelSpec, execution: Execution, mesh, taught, at, inputs_BxL) -> Output | Kept:
     """What step `at` of a dispatch sees of its teacher.
 
-    taught: the teacher's parameters, or what a cache kept of the dispatch: arrays [K, B, L, …].
+    mesh: see `output_of`. taught: the teacher's parameters, or what a cache kept of the dispatch: arrays [K, B, L, …].
     """
     if isinstance(taught, Kept):
         return jax.tree.map(lambda part: part[at].reshape(-1, *part.shape[3:]), taught)
-    return output_of(model, execution, blocked, taught, inputs_BxL)
+    return output_of(model, execution, mesh, taught, inputs_BxL)
 
 
 def cut_from_teacher(cells, teacher, batches, mesh: jax.sharding.Mesh) -> dict[int, tuple[dict, ModelSpec]]:

@@ -94,7 +94,7 @@ def outputs_of(stacks: list[Stack], execution: Execution, mesh, params: list, in
 
     def outputs(stack: Stack, mine) -> Output:
         def one(student):
-            return output_of(stack.model, execution, False, student, inputs_BxL, mesh)
+            return output_of(stack.model, execution, mesh, student, inputs_BxL)
 
         return jax.vmap(one, spmd_axis_name=student_axis(mesh, len(stack.cells)))(mine)
 
@@ -108,7 +108,7 @@ def _together(stacks: list[Stack], teacher_model: ModelSpec | None, execution: E
         inputs_BxL, labels_N = inputs_and_labels(batch_BxL1)
         teacher = None
         if teacher_model is not None:
-            teacher = seen_of_teacher(teacher_model, execution, False, taught, at, inputs_BxL)
+            teacher = seen_of_teacher(teacher_model, execution, mesh, taught, at, inputs_BxL)
 
         def total(params):
             students = outputs_of(stacks, execution, mesh, params, inputs_BxL)
@@ -160,7 +160,7 @@ def _evaluate_together(stacks: list[Stack], teacher_model, execution: Execution,
 
             teacher = None
             if teacher_model is not None:
-                teacher = output_of(teacher_model, execution, False, teacher_params, inputs_BxL)
+                teacher = output_of(teacher_model, execution, mesh, teacher_params, inputs_BxL)
             students = outputs_of(stacks, execution, mesh, params, inputs_BxL)
             return score_group(layout(mesh, execution), students, teacher, labels_N, domain_N, domains=domains)
 
