@@ -7,12 +7,9 @@ for the forms T = kS, kS + b, kS^p, kS^p (D/S)^q (see `size_forms`). Rules of th
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from gaplaw.law.available import EQUIVALENT_TOKENS_PER_PARAM
-from gaplaw.law.baseline import fit_baseline
 from gaplaw.law.cases import Case, cases_of, learn_loss_ratio, learn_ratio, rule_picks
 from gaplaw.law.flags import Flag
 from gaplaw.law.rules import nearest
@@ -28,10 +25,8 @@ def compare(table, law):
 
     Returns:
         Law with `rivals` (one dict per form and rule: name, kind, loso_regret_nats, loso_log_size, largest_out_regret_nats, aicc,
-        share_of_wins, note), `comparison` (winner, verdict, aicc_gap, constant_ratio) and `baseline`.
+        share_of_wins, note) and `comparison` (winner, verdict, aicc_gap, constant_ratio).
     """
-    baseline = fit_baseline(table)
-    law = replace(law, baseline=baseline)
     cases = cases_of(table, "teacher_params")
     sizes = np.array([case.student_params for case in cases])
     if law.refused or len(np.unique(sizes)) < 3:

@@ -13,6 +13,7 @@ import numpy as np
 import gaplaw
 from gaplaw.errors import LawError
 from gaplaw.law import intervals, noise, optimum
+from gaplaw.law.baseline import fit_baseline
 from gaplaw.law.central import interval
 from gaplaw.law.design import Layout, lay_out
 from gaplaw.law.doubts import doubts
@@ -130,6 +131,7 @@ def fit_bowl_law(table, *, seed: int = 0, draws: int = 1000) -> Law:
             seeds=int(table.frame["seed"].nunique()) if "seed" in table.frame else 1,
         ),
         surface=fit.surface,
+        baseline=fit_baseline(table),
         provenance={
             "source": table.source,
             "rows": len(table.frame),

@@ -11,6 +11,7 @@ from gaplaw.law.rules import size_equivalents
 from gaplaw.law.simulate import simulate
 from gaplaw.law.size_forms import FORMS, aicc, fit_forms
 from gaplaw.law.table import read_table
+from tests.conftest import ROOT
 
 GRID = {"students": np.geomspace(5e7, 1.6e9, 6), "teachers": np.geomspace(1e8, 2.5e10, 8), "k": 4.0, "depth": 0.03}
 
@@ -123,3 +124,13 @@ def test_cases_average_seeds_and_sizes_come_from_losses():
     assert size_equivalents([loss], surface) == pytest.approx([2e9], rel=1e-3)
     assert size_equivalents([loss], None) is None
     assert isinstance(frame, pd.DataFrame)
+
+
+def test_the_choice_does_not_depend_on_whether_rivals_were_compared():
+    rows = pd.read_parquet(ROOT / "experiments" / "results" / "quickstart" / "cells" / "quickstart.parquet")
+    question = dict(student_params=2000, teachers=["1.5k", "3.5k", "6k", "14k"])
+    plain, compared = (fit(rows, draws=200, compare=wanted).choose(**question) for wanted in (False, True))
+    for part in ("recommended", "optimum", "near_optimal", "teachers"):  # rules of thumb are learnt by the comparison
+        assert plain.to_dict()[part] == compared.to_dict()[part]
+    assert plain.recommended is None
+    assert all("not_worth_it" in {flag.kind for flag in found.flags} for found in (plain, compared))
