@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from analysis.figures import shared_labels, student_panels, teacher_axis
+from analysis.figures import NOTHING, shared_labels, student_panels, teacher_axis
 from analysis.style import (
     ACCENT,
     FEWEST_FOR_A_CURVE,
@@ -87,6 +87,7 @@ def fidelity(cells: pd.DataFrame, *, width: float = WIDE) -> Figure:
     blocks = seen.by_protocol
     figure, axes = grouped_panels(width, dict.fromkeys(blocks, len(known)), height=2.6)
     colour, mark = colours(s.params for s in seen.students), markers(s.size_label for s in seen.students)
+    itself = {"ls": "--"} if len(seen.teachers) >= FEWEST_FOR_A_CURVE else {"marker": "x", "ms": 5, "ls": ""}
     places = [(own, column, text) for own in blocks.values() for column, text in known.items()]
     for ax, (students, column, text) in zip(axes, places, strict=True):
         for student in students:
@@ -95,13 +96,12 @@ def fidelity(cells: pd.DataFrame, *, width: float = WIDE) -> Figure:
             ax.plot(means["teacher"], means["value"], ms=4, lw=1.2, **style)
         if column == "calibration_error" and column in seen.teachers and seen.coordinate == "teacher_params":
             own = seen.teachers.sort_values("student_params")
-            few = {"marker": "x", "ms": 5, "ls": ""} if len(own) < FEWEST_FOR_A_CURVE else {"ls": "--"}
-            ax.plot(own["student_params"], own["calibration_error"], color=MUTED, lw=1.2, **few)
+            ax.plot(own["student_params"], own["calibration_error"], color=MUTED, lw=1.2, **itself)
         teacher_axis(ax, seen)
         ax.set_title(text + max((few_text(s) for s in students), key=len), fontsize=9)
     sizes = {s.size_label: colour[s.params] for s in seen.students}
     handles = [Line2D([], [], color=c, marker=mark[name], ms=4, label=name) for name, c in sizes.items()]
-    handles.append(Line2D([], [], color=MUTED, ls="--", label="the teacher itself"))
+    handles.append(Line2D([], [], color=MUTED, label="the teacher itself", **itself))
     figure.legend(handles=handles, title="student", loc="outside upper center", ncols=3 if width < 6 else 8)
     shared_labels(figure, seen, "")
     return figure
@@ -115,6 +115,8 @@ def seed_pairing(cells: pd.DataFrame, *, width: float = WIDE) -> Figure:
     gap that is to be seen: largest teacher's mean less the best one's (bar).
     """
     seen = view(cells)
+    if not seen.students:
+        return empty(width, NOTHING)
     rows = [(s, paired(s)) for s in seen.students]
     rows = [(s, p) for s, p in rows if np.isfinite(p.paired_sd) and p.paired_sd > 0]
     if not rows:

@@ -37,9 +37,13 @@ def protocol_labels(protocols: Iterable[str | None]) -> dict[str | None, str]:
             said.append("T² factor")
         if protocol is not None and cached and not any(_CACHE.fullmatch(part) for part in own):
             said.append("live teacher")
-        labels[protocol] = ", ".join(said) or ("no protocol stated" if not protocol else protocol)
+        labels[protocol] = ", ".join(said) or _whole(protocol)
     unique = len(set(labels.values())) == len(labels)
-    return labels if unique else {p: "no protocol stated" if p is None else p for p in known}
+    return labels if unique else {protocol: _whole(protocol) for protocol in known}
+
+
+def _whole(protocol: str | None) -> str:
+    return "no protocol stated" if protocol is None else protocol or "empty protocol"
 
 
 def _words(part: str) -> str:

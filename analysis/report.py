@@ -53,13 +53,21 @@ class Run:
         return tuple(cell.id for cell in self.sweep.cells if cell.id not in known)
 
 
+def require_run(folder: Path | str, name: str | None = None) -> None:
+    """Raise a TableError unless the folder is a run's; `name` is what people call it, where that is no local path."""
+    folder, name = Path(folder), name or folder
+    if not folder.is_dir():
+        what = "is a file, and a run is a folder" if folder.is_file() else "no such folder"
+        raise TableError(f"{name}: {what}; `gaplaw run EXPERIMENT --out FOLDER` makes one")
+    if not ((folder / "sweep.json").exists() or row_files(folder)):
+        files = "no sweep.json, no cells/*.parquet"
+        raise TableError(f"{name}: holds no run ({files}); `gaplaw run EXPERIMENT --out FOLDER` makes one")
+
+
 def read_run(folder: Path | str) -> Run:
     """Read a run folder as far as it can be read. Raises: TableError when there is no such folder, or it holds no run."""
+    require_run(folder)
     folder = Path(folder)
-    if not folder.is_dir():
-        raise TableError(f"{folder}: no such folder; `gaplaw run EXPERIMENT --out {folder}` makes one")
-    if not ((folder / "sweep.json").exists() or row_files(folder)):
-        raise TableError(f"{folder}: holds no run (no sweep.json, no cells/*.parquet); `gaplaw run EXPERIMENT --out` makes one")
     damaged: list[str] = []
     cells, curves = (_read(folder, table, damaged) for table in ("cells", "curves"))
     return Run(
@@ -136,6 +144,7 @@ def render(run: Run, law=None, choice=None) -> str:
     )
     environment.filters["size"] = size_text
     environment.filters["raised"] = lambda text: Markup(re.sub(r"\^([\w.]+)", r"<sup>\1</sup>", str(escape(text))))
+    environment.filters["cell"] = tables.cell_text
     environment.filters["flops"] = tables.flops_text
     asked = summary.measured_choices(law, seen) if law is not None else []
     page = environment.get_template("report.html.j2").render(

@@ -48,7 +48,9 @@ def headline(seen: View, law=None) -> Headline:
     inside = interior(law)
     seeds = max(len(student.rows["seed"].dropna().unique()) for student in seen.students)
     if law.refused or len(inside) < FEWEST_INTERIOR or seeds < 2:
-        sentence = f"This run does not identify a teacher law: {_why_not(law, inside, seeds)}{_without_teacher(seen, law)}"
+        sentence = (
+            f"This run does not identify a teacher law: {_why_not(law, inside, seeds)}{_without_teacher(seen, law)}"
+        )
         return Headline(verdict="not identified", sentence=sentence, details=measured)
     first, last = inside[0], inside[-1]
     parts = [
@@ -98,7 +100,8 @@ def _measured_sentence(student: Student, coordinate: str) -> str:
     close, best, tolerance = indistinguishable(student)
     named = ", ".join(_value_text(value, coordinate) for value in close)
     protocol = f", {student.protocol_label}" if student.protocol_label else ""
-    text = f"{student.size_label} student{protocol}: lowest mean loss from the teacher of {teacher_text(best, coordinate, student.params)}"
+    place = teacher_text(best, coordinate, student.params)
+    text = f"{student.size_label} student{protocol}: lowest mean loss from the teacher of {place}"
     if tolerance is None:
         text += "; a single run of each, so nothing separates the teachers from chance"
     elif len(close) > 1:
