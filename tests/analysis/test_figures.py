@@ -208,9 +208,9 @@ def test_the_axes_of_a_law_have_ticks_at_the_measured_teachers_too(cells):
         assert not overlaps(axis, figure.canvas.get_renderer())
 
 
-def joined_points(figure) -> list[int]:
+def joined_points(figure, styles=("-",)) -> list[int]:
     """Lengths of the lines that join measured points; upright and level ones mark optima and students alone."""
-    drawn = [line for axes in figure.axes for line in axes.lines if line.get_linestyle() in ("-", "--")]
+    drawn = [line for axes in figure.axes for line in axes.lines if line.get_linestyle() in styles]
     paths = [(np.atleast_1d(line.get_xdata()), np.atleast_1d(line.get_ydata())) for line in drawn]
     return [len(x) for x, y in paths if len(set(x)) > 1 and len(set(y)) > 1]
 
@@ -228,6 +228,9 @@ def test_two_points_are_not_drawn_as_a_curve_and_this_is_said(cells, curves):
     for name, figure in figures.items():
         assert not joined_points(figure), name
         assert sum(len(line.get_xdata()) for axes in figure.axes for line in axes.lines) > 0
+    assert not joined_points(figures["curves"], ("-", "--"))  # nor the dashed lines of students alone
+    few = cells[(cells["role"] != "teacher") | cells["student_params"].isin(view(two).ladder)]
+    assert not joined_points(analysis.fidelity(few[few.index.isin(two.index)]), ("-", "--"))  # nor the teachers' own
     said = {
         name: " ".join(t.get_text() for a in f.axes for t in [a.title, a._left_title, *a.texts])
         for name, f in figures.items()
