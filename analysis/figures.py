@@ -23,6 +23,7 @@ from analysis.style import (
     in_style,
     joined,
     ratio_text,
+    size_axis,
     size_text,
     ticks_at,
 )
@@ -182,9 +183,14 @@ def teacher_axis(ax: Axes, seen: View) -> None:
 
 
 def teacher_ticks(axis, teachers, coordinate: str, *, beyond: bool = False) -> None:
-    """Ticks at these teachers, labelled in sizes or in nats."""
-    text = size_text if coordinate == "teacher_params" else "{:.3g}".format
-    ticks_at(axis, teachers, text, beyond=beyond)
+    """Ticks at these teachers, labelled in sizes or in nats; None: they are not known, and the axis has round numbers."""
+    if teachers is not None:
+        ticks_at(axis, teachers, size_text if coordinate == "teacher_params" else "{:.3g}".format, beyond=beyond)
+    elif coordinate == "teacher_params":
+        size_axis(axis)
+    else:
+        axis.set_major_formatter(lambda value, _: f"{value:.3g}")
+        axis.set_minor_formatter(lambda value, _: f"{value:.3g}")
 
 
 def _fitted(ax: Axes, law, student: Student, means: pd.DataFrame) -> None:

@@ -75,7 +75,7 @@ def optimal_teacher(law, *, teachers=None, width: float = WIDE) -> Figure:
     size_axis(ax.xaxis, measured, beyond=True)
     if not in_params:
         ax.invert_yaxis()
-    teacher_ticks(ax.yaxis, (low, high) if teachers is None else teachers, law.coordinate, beyond=in_params)
+    teacher_ticks(ax.yaxis, teachers, law.coordinate, beyond=in_params)
     ax.set_xlabel("student S, non-embedding parameters")
     ax.set_ylabel("optimal teacher T*, " + ("parameters" if in_params else "nats (better is higher)"))
     figure.legend(
@@ -156,7 +156,7 @@ def regret(
 
     Dots are the teachers that a choice weighed; the recommended one is full. Shaded ends lie outside the measured teachers.
 
-    Args: teachers: the measured ones, for the ticks; without them, the ends of what was measured.
+    Args: teachers: the measured ones, for the ticks; without them the axis has round numbers.
     """
     if choice is not None:
         student_params, student_tokens = choice.student_params, choice.student_tokens
@@ -192,7 +192,7 @@ def regret(
     in_params = law.coordinate == "teacher_params"
     if not in_params:
         ax.invert_xaxis()
-    teacher_ticks(ax.xaxis, (low, high) if teachers is None else teachers, law.coordinate, beyond=in_params)
+    teacher_ticks(ax.xaxis, teachers, law.coordinate, beyond=in_params)
     ax.set_xlabel("teacher, non-embedding parameters" if in_params else "teacher loss, nats")
     ax.set_ylabel("expected regret, nats")
     return figure

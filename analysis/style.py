@@ -98,9 +98,7 @@ def grouped_panels(width: float, groups: Mapping[str, int], *, height: float = 2
     for block, (name, count) in zip(blocks, groups.items(), strict=True):
         grid = list(block.subplots(rows[name], fit, squeeze=False).flat)
         if name:
-            block.suptitle(
-                name[0].upper() + name[1:], x=0.01, ha="left", fontsize=10.5, fontweight="bold", color=ACCENT
-            )
+            block.suptitle(name[0].upper() + name[1:], x=0.01, ha="left", fontsize=10.5, fontweight="bold")
         for spare in grid[count:]:
             spare.remove()
         axes += grid[:count]
@@ -191,8 +189,8 @@ def ticks_at(axis, values: Sequence[float], text: Callable[[float], str], *, bey
     axis.set_minor_formatter(NullFormatter())
 
 
-_LETTER_INCHES, _GAP_INCHES, _LINE_INCHES = 0.076, 0.09, 0.19  # of tick labels at 8.5 points
-_MARGIN_INCHES = 0.65  # what tick labels and titles beside a panel take
+_LETTER_INCHES, _GAP_INCHES, _LINE_INCHES = 0.076, 0.06, 0.19  # of tick labels at 8.5 points
+_MARGIN_INCHES = 0.6  # what tick labels and titles beside a panel take
 
 
 def _axis_inches(axis) -> float:
