@@ -30,7 +30,7 @@ from analysis.style import (
     markers,
     unordered_colours,
 )
-from analysis.view import Paired, Student, domains, paired, view
+from analysis.view import Paired, domains, paired, view
 
 
 @in_style
@@ -48,23 +48,24 @@ def domain_losses(cells: pd.DataFrame, *, width: float = WIDE) -> Figure:
     names = sorted({d for s in students for d in domains(s.rows)})
     colour, mark = unordered_colours(names), markers(names)
     for ax, student in zip(axes, students, strict=True):
+        fewest = len(student.teachers)
         for domain, column in domains(student.rows).items():
             means = paired(student, column).means
+            fewest = min(fewest, len(means) or fewest)
             gap = means["value"] - means["value"].min()
             style = {"marker": mark[domain], "color": colour[domain]} | joined(len(means))
             ax.plot(means["teacher"], gap, ms=4, lw=1.2, **style)
         teacher_axis(ax, seen)
         ax.set_ylim(bottom=-0.04 * ax.get_ylim()[1])
-        ax.set_title(f"{student.size_label} student{few_text(student)}")
+        ax.set_title(f"{student.size_label} student{few_text(fewest)}")
     handles = [Line2D([], [], color=colour[n], marker=mark[n], ms=4, label=n.replace("_", " ")) for n in names]
     figure.legend(handles=handles, loc="outside upper center", ncols=3 if width < 6 else 8)
     shared_labels(figure, seen, "nats above the domain's best teacher")
     return figure
 
 
-def few_text(student: Student) -> str:
+def few_text(count: int) -> str:
     """What a panel says where its points are too few for a curve."""
-    count = len(student.teachers)
     return "" if count >= FEWEST_FOR_A_CURVE else f"\n{count} teacher{'s' * (count > 1)}: points, no curve"
 
 
@@ -90,15 +91,17 @@ def fidelity(cells: pd.DataFrame, *, width: float = WIDE) -> Figure:
     itself = {"ls": "--"} if len(seen.teachers) >= FEWEST_FOR_A_CURVE else {"marker": "x", "ms": 5, "ls": ""}
     places = [(own, column, text) for own in blocks.values() for column, text in known.items()]
     for ax, (students, column, text) in zip(axes, places, strict=True):
+        fewest = FEWEST_FOR_A_CURVE
         for student in students:
             means = paired(student, column).means
+            fewest = min(fewest, len(means) or fewest)
             style = {"marker": mark[student.size_label], "color": colour[student.params]} | joined(len(means))
             ax.plot(means["teacher"], means["value"], ms=4, lw=1.2, **style)
         if column == "calibration_error" and column in seen.teachers and seen.coordinate == "teacher_params":
             own = seen.teachers.sort_values("student_params")
             ax.plot(own["student_params"], own["calibration_error"], color=MUTED, lw=1.2, **itself)
         teacher_axis(ax, seen)
-        ax.set_title(text + max((few_text(s) for s in students), key=len), fontsize=9)
+        ax.set_title(text + few_text(fewest), fontsize=9)
     sizes = {s.size_label: colour[s.params] for s in seen.students}
     handles = [Line2D([], [], color=c, marker=mark[name], ms=4, label=name) for name, c in sizes.items()]
     handles.append(Line2D([], [], color=MUTED, label="the teacher itself", **itself))

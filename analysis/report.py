@@ -206,24 +206,24 @@ def _facts(run: Run, seen: View) -> list[tuple[str, str]]:
 
 def _pictures(run: Run, seen: View, law, choice, asked) -> dict[str, Markup]:
     """Every figure of the page, at both widths, with its text alternative."""
-    labels = ", ".join(student.label for student in seen.students) or "no student yet"
+    labels = "; ".join(student.label for student in seen.students) or "no student yet"
     draw: dict[str, tuple[Callable, str]] = {
         "student_loss": (lambda width: figures.student_loss(run.cells, law, width=width), _describe(seen)),
         "pairing": (
             lambda width: detail_figures.seed_pairing(run.cells, width=width),
-            f"Spread of the difference between two teachers with seeds unpaired and paired, for students {labels}.",
+            f"Spread of the difference between two teachers with seeds unpaired and paired, for: {labels}.",
         ),
         "curves": (
             lambda width: curve_figures.loss_curves(run.cells, run.curves, width=width),
-            f"Validation loss against training tokens for the teachers and for students {labels}.",
+            f"Validation loss against training tokens for the teachers and for: {labels}.",
         ),
         "domains": (
             lambda width: detail_figures.domain_losses(run.cells, width=width),
-            f"Loss above each domain's best teacher against teacher size, for students {labels}.",
+            f"Loss above each domain's best teacher against teacher size, for: {labels}.",
         ),
         "fidelity": (
             lambda width: detail_figures.fidelity(run.cells, width=width),
-            f"KL divergence from the teacher, agreement and calibration error against teacher size, for students {labels}.",
+            f"KL divergence from the teacher, agreement and calibration error against teacher size, for: {labels}.",
         ),
     }
     if law is not None:
@@ -246,9 +246,7 @@ def _pictures(run: Run, seen: View, law, choice, asked) -> dict[str, Markup]:
 
 
 def _describe(seen: View) -> str:
-    best = "; ".join(
-        f"{s.label} student lowest at teacher {summary.lowest_text(s, seen.coordinate)}" for s in seen.students
-    )
+    best = "; ".join(f"{s.label}: lowest at teacher {summary.lowest_text(s, seen.coordinate)}" for s in seen.students)
     return f"Validation loss of each student against its teacher. {best or 'Nothing was measured yet'}."
 
 

@@ -99,9 +99,8 @@ def _measured_sentence(student: Student, coordinate: str) -> str:
     """One student's near-optimal set, straight from its paired means."""
     close, best, tolerance = indistinguishable(student)
     named = ", ".join(_value_text(value, coordinate) for value in close)
-    protocol = f", {student.protocol_label}" if student.protocol_label else ""
     place = teacher_text(best, coordinate, student.params)
-    text = f"{student.size_label} student{protocol}: lowest mean loss from the teacher of {place}"
+    text = f"{student.label}: lowest mean loss from the teacher of {place}"
     if tolerance is None:
         text += "; a single run of each, so nothing separates the teachers from chance"
     elif len(close) > 1:

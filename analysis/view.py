@@ -50,8 +50,8 @@ class Student:
 
     @property
     def label(self) -> str:
-        """Its name where students of several protocols stand together."""
-        return f"{self.size_label}, {self.protocol_label}" if self.protocol_label else self.size_label
+        """Its name in a sentence: '894 student', or '894 student, temperature 2' where a table has several protocols."""
+        return f"{self.size_label} student" + (f", {self.protocol_label}" if self.protocol_label else "")
 
     @property
     def teachers(self) -> np.ndarray:

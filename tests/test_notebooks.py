@@ -2,6 +2,7 @@
 
 import ast
 import copy
+import re
 
 import nbformat
 import pytest
@@ -103,22 +104,18 @@ def test_the_comparison_sees_a_changed_number_a_changed_word_a_lost_figure_and_a
     tolerance = TOLERANCES[CHOOSING]
     assert not differences(notebook, copy.deepcopy(notebook), **tolerance)
 
-    def changed(kind, change):
+    def changed(kind, old="", new="") -> list[str]:
+        """Differences after one output of that kind lost its first match of a pattern, or, without one, was lost."""
         other = copy.deepcopy(notebook)
         output = next(o for cell in code(other) for o in cell.outputs if kind in o.get("data", {}))
-        change(output)
+        text = output.data.pop(kind)
+        if old:
+            output.data[kind] = re.sub(old, new, text, count=1)
+            assert output.data[kind] != text
         return differences(notebook, other, **tolerance)
 
-    assert changed("image/png", lambda output: output.data.pop("image/png"))
-    assert changed(
-        "text/html", lambda output: output.data.update({"text/html": output.data["text/html"].replace("6.0", "6.4")})
-    )
-    assert changed(
-        "text/plain",
-        lambda output: output.data.update({"text/plain": output.data["text/plain"].replace("no flags", "flags")}),
-    )
-    assert texts_agree("a  1.000\n", "a 1.001", relative=0.01, absolute=0) and not texts_agree(
-        "1.0", "1.1", relative=0.01, absolute=0
-    )
+    assert changed("image/png") and changed("text/html", r"\d\.\d+", "987.6") and changed("text/plain", "Law", "Rule")
+    assert texts_agree("a  1.000\n", "a 1.001", relative=0.01, absolute=0)
+    assert not texts_agree("1.0", "1.1", relative=0.01, absolute=0)
     assert not texts_agree("a 1", "b 1", relative=1, absolute=1) and not texts_agree("1 2", "1", relative=1, absolute=1)
     assert sizes_agree((970, 300), (960, 301)) and not sizes_agree((970, 300), (970, 400))

@@ -180,7 +180,7 @@ def rows(teachers, losses, students=(1e6, 3e6, 9e6), **more) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("width", [WIDE, NARROW])
-@pytest.mark.parametrize("count", [2, 7, 40])
+@pytest.mark.parametrize("count", [7, 40])
 @pytest.mark.parametrize("coordinate", ["teacher_params", "teacher_loss"])
 def test_a_tick_stands_at_every_measured_teacher_and_no_labels_touch(width, count, coordinate):
     spread = np.geomspace(1.13e6, 3.77e9, count) * np.random.default_rng(count).uniform(0.9, 1.1, count)
