@@ -85,17 +85,10 @@ def test_the_first_notebook_shows_the_meaning_of_every_column_and_elides_none():
 def test_laws_and_choices_are_shown_in_their_html_form():
     last = [cell.source.splitlines()[-1] for path in (FITTING, CHOOSING) for cell in code(stored(path))]
     assert {"law", "measured", "refused"} <= set(last)
-    html = [
-        o.data["text/html"]
-        for p in (FITTING, CHOOSING)
-        for c in code(stored(p))
-        for o in c.outputs
-        if "data" in o and "text/html" in o.data
-    ]
-    assert (
-        sum("<b>Law T = k S^p</b>" in text for text in html) == 4
-        and sum("Choice for a student" in text for text in html) == 1
-    )
+    outputs = [o for path in (FITTING, CHOOSING) for cell in code(stored(path)) for o in cell.outputs]
+    html = [output.data["text/html"] for output in outputs if "text/html" in output.get("data", {})]
+    assert sum("<b>Law " in text for text in html) == 4
+    assert sum("<b>Choice for a student" in text for text in html) == 1
     assert any("No answer:" in text for text in html)
 
 
