@@ -57,14 +57,13 @@ def _dispatch(words: list[str]) -> int:
     import tyro
 
     from gaplaw.cli import asking, emitting, rehearsing, sweeping
-    from gaplaw.cli.options import own_execution
 
     verbs = {
-        "plan": own_execution(sweeping.plan, words),
-        "run": own_execution(sweeping.run, words),
+        "plan": sweeping.plan,
+        "run": sweeping.run,
         "status": sweeping.status,
-        "rehearse": own_execution(rehearsing.rehearse, words),
-        "emit": own_execution(emitting.emit, words, at=1),
+        "rehearse": rehearsing.rehearse,
+        "emit": emitting.emit,
         "fit": asking.fit,
         "choose": asking.choose,
         "predict": asking.predict,
@@ -77,7 +76,7 @@ def _dispatch(words: list[str]) -> int:
         prog="gaplaw",
         description=_DESCRIPTION,
         args=words,
-        config=(tyro.conf.FlagCreatePairsOff, tyro.conf.HelptextFromCommentsOff),
+        config=(tyro.conf.HelptextFromCommentsOff,),
     )
     return code or 0
 

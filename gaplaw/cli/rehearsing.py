@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from dataclasses import asdict
 
-from gaplaw.cli.options import Experiment, Flag, HowToRun, print_json
-from gaplaw.execution import Execution
+from gaplaw.cli.execution_options import NO_OPTIONS, ExecutionOptions, load_with
+from gaplaw.cli.options import Experiment, Flag, print_json
 
 
 def rehearse(
@@ -15,7 +15,7 @@ def rehearse(
     processes: int = 4,
     devices: int = 8,
     json: Flag = False,
-    execution: HowToRun = Execution(),  # noqa: B008 (frozen)
+    execution: ExecutionOptions = NO_OPTIONS,
 ) -> int:
     """Run two steps of every distinct program of an experiment here, in real processes on virtual CPU devices.
 
@@ -31,12 +31,10 @@ def rehearse(
         devices: virtual CPU devices in all, at most.
         json: print one JSON list, one object per program.
     """
-    from gaplaw import sweep
     from gaplaw.sweep.rehearsal import rehearse
 
     found = rehearse(
-        sweep.load_experiment(experiment),
-        execution,
+        *load_with(experiment, execution),
         processes=processes,
         devices=devices,
         tell=lambda line: print(line, file=sys.stderr),

@@ -11,11 +11,11 @@ from typing import Annotated, Literal
 
 from tyro.conf import arg
 
+from gaplaw.cli.execution_options import NO_OPTIONS, ExecutionOptions, load_with
 from gaplaw.cli.options import (
     Experiment,
     Flag,
     Folder,
-    HowToRun,
     Number,
     OutFolder,
     Size,
@@ -25,7 +25,7 @@ from gaplaw.cli.options import (
     size,
 )
 from gaplaw.errors import SpecError
-from gaplaw.execution import Execution, HostsSpec
+from gaplaw.execution import HostsSpec
 from gaplaw.sweep.ray import RayExecutor
 from gaplaw.sweep.slurm import SlurmExecutor
 
@@ -37,7 +37,7 @@ def plan(
     json: Flag = False,
     target: Annotated[str | None, named("TARGET")] = None,
     price_per_chip_hour: Number = None,
-    execution: HowToRun = Execution(),  # noqa: B008 (frozen)
+    execution: ExecutionOptions = NO_OPTIONS,
 ) -> int:
     """Print every cell of an experiment with parameters, FLOPs, an estimate of time and disk. Trains nothing.
 
@@ -60,14 +60,15 @@ def plan(
     from gaplaw.sweep.bucket import folder_at
 
     absent: list[str] = []
-    found = sweep.resolve(sweep.load_experiment(experiment), absent=absent)
+    found, how = load_with(experiment, execution)
+    found = sweep.resolve(found, absent=absent)
     folder = folder_at(_out(out, found.name))
     folder.refresh(now=True)
-    made = sweep.plan(found, execution, folder)
+    made = sweep.plan(found, how, folder)
     if target is not None:
         from gaplaw.cli.forecasting import forecast_with_progress
 
-        made = forecast_with_progress(made, found, execution, target, price_per_chip_hour)
+        made = forecast_with_progress(made, found, how, target, price_per_chip_hour)
         if out is not None:
             made.write(folder)
     for line in absent:
@@ -91,7 +92,7 @@ def run(
     target_tokens: Size = None,
     tolerance: Annotated[float, arg(metavar="NATS")] = 0.002,
     budget_flops: Number = None,
-    execution: HowToRun = Execution(),  # noqa: B008 (frozen)
+    execution: ExecutionOptions = NO_OPTIONS,
     executor: Literal["local", "ray", "slurm"] = "local",
     ray: RayExecutor = RayExecutor(),  # noqa: B008 (frozen)
     slurm: SlurmExecutor = SlurmExecutor(),  # noqa: B008 (frozen)
@@ -131,21 +132,22 @@ def run(
     if adaptive and target is None:
         raise SpecError("--adaptive: needs --target SIZE, the student that the choice is for")
     wanted, wanted_tokens = size(target, "--target"), size(target_tokens, "--target-tokens")
-    found = sweep.resolve(sweep.load_experiment(experiment))
+    found, how = load_with(experiment, execution)
+    found = sweep.resolve(found)
     place, summaries = folder_at(_out(out, found.name)), []
     engine = {"local": LocalExecutor(), "ray": ray, "slurm": slurm}[executor]
-    _refuse_hosts(execution.hosts, executor)
+    _refuse_hosts(how.hosts, executor)
 
     def run_part(some) -> None:
-        summaries.append(sweep.run(some, place, execution, executor=engine))
+        summaries.append(sweep.run(some, place, how, executor=engine))
 
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the workers are stopped on the way out
     ending = contextlib.ExitStack()
     try:
-        if execution.hosts.launch == "everywhere":
+        if how.hosts.launch == "everywhere":
             from gaplaw.sweep.pod import joined
 
-            engine = ending.enter_context(joined(place, execution))
+            engine = ending.enter_context(joined(place, how))
             if engine is None:
                 print(
                     f"the sweep has ended; this host followed another, which has the summary of {place.name}",

@@ -20,7 +20,7 @@ from gaplaw.sweep.ladder import change_that_fits
 from gaplaw.sweep.planning import FINISHED, FORECAST, Plan, amount, duration
 from gaplaw.sweep.roofline import Program, roofline
 from gaplaw.sweep.shrink import program_key
-from gaplaw.sweep.targets import Target, check_mesh, fitted_to
+from gaplaw.sweep.targets import Target, fitted_to_all
 
 _ON_TRUST = {
     "tpu": "a roofline is the least time; real kernels take longer. Compiled without a TPU, and not run on one",
@@ -181,9 +181,7 @@ def forecast(
     Raises: SpecError for a mesh that the target, the batch or the heads do not allow; SweepError for a missing package.
     """
     groups = {group.id: group for group in sweep.groups()}
-    execution = fitted_to(target, execution, sweep.groups()[0])
-    for group in groups.values():
-        check_mesh(target, execution.mesh, group, execution.accumulate)
+    execution = fitted_to_all(target, execution, sweep.groups())
     distinct = {program_key(group): group for group in groups.values()}
     known: dict[str, Program] = {}
     with Compiler(target) as compiler:
