@@ -14,6 +14,7 @@ from pathlib import Path
 
 from gaplaw.errors import SweepError
 from gaplaw.files import renamed
+from gaplaw.packages import install_with
 
 # Protocols whose exclusive creation fsspec passes on to the store. Others would only look first, and two writers could both win.
 EXCLUSIVE = ("s3", "s3a", "gs", "gcs", "file", "local", "memory")
@@ -154,7 +155,7 @@ class Mirror:
         except (SweepError, FileExistsError):
             raise
         except ImportError as fault:
-            raise SweepError(f"{self.url}: needs a package ({fault}); pip install 'gaplaw[cloud]'") from None
+            raise SweepError(f"{self.url}: needs a package ({fault}); {install_with('cloud')}") from None
         except Exception as fault:
             why = " ".join(str(fault).split())[:200] or "no message"
             raise SweepError(

@@ -9,6 +9,7 @@ from tyro.conf import Positional
 from gaplaw.cli.execution_options import NO_OPTIONS, ExecutionOptions
 from gaplaw.cli.options import Experiment, named, required
 from gaplaw.errors import SpecError, SweepError
+from gaplaw.packages import install_with
 
 
 def emit(
@@ -42,7 +43,7 @@ def emit(
     try:
         import yaml
     except ImportError:
-        raise SweepError("emit: needs the package PyYAML; pip install 'gaplaw[cloud]'") from None
+        raise SweepError(f"emit: needs the package PyYAML; {install_with('cloud')}") from None
     if kind == "gke-jobset" and not image:
         raise SpecError("emit gke-jobset: needs --image IMAGE, a container image that the cluster can pull")
     sweep, own = load(experiment)

@@ -7,6 +7,7 @@ from dataclasses import asdict
 
 from gaplaw.cli.execution_options import NO_OPTIONS, ExecutionOptions, load_with
 from gaplaw.cli.options import Experiment, Flag, print_json
+from gaplaw.packages import DATA, TRAINING, refuse_without
 
 
 def rehearse(
@@ -33,6 +34,7 @@ def rehearse(
     """
     from gaplaw.sweep.rehearsal import rehearse
 
+    refuse_without("rehearse", TRAINING | DATA)
     found = rehearse(
         *load_with(experiment, execution),
         processes=processes,

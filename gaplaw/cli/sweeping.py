@@ -26,6 +26,7 @@ from gaplaw.cli.options import (
 )
 from gaplaw.errors import SpecError
 from gaplaw.execution import HostsSpec
+from gaplaw.packages import DATA, TRAINING, refuse_without
 from gaplaw.sweep.ray import RayExecutor
 from gaplaw.sweep.slurm import SlurmExecutor
 
@@ -59,6 +60,8 @@ def plan(
     from gaplaw import sweep
     from gaplaw.sweep.bucket import folder_at
 
+    if target is not None:
+        refuse_without("plan --target", TRAINING)
     absent: list[str] = []
     found, how = load_with(experiment, execution)
     found = sweep.resolve(found, absent=absent)
@@ -131,6 +134,9 @@ def run(
 
     if adaptive and target is None:
         raise SpecError("--adaptive: needs --target SIZE, the student that the choice is for")
+    refuse_without(
+        "run", TRAINING | DATA if executor == "local" else DATA
+    )  # engines train elsewhere; data is prepared here
     wanted, wanted_tokens = size(target, "--target"), size(target_tokens, "--target-tokens")
     found, how = load_with(experiment, execution)
     found = sweep.resolve(found)
