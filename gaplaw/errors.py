@@ -1,14 +1,18 @@
 """What can a person do wrong, and what are they told? One class per kind of refusal; each message is one line.
 
-First in the walk: everything may import it, it imports nothing. The command line prints the message without a traceback and
-exits with `exit_code`.
+Everything may import it. The command line prints the message without a traceback and exits with `exit_code`.
 """
+
+from gaplaw.credentials import masked
 
 
 class GaplawError(Exception):
     """A refusal that a person can act on: the message names the field, the value and the rule, in one line."""
 
     exit_code = 2
+
+    def __init__(self, message: object = ""):
+        super().__init__(masked(message))
 
 
 class SpecError(GaplawError):

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import traceback
 
+from gaplaw.credentials import has_credentials, masked
 from gaplaw.errors import GaplawError
 
 _DESCRIPTION = """Which teacher should a student learn from? Sweep teachers and students, fit the law, choose.
@@ -71,13 +72,20 @@ def _dispatch(words: list[str]) -> int:
         "report": asking.report,
         "power": asking.power,
     }
-    code = tyro.extras.subcommand_cli_from_dict(
-        verbs,
-        prog="gaplaw",
-        description=_DESCRIPTION,
-        args=words,
-        config=(tyro.conf.HelptextFromCommentsOff,),
-    )
+    secret = any(map(has_credentials, words)) and not {"-h", "--help"} & {*words}
+    try:
+        code = tyro.extras.subcommand_cli_from_dict(
+            verbs,
+            prog="gaplaw",
+            description=_DESCRIPTION,
+            args=words,
+            console_outputs=not secret,
+            config=(tyro.conf.HelptextFromCommentsOff,),
+        )
+    except SystemExit as ended:
+        if secret and ended.code == 2:  # tyro would repeat the words that it does not know
+            return _tell("error: unknown words, which are not repeated because a URL holds credentials; see --help", 2)
+        raise
     return code or 0
 
 
@@ -88,10 +96,10 @@ def _tell(line: str, code: int) -> int:
 
 def _unexpected(fault: Exception) -> int:
     """One line for what should not happen; the traceback goes to a file that the line names."""
-    message = " ".join(str(fault).split())[:300]
+    message = masked(" ".join(str(fault).split()))[:300]
     try:
         with tempfile.NamedTemporaryFile("w", prefix="gaplaw-", suffix=".log", delete=False) as log:
-            traceback.print_exception(fault, file=log)
+            log.write(masked("".join(traceback.format_exception(fault))))
         where = f"traceback in {log.name}"
     except OSError:
         where = "--debug shows the traceback"

@@ -27,7 +27,8 @@ def rehearse(
     Ends with 1 when something failed. Says nothing of memory and speed: `gaplaw plan` does.
 
     Args:
-        experiment: a Python file that builds a Sweep, or the bare name of one in experiments/; its data is not read.
+        experiment: a Python file that builds a Sweep, or the bare name of one in experiments/. It is code that is run: give only
+            files that you trust.
         processes: processes that stand for hosts, at most; each gets an equal share of the devices.
         devices: virtual CPU devices in all, at most.
         json: print one JSON list, one object per program.

@@ -50,7 +50,8 @@ def plan(
     its speed, device-hours, and the smallest change for what does not fit. A mesh of one device then stands for all chips.
 
     Args:
-        experiment: a Python file that builds a Sweep, or the bare name of one in experiments/.
+        experiment: a Python file that builds a Sweep, or the bare name of one in experiments/. It is code that is run: give only
+            files that you trust.
         out: the run folder whose finished cells are marked (runs/NAME if not given); with --target, where the forecast is kept for
             the report, if given.
         json: print one JSON list instead, one object per cell.
@@ -118,7 +119,8 @@ def run(
     when cells failed: their rows say why.
 
     Args:
-        experiment: a Python file that builds a Sweep, or the bare name of one in experiments/.
+        experiment: a Python file that builds a Sweep, or the bare name of one in experiments/. It is code that is run: give only
+            files that you trust.
         out: the run folder (runs/NAME if not given).
         json: print the summary as one JSON object.
         adaptive: run a coarse part of the grid first, then only the cells that help to choose a teacher for --target.

@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 from gaplaw.errors import SpecError
 from gaplaw.execution import Execution, changed
 from gaplaw.grid import Sweep
-from gaplaw.objects import is_url
+from gaplaw.objects import is_url, refuse_credentials
 from gaplaw.sweep.targets import Target, fitted_to_all
 
 RESTARTS = 10  # of a whole JobSet or task after lost hosts; finished cells are not run again
@@ -114,6 +114,9 @@ def order(sweep: Sweep, experiment: str, out: str, target: Target, own: Executio
         raise SpecError(
             f"--out {out}: must be a folder in a bucket that the hosts can reach, such as gs://bucket/runs/{sweep.name}"
         )
+    refuse_credentials(
+        out, "a manifest is read by many: give the hosts a role, or a secret of the cluster as variables"
+    )
     hosts = NAMES[target.chip.name].hosts(target.chips)
     if hosts > 1 and not out.startswith("gs://"):
         raise SpecError(f"--out {out}: must be gs://… for the {hosts} hosts of {target.name}, which mount it")
