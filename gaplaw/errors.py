@@ -23,6 +23,10 @@ class DataError(GaplawError):
     """A corpus or tokenizer that cannot be used: missing folder, not UTF-8, vocabulary mismatch."""
 
 
+class AbsentDataError(DataError):
+    """A corpus or a tokenizer file that is not on this machine; it may be on another."""
+
+
 class TableError(GaplawError, ValueError):
     """A results table that cannot be read or fitted: missing column, NaN, duplicate, corrupt file."""
 
