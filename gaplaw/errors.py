@@ -3,7 +3,7 @@
 Everything may import it. The command line prints the message without a traceback and exits with `exit_code`.
 """
 
-from gaplaw.credentials import masked
+from gaplaw.credentials import mask_credentials
 
 
 class GaplawError(Exception):
@@ -12,7 +12,7 @@ class GaplawError(Exception):
     exit_code = 2
 
     def __init__(self, message: object = ""):
-        super().__init__(masked(message))
+        super().__init__(mask_credentials(message))
 
 
 class SpecError(GaplawError):

@@ -119,13 +119,15 @@ class Execution:
         )
 
 
-def changed(value, options: dict):
-    """A dataclass with the options that a person gave in place of its own values; those of a field that is one are a dict again.
+def with_options(value, options: dict):
+    """A dataclass with the options that a person gave in place of its own values.
+
+    Args: options: by field; those of a field that is a dataclass are a dict again.
 
     Raises: SpecError for what cannot be.
     """
     new = {
-        name: changed(getattr(value, name), option) if isinstance(option, dict) else option
+        name: with_options(getattr(value, name), option) if isinstance(option, dict) else option
         for name, option in options.items()
     }
     return replace(value, **new)

@@ -12,7 +12,7 @@ import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
-from gaplaw.credentials import has_credentials, masked, masked_answer
+from gaplaw.credentials import has_credentials, mask_answer, mask_credentials
 from gaplaw.errors import SweepError
 from gaplaw.files import renamed
 from gaplaw.packages import install_with
@@ -167,7 +167,7 @@ class Mirror:
         except ImportError as fault:
             raise SweepError(f"{self.url}: needs a package ({fault}); {install_with('cloud')}") from None
         except Exception as fault:
-            why = masked_answer(" ".join(str(fault).split()), self.url)[:200] or "no message"
+            why = mask_answer(" ".join(str(fault).split()), self.url)[:200] or "no message"
             raise SweepError(
                 f"{self.url}: {what} ({type(fault).__name__}: {why}); what was finished there is safe"
             ) from None
@@ -191,7 +191,7 @@ def brought_here(place: Path | str, *folders: str):
 
     def put(path: Path) -> str:
         mirror.push(path)
-        return masked(join(parent, path.relative_to(root).as_posix()))
+        return mask_credentials(join(parent, path.relative_to(root).as_posix()))
 
     root = Path(tempfile.mkdtemp(prefix="gaplaw-"))
     try:

@@ -1,4 +1,4 @@
-"""Which packages does a command need beyond the light half, and how are those that are missing installed? Said before it begins.
+"""Which packages does a command need beyond the light half, and how are missing ones installed? Said before it begins.
 
 gaplaw is used from a clone: its extras (see setup.cfg) are installed from there, never from a package index.
 """
@@ -23,7 +23,7 @@ DATA = {
 
 
 def refuse_without(command: str, packages: dict[str, str]) -> None:
-    """Raises: SweepError naming the packages of the extra `train` that are not installed here, and how to install them."""
+    """Raises: SweepError naming those of some packages of the extra `train` that are missing, and how to install them."""
     missing = [package for package, module in packages.items() if not _is_here(module)]
     if missing:
         raise SweepError(f"{command}: needs {', '.join(missing)}; {install_with('train')}")

@@ -8,7 +8,7 @@ import string
 import pytest
 
 from gaplaw import cli
-from gaplaw.credentials import has_credentials, masked, masked_answer
+from gaplaw.credentials import has_credentials, mask_answer, mask_credentials
 from gaplaw.errors import GaplawError
 
 fsspec = pytest.importorskip("fsspec")
@@ -44,8 +44,8 @@ def hidden(text):
     ],
 )
 def test_what_is_secret_in_a_url_is_masked_and_the_place_stays_readable(url, shown):
-    assert masked(url) == shown and has_credentials(url) and masked(shown) == shown
-    assert masked(f"{url} and '{url}'") == f"{shown} and '{shown}'"
+    assert mask_credentials(url) == shown and has_credentials(url) and mask_credentials(shown) == shown
+    assert mask_credentials(f"{url} and '{url}'") == f"{shown} and '{shown}'"
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_what_is_secret_in_a_url_is_masked_and_the_place_stays_readable(url, sho
     ],
 )
 def test_what_holds_no_credentials_stays_as_it_is(text):
-    assert masked(text) == text and not has_credentials(text)
+    assert mask_credentials(text) == text and not has_credentials(text)
 
 
 def test_no_part_of_a_random_credential_survives():
@@ -69,16 +69,16 @@ def test_no_part_of_a_random_credential_survives():
     for _ in range(300):
         user, secret = (f"Zq{''.join(draw.choices(alphabet, k=12))}9" for _ in range(2))
         url = f"s3://{user.replace('/', '')}:{secret}@bucket/path"
-        for text in (masked(f"{url}: no"), masked_answer(f'Invalid bucket name "{url[5:-5]}", {secret}', url)):
+        for text in (mask_credentials(f"{url}: no"), mask_answer(f'Invalid bucket name "{url[5:-5]}", {secret}', url)):
             assert secret not in text and user.replace("/", "") not in text and "bucket" in text
-        assert secret not in masked(f"https://host/path?sig={secret}")
+        assert secret not in mask_credentials(f"https://host/path?sig={secret}")
 
 
 @pytest.mark.parametrize(
     "answer", ["{'key': 'AKIAQ7', 'secret': 'wJal'}", "aws_secret_access_key=wJal", "token: AKIAQ7"]
 )
 def test_a_clients_own_words_for_its_options_are_masked(answer):
-    said = masked_answer(f"cannot connect ({answer})", "s3://bucket/x")
+    said = mask_answer(f"cannot connect ({answer})", "s3://bucket/x")
     assert "AKIAQ7" not in said and "wJal" not in said and said.startswith("cannot connect (")
 
 

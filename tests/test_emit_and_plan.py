@@ -97,7 +97,7 @@ def test_the_emitted_command_is_the_job_that_the_plan_compiles(seen, capsys, kin
         assert code == 0, shown.err
         words = command(kind, shown.out)
         assert words[:3] == ["gaplaw", "run", path]
-        # what a manifest sets for its hosts; core_blocked is what `plan` leaves out for every target, as accelerators ignore it
+        # what a manifest sets for its hosts; core_blocked is off in every plan for a target, as accelerators ignore it
         set_by_kind = HostsSpec(processes=hosts, launch="everywhere" if hosts > 1 else "here")
         set_by_kind = replace(planned.hosts, processes=set_by_kind.processes, launch=set_by_kind.launch)
         expected = replace(planned, workers=1, single_thread=False, hosts=set_by_kind)

@@ -1,4 +1,4 @@
-"""Without the packages that it needs a command says in one line which are missing and how to install them, and writes nothing."""
+"""Without its packages a command says in one line which are missing and how to install them, and writes nothing."""
 
 import configparser
 import re
@@ -19,7 +19,7 @@ VERBS = {
 
 @pytest.fixture
 def call(tmp_path, capsys, monkeypatch):
-    """Run a verb in an empty folder on a machine without some modules. Returns: its error, the only thing that it said or left."""
+    """Run a verb in an empty folder without some modules. Returns: its error, the only thing that it said or left."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text("from tests.toy import sweep\n")
 

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import traceback
 
-from gaplaw.credentials import has_credentials, masked
+from gaplaw.credentials import has_credentials, mask_credentials
 from gaplaw.errors import GaplawError
 
 _DESCRIPTION = """Which teacher should a student learn from? Sweep teachers and students, fit the law, choose.
@@ -96,10 +96,10 @@ def _tell(line: str, code: int) -> int:
 
 def _unexpected(fault: Exception) -> int:
     """One line for what should not happen; the traceback goes to a file that the line names."""
-    message = masked(" ".join(str(fault).split()))[:300]
+    message = mask_credentials(" ".join(str(fault).split()))[:300]
     try:
         with tempfile.NamedTemporaryFile("w", prefix="gaplaw-", suffix=".log", delete=False) as log:
-            log.write(masked("".join(traceback.format_exception(fault))))
+            log.write(mask_credentials("".join(traceback.format_exception(fault))))
         where = f"traceback in {log.name}"
     except OSError:
         where = "--debug shows the traceback"

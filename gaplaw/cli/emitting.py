@@ -31,8 +31,8 @@ def emit(
 
     Args:
         kind: a JobSet for GKE (needs --image) or a task for SkyPilot (takes the working directory along).
-        experiment: as on the hosts: a file's path from the working directory there, or the bare name of one in experiments/. It
-            is code that is run, here and there: give only files that you trust.
+        experiment: as on the hosts: a file's path from the working directory there, or the bare name of one in
+            experiments/. It is code that is run, here and there: give only files that you trust.
         target: such as v5e:4x4, v5p:4x4x8, v6e:16x16 or gpu:h100x8.
         out: the run folder in a bucket, without credentials; several hosts mount the bucket, which then must be gs://.
         image: a container image with gaplaw, its extras train and cloud, JAX for the accelerator and the experiment.

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import arg
 
-from gaplaw.cli.execution_options import NO_OPTIONS, ExecutionOptions, load_with
+from gaplaw.cli.execution_options import NO_OPTIONS, ExecutionOptions, load_with_options
 from gaplaw.cli.options import (
     Experiment,
     Flag,
@@ -50,8 +50,8 @@ def plan(
     its speed, device-hours, and the smallest change for what does not fit. A mesh of one device then stands for all chips.
 
     Args:
-        experiment: a Python file that builds a Sweep, or the bare name of one in experiments/. It is code that is run: give only
-            files that you trust.
+        experiment: a Python file that builds a Sweep, or the bare name of one in experiments/. It is code that is run:
+            give only files that you trust.
         out: the run folder whose finished cells are marked (runs/NAME if not given); with --target, where the forecast is kept for
             the report, if given.
         json: print one JSON list instead, one object per cell.
@@ -64,7 +64,7 @@ def plan(
     if target is not None:
         refuse_without("plan --target", TRAINING)
     absent: list[str] = []
-    found, how = load_with(experiment, execution)
+    found, how = load_with_options(experiment, execution)
     found = sweep.resolve(found, absent=absent)
     folder = folder_at(_out(out, found.name))
     folder.refresh(now=True)
@@ -119,8 +119,8 @@ def run(
     when cells failed: their rows say why.
 
     Args:
-        experiment: a Python file that builds a Sweep, or the bare name of one in experiments/. It is code that is run: give only
-            files that you trust.
+        experiment: a Python file that builds a Sweep, or the bare name of one in experiments/. It is code that is run:
+            give only files that you trust.
         out: the run folder (runs/NAME if not given).
         json: print the summary as one JSON object.
         adaptive: run a coarse part of the grid first, then only the cells that help to choose a teacher for --target.
@@ -140,7 +140,7 @@ def run(
         "run", TRAINING | DATA if executor == "local" else DATA
     )  # engines train elsewhere; data is prepared here
     wanted, wanted_tokens = size(target, "--target"), size(target_tokens, "--target-tokens")
-    found, how = load_with(experiment, execution)
+    found, how = load_with_options(experiment, execution)
     found = sweep.resolve(found)
     place, summaries = folder_at(_out(out, found.name)), []
     engine = {"local": LocalExecutor(), "ray": ray, "slurm": slurm}[executor]

@@ -1,6 +1,6 @@
 """What is a small part of a corpus, read like the whole? Its first documents, cut short, as a folder of their own.
 
-For a rehearsal: a corpus of terabytes, or one huge document, is as quick as a small one, and its own tokenizer reads it.
+For a rehearsal: a corpus of terabytes, or one huge document, is as quick as a small one. Its own tokenizer reads it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ def first_documents(spec: DataSpec, place: Path) -> DataSpec:
 
     The split stays as it is; a BPE is to be trained on the slice, with as many symbols.
 
-    Raises: AbsentDataError for a corpus or a tokenizer file that is not on this machine, DataError for one that cannot be used.
+    Raises: AbsentDataError for a corpus or a tokenizer file that is not on this machine, DataError for one that cannot be
+    used.
     """
     kind, _, path = spec.tokenizer.partition(":")
     if kind == "file" and not Path(path).expanduser().exists():
@@ -41,7 +42,7 @@ def first_documents(spec: DataSpec, place: Path) -> DataSpec:
 
 
 def _documents(source: str) -> Iterator[Document]:
-    """The documents of a corpus. Raises: AbsentDataError where there is none here; what TFDS lacks shows at its first document."""
+    """The documents of a corpus. Raises: AbsentDataError where it is not here; for TFDS the first document shows that."""
     try:
         documents = iter(open_source(source, cache_folder(), fetch=False).documents())
         if source.startswith("tfds:"):

@@ -40,7 +40,7 @@ class Screen(Protocol):
 
 
 def screen_for(console: Console | Screen | None) -> Screen:
-    """The live table when standard error (or the given console) is a terminal, plain lines when not; a screen is itself."""
+    """The live table if standard error (or the given console) is a terminal, plain lines if not; a screen is itself."""
     if console is not None and not isinstance(console, Console):
         return console
     console = console or Console(stderr=True)

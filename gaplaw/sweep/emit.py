@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import PurePosixPath
 
 from gaplaw.errors import SpecError
-from gaplaw.execution import Execution, changed
+from gaplaw.execution import Execution, with_options
 from gaplaw.grid import Sweep
 from gaplaw.objects import is_url, refuse_credentials
 from gaplaw.sweep.targets import Target, fitted_to_all
@@ -99,14 +99,14 @@ class Order:
 
 
 def order(sweep: Sweep, experiment: str, out: str, target: Target, own: Execution, options: dict) -> Order:
-    """Put together what a manifest needs, and refuse what could not run: the program that `gaplaw plan --target` compiles.
+    """Put together what a manifest needs: the program that `gaplaw plan --target` compiles. Refuse what could not run.
 
-    Beside the mesh, which is the plan's, a manifest sets what its hosts need: one group at a time (`workers`), all cores for it
-    (`single_thread`), and one process on each host (`hosts.processes`, `hosts.launch`).
+    Beside the mesh, which is the plan's, a manifest sets what its hosts need: one group at a time (`workers`), all cores
+    for it (`single_thread`), and one process on each host (`hosts.processes`, `hosts.launch`).
 
     Args: own: the experiment's own execution, which its hosts start from. options: what the user wants changed in it.
-    Raises: SpecError for a target without manifests, a folder that is no bucket, options that contradict what a manifest sets, or
-    a mesh that does not suit.
+    Raises: SpecError for a target without manifests, a folder that is no bucket, options that contradict what a manifest
+    sets, or a mesh that does not suit; SweepError for credentials in the folder's URL.
     """
     if target.chip.name not in NAMES:
         raise SpecError(f"--target {target.name}: no manifest for it; must be a TPU slice or a GPU host")
@@ -121,9 +121,9 @@ def order(sweep: Sweep, experiment: str, out: str, target: Target, own: Executio
     if hosts > 1 and not out.startswith("gs://"):
         raise SpecError(f"--out {out}: must be gs://… for the {hosts} hosts of {target.name}, which mount it")
     launch = "everywhere" if hosts > 1 else "here"
-    needed = {"workers": 1, "single_thread": False, "hosts": {"processes": hosts, "launch": launch}}
-    _refuse_other(needed, options, target, "--")
-    wanted = changed(own, options | needed | {"hosts": options.get("hosts", {}) | needed["hosts"]})
+    fixed_by_hosts = {"workers": 1, "single_thread": False, "hosts": {"processes": hosts, "launch": launch}}
+    _refuse_other(fixed_by_hosts, options, target, "--")
+    wanted = with_options(own, options | fixed_by_hosts | {"hosts": options.get("hosts", {}) | fixed_by_hosts["hosts"]})
     mesh = fitted_to_all(target, wanted, sweep.groups()).mesh
     return Order(
         sweep=sweep.name,
@@ -136,9 +136,9 @@ def order(sweep: Sweep, experiment: str, out: str, target: Target, own: Executio
     )
 
 
-def _refuse_other(needed: dict, options: dict, target: Target, above: str) -> None:
+def _refuse_other(fixed_by_hosts: dict, options: dict, target: Target, above: str) -> None:
     """Refuse options that contradict what every manifest for the target sets."""
-    for name, value in needed.items():
+    for name, value in fixed_by_hosts.items():
         given, option = options.get(name, value), f"{above}{name.replace('_', '-')}"
         if isinstance(value, dict):
             _refuse_other(value, options.get(name, {}), target, f"{option}.")
@@ -147,7 +147,7 @@ def _refuse_other(needed: dict, options: dict, target: Target, above: str) -> No
 
 
 def flags(execution: Execution, own: Execution, options: dict) -> list[str]:
-    """The options of `gaplaw run` that turn one Execution into another; `options` are repeated even where they change nothing."""
+    """The options of `gaplaw run` that turn one Execution into another, and `options` even where they change nothing."""
     return _flags(execution, own, options, "")
 
 

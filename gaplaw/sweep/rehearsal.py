@@ -85,7 +85,7 @@ def rehearse(
     devices: int,
     tell: Callable[[str], None] = lambda _: None,
 ) -> list[Rehearsed]:
-    """Rehearse every distinct program of a sweep on the start of its own data, or on the embedded corpus where that is not here.
+    """Rehearse every distinct program of a sweep on the start of its own data, or on the embedded corpus where it is absent.
 
     Args:
       execution: as on the real machine; its mesh is shrunk to at most `devices` over at most `processes` processes.
@@ -116,7 +116,7 @@ def rehearse(
 
 
 def _data_for(sweep: Sweep, place: Path, tell) -> tuple[Callable[[DataSpec, bool], DataSpec], int]:
-    """What a shrunk sweep reads in place of each corpus (see `shrink_sweep`), and the smallest vocabulary that this needs."""
+    """What a shrunk sweep reads in place of each corpus (see `shrink_sweep`), and the smallest vocabulary for that."""
 
     def own(spec: DataSpec, scaled: bool) -> DataSpec:
         small = replace(first_documents(spec, place), validation_tokens=min(spec.validation_tokens, VALIDATION_TOKENS))
@@ -141,7 +141,7 @@ def _data_for(sweep: Sweep, place: Path, tell) -> tuple[Callable[[DataSpec, bool
 
 
 class RehearsalScreen:
-    """Shows a rehearsal's run (see `gaplaw.sweep.display.Screen`): the kill of each program, which was meant, is no warning."""
+    """Shows a rehearsal's run (see `gaplaw.sweep.display.Screen`): the one kill of each program, meant, is no warning."""
 
     def __init__(self, tell: Callable[[str], None], programs: int):
         self.tell, self.programs = tell, programs

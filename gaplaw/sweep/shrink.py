@@ -1,9 +1,10 @@
-"""What is the same sweep, small enough to be rehearsed here? Same structure; fewer steps, devices, parameters, seeds and tokens.
+"""What is the same sweep, small enough to be rehearsed here? Same structure; fewer steps, devices, sizes, seeds, tokens.
 
-Groups are of one structure when they differ in nothing but numbers: sizes, seeds, rates, budgets. Each structure is rehearsed
-once, in its largest group. Of that, the smallest and the largest model of each kind of cell stay, with two seeds where there are
-several: one seed would hide what goes wrong between seeds. Shapes stay as they are up to LARGEST_PARAMS. Above, every model of the
-sweep is scaled alike: width, heads and neurons by one factor, depth cut, and the vocabulary where the tokenizer allows it.
+Groups are of one structure when they differ in nothing but numbers: sizes, seeds, rates, budgets. Each structure is
+rehearsed once, in its largest group. Of that, the smallest and the largest model of each kind of cell stay, with two seeds
+where there are several: one seed would hide what goes wrong between seeds. Shapes stay as they are up to LARGEST_PARAMS.
+Above, every model of the sweep is scaled alike: width, heads and neurons by one factor, depth cut, and the vocabulary
+where the tokenizer allows it.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ SEEDS = 2  # of one model, at most, unless the mesh spreads more
 class Program:
     """A small group and what it stands for in the original sweep.
 
-    Args: stands_for: groups by id, first the one that it was made from. cells_before: of that one. params_before: of the largest
-    model of all of them.
+    Args: stands_for: groups by id, first the one that it was made from. cells_before: of that one. params_before: of the
+    largest model of all of them.
     """
 
     group: Group
@@ -105,26 +106,28 @@ def shrink_sweep(
     for group in groups:
         alike.setdefault(structure(group, execution), []).append(group)
     chosen = {key: [max(same, key=_largest_of)] for key, same in alike.items()}
-    needed = {group.teacher.fingerprint for (group,) in chosen.values() if group.teacher}
+    required_teachers = {group.teacher.fingerprint for (group,) in chosen.values() if group.teacher}
     for key, same in alike.items():  # a teacher that must be there stands for its structure
-        chosen[key] = [one for one in same if needed & {cell.fingerprint for cell in one.cells}] or chosen[key]
+        chosen[key] = [one for one in same if required_teachers & {cell.fingerprint for cell in one.cells}] or chosen[
+            key
+        ]
 
     teachers: dict[str, Cell] = {}  # small ones by the fingerprint of the original
     small: dict[str, Cell] = {}  # by the id of the original
     programs: dict[str, Program] = {}  # by the id of a small cell
-    kept = {group.id: key for key, same in chosen.items() for group in same}
+    key_of = {group.id: key for key, same in chosen.items() for group in same}
     for number, group in enumerate(groups):
-        if group.id not in kept:
+        if group.id not in key_of:
             continue
-        key = kept[group.id]
-        others = [one for one in alike[key] if one.id not in kept] if group is chosen[key][0] else []
+        key = key_of[group.id]
+        others = [one for one in alike[key] if one.id not in key_of] if group is chosen[key][0] else []
         program = Program(
             group=group,
             stands_for=tuple(one.id for one in (group, *others)),
             cells_before=len(group.cells),
             params_before=max(_largest_of(one)[1] for one in (group, *others)),
         )
-        for cell in _examples(group, execution, needed):
+        for cell in _examples(group, execution, required_teachers):
             teacher = teachers[cell.teacher.fingerprint] if cell.teacher else None
             model, data = small_model(cell.model, cell.data), small_data(cell.data, factor < 1)
             made = small[cell.id] = _shrunk(cell, number, teacher, model, execution, data)
@@ -144,7 +147,7 @@ def structure(group: Group, execution: Execution) -> str:
 
 
 def _kind(cell: Cell, execution: Execution) -> str:
-    """Equal for cells that differ in numbers only: sizes, seeds, rates, budgets. Not an objective: it may leave parts away."""
+    """Equal for cells that differ in numbers only: sizes, seeds, rates, budgets. An objective is more: parts may be left out."""
 
     def form(model: ModelSpec) -> list:
         heads, hidden = model.heads_by_layer, model.hidden_by_layer
@@ -158,17 +161,17 @@ def _kind(cell: Cell, execution: Execution) -> str:
     return short_hash([forms, soft, seen, cell.init, cell.split, cell.data.source, cell.data.tokenizer])
 
 
-def _examples(group: Group, execution: Execution, needed: set[str]) -> list[Cell]:
-    """Cells that stand for all of a group: of each kind the smallest and the largest model; and teachers that others need."""
+def _examples(group: Group, execution: Execution, required_teachers: set[str]) -> list[Cell]:
+    """Cells that stand for a group: of each kind the smallest and the largest model, and teachers that others need."""
     kinds: dict[str, dict[ModelSpec, list[Cell]]] = {}
     for cell in group.cells:
         kinds.setdefault(_kind(cell, execution), {}).setdefault(cell.model, []).append(cell)
-    kept = {cell.id for cell in group.cells if cell.fingerprint in needed}
+    ids = {cell.id for cell in group.cells if cell.fingerprint in required_teachers}
     for models in kinds.values():
         for model in (min(models, key=_params), max(models, key=_params)):
             cells = models[model]
-            kept |= {cell.id for cell in cells[: _seeds(len(cells), execution.mesh.student)]}
-    return [cell for cell in group.cells if cell.id in kept]
+            ids |= {cell.id for cell in cells[: _seeds(len(cells), execution.mesh.student)]}
+    return [cell for cell in group.cells if cell.id in ids]
 
 
 def _seeds(count: int, student_axis: int) -> int:
@@ -218,7 +221,10 @@ def _shrunk(
 
 
 def _scaled(model: ModelSpec, factor: float, execution: Execution, data: DataSpec) -> ModelSpec:
-    """Width, heads and neurons times the factor, in multiples that the mesh divides; depth cut, and a vocabulary not in a file."""
+    """Width, heads and neurons times the factor, in multiples that the mesh divides; depth cut, and vocabulary.
+
+    Not the vocabulary of a tokenizer in a file: its symbols are as many as they are.
+    """
     if factor == 1.0:
         return model
     depth = min(model.depth, DEPTH)

@@ -1,4 +1,4 @@
-"""The start of a corpus is read like the whole: same domains, own tokenizer, whatever its size; what is absent is told apart."""
+"""The start of a corpus is read like the whole: domains, tokenizer, whatever its size; what is absent is told apart."""
 
 import json
 

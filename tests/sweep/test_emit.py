@@ -9,7 +9,7 @@ import yaml
 from gaplaw import cli
 from gaplaw.cli.execution_options import options_of
 from gaplaw.errors import SpecError
-from gaplaw.execution import Execution, HostsSpec, MeshSpec, changed
+from gaplaw.execution import Execution, HostsSpec, MeshSpec, with_options
 from gaplaw.sweep.emit import NAMES, flags, jobset, order, skypilot
 from gaplaw.sweep.targets import CHIPS, target
 from tests.toy import sweep
@@ -74,7 +74,7 @@ MANY = Execution(workers=1, hosts=HostsSpec(processes=4, launch="everywhere"), c
 @pytest.mark.parametrize("execution", [PLAIN, OTHER, MANY])
 def test_flags_turn_what_the_hosts_start_from_into_what_was_asked_for(execution, default):
     words = flags(execution, default, {})
-    assert changed(default, tyro.cli(options_of(Execution), args=words)) == execution
+    assert with_options(default, tyro.cli(options_of(Execution), args=words)) == execution
     assert bool(words) == (execution != default)
 
 
