@@ -23,7 +23,7 @@ DATA = {
 
 
 def refuse_without(command: str, packages: dict[str, str]) -> None:
-    """Raises: SweepError naming those of some packages of the extra `train` that are missing, and how to install them."""
+    """Raises: SweepError naming which of these packages (of the extra `train`) are missing, and how to install them."""
     missing = [package for package, module in packages.items() if not _is_here(module)]
     if missing:
         raise SweepError(f"{command}: needs {', '.join(missing)}; {install_with('train')}")

@@ -37,7 +37,7 @@ NO_OPTIONS: dict = {}
 
 
 def load_with_options(experiment: str, options: dict) -> tuple[Sweep, Execution]:
-    """The sweep of an experiment file, which is executed once, and how to run it: as the file says, but for the options.
+    """The sweep of an experiment file, which is executed once, and how to run it: as it says, but for the options.
 
     Raises: SweepError for a file that cannot be used; SpecError for options that cannot be.
     """

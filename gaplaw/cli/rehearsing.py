@@ -22,10 +22,10 @@ def rehearse(
 
     Example: gaplaw rehearse quickstart --processes 4 --devices 8 --mesh.data 64 --mesh.fsdp 4
 
-    Give the execution options of the real run. Groups that differ in seeds, sizes and other numbers only are one program.
-    The mesh is shrunk axis by axis, models above 4M parameters are scaled down, and batches are small. Of the experiment's
-    own data the start is read; where they are not on this machine, the embedded corpus. Then each program is compiled,
-    trained, checkpointed, killed on purpose, resumed, and its rows are written.
+    Give the execution options of the real run. Groups that differ in seeds, sizes and other numbers only are one
+    program. The mesh is shrunk axis by axis, models above 4M parameters are scaled down, and batches are small. Of the
+    experiment's own data the start is read; where they are not on this machine, the embedded corpus. Then each program
+    is compiled, trained, checkpointed, killed on purpose, resumed, and its rows are written.
     Ends with 1 when something failed. Says nothing of memory and speed: `gaplaw plan` does.
 
     Args:

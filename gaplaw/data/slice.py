@@ -26,8 +26,8 @@ def first_documents(spec: DataSpec, place: Path) -> DataSpec:
 
     The split stays as it is; a BPE is to be trained on the slice, with as many symbols.
 
-    Raises: AbsentDataError for a corpus or a tokenizer file that is not on this machine, DataError for one that cannot be
-    used.
+    Raises: AbsentDataError for a corpus or a tokenizer file that is not on this machine, DataError for one that is of
+    no use.
     """
     kind, _, path = spec.tokenizer.partition(":")
     if kind == "file" and not Path(path).expanduser().exists():
@@ -42,7 +42,7 @@ def first_documents(spec: DataSpec, place: Path) -> DataSpec:
 
 
 def _documents(source: str) -> Iterator[Document]:
-    """The documents of a corpus. Raises: AbsentDataError where it is not here; for TFDS the first document shows that."""
+    """The documents of a corpus. Raises: AbsentDataError where it is not here; TFDS shows that at its first one."""
     try:
         documents = iter(open_source(source, cache_folder(), fetch=False).documents())
         if source.startswith("tfds:"):

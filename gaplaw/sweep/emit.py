@@ -101,12 +101,12 @@ class Order:
 def order(sweep: Sweep, experiment: str, out: str, target: Target, own: Execution, options: dict) -> Order:
     """Put together what a manifest needs: the program that `gaplaw plan --target` compiles. Refuse what could not run.
 
-    Beside the mesh, which is the plan's, a manifest sets what its hosts need: one group at a time (`workers`), all cores
-    for it (`single_thread`), and one process on each host (`hosts.processes`, `hosts.launch`).
+    Beside the mesh, which is the plan's, a manifest sets what its hosts need: one group at a time (`workers`), all
+    cores for it (`single_thread`), and one process on each host (`hosts.processes`, `hosts.launch`).
 
     Args: own: the experiment's own execution, which its hosts start from. options: what the user wants changed in it.
-    Raises: SpecError for a target without manifests, a folder that is no bucket, options that contradict what a manifest
-    sets, or a mesh that does not suit; SweepError for credentials in the folder's URL.
+    Raises: SpecError for a target without manifests, a folder that is no bucket, options that contradict what a
+    manifest sets, or a mesh that does not suit; SweepError for credentials in the folder's URL.
     """
     if target.chip.name not in NAMES:
         raise SpecError(f"--target {target.name}: no manifest for it; must be a TPU slice or a GPU host")
@@ -147,7 +147,7 @@ def _refuse_other(fixed_by_hosts: dict, options: dict, target: Target, above: st
 
 
 def flags(execution: Execution, own: Execution, options: dict) -> list[str]:
-    """The options of `gaplaw run` that turn one Execution into another, and `options` even where they change nothing."""
+    """The options of `gaplaw run` that turn one Execution into another; `options` even where they change nothing."""
     return _flags(execution, own, options, "")
 
 

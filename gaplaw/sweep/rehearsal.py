@@ -85,7 +85,7 @@ def rehearse(
     devices: int,
     tell: Callable[[str], None] = lambda _: None,
 ) -> list[Rehearsed]:
-    """Rehearse every distinct program of a sweep on the start of its own data, or on the embedded corpus where it is absent.
+    """Rehearse every distinct program of a sweep, on the start of its own data, or on the embedded corpus without them.
 
     Args:
       execution: as on the real machine; its mesh is shrunk to at most `devices` over at most `processes` processes.
@@ -141,7 +141,7 @@ def _data_for(sweep: Sweep, place: Path, tell) -> tuple[Callable[[DataSpec, bool
 
 
 class RehearsalScreen:
-    """Shows a rehearsal's run (see `gaplaw.sweep.display.Screen`): the one kill of each program, meant, is no warning."""
+    """Shows a rehearsal's run (see `gaplaw.sweep.display.Screen`): the one kill that is meant is no warning."""
 
     def __init__(self, tell: Callable[[str], None], programs: int):
         self.tell, self.programs = tell, programs

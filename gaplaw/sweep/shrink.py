@@ -1,10 +1,10 @@
-"""What is the same sweep, small enough to be rehearsed here? Same structure; fewer steps, devices, sizes, seeds, tokens.
+"""What is the same sweep, small enough to be rehearsed here? Same structure; fewer steps, devices, sizes, seeds.
 
 Groups are of one structure when they differ in nothing but numbers: sizes, seeds, rates, budgets. Each structure is
-rehearsed once, in its largest group. Of that, the smallest and the largest model of each kind of cell stay, with two seeds
-where there are several: one seed would hide what goes wrong between seeds. Shapes stay as they are up to LARGEST_PARAMS.
-Above, every model of the sweep is scaled alike: width, heads and neurons by one factor, depth cut, and the vocabulary
-where the tokenizer allows it.
+rehearsed once, in its largest group. Of that, the smallest and the largest model of each kind of cell stay, with two
+seeds where there are several: one seed would hide what goes wrong between seeds. Shapes stay as they are up to
+LARGEST_PARAMS. Above, every model of the sweep is scaled alike: width, heads and neurons by one factor, depth cut, and
+the vocabulary where the tokenizer allows it.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ SEEDS = 2  # of one model, at most, unless the mesh spreads more
 class Program:
     """A small group and what it stands for in the original sweep.
 
-    Args: stands_for: groups by id, first the one that it was made from. cells_before: of that one. params_before: of the
-    largest model of all of them.
+    Args: stands_for: groups by id, first the one that it was made from. cells_before: of that one. params_before: of
+    the largest model of all of them.
     """
 
     group: Group
@@ -147,7 +147,7 @@ def structure(group: Group, execution: Execution) -> str:
 
 
 def _kind(cell: Cell, execution: Execution) -> str:
-    """Equal for cells that differ in numbers only: sizes, seeds, rates, budgets. An objective is more: parts may be left out."""
+    """Equal for cells that differ in numbers only: sizes, seeds, rates, budgets. An objective may leave parts out."""
 
     def form(model: ModelSpec) -> list:
         heads, hidden = model.heads_by_layer, model.hidden_by_layer
