@@ -64,15 +64,15 @@ def plan(
     if target is not None:
         refuse_without("plan --target", TRAINING)
     absent: list[str] = []
-    found, how = load_with_options(experiment, execution)
+    found, execution = load_with_options(experiment, execution)
     found = sweep.resolve(found, absent=absent)
     folder = folder_at(_out(out, found.name))
     folder.refresh(now=True)
-    made = sweep.plan(found, how, folder)
+    made = sweep.plan(found, execution, folder)
     if target is not None:
         from gaplaw.cli.forecasting import forecast_with_progress
 
-        made = forecast_with_progress(made, found, how, target, price_per_chip_hour)
+        made = forecast_with_progress(made, found, execution, target, price_per_chip_hour)
         if out is not None:
             made.write(folder)
     for line in absent:
@@ -136,26 +136,25 @@ def run(
 
     if adaptive and target is None:
         raise SpecError("--adaptive: needs --target SIZE, the student that the choice is for")
-    refuse_without(
-        "run", TRAINING | DATA if executor == "local" else DATA
-    )  # engines train elsewhere; data is prepared here
+    trains_here = executor == "local"  # engines train elsewhere; data are prepared here in any case
+    refuse_without("run", TRAINING | DATA if trains_here else DATA)
     wanted, wanted_tokens = size(target, "--target"), size(target_tokens, "--target-tokens")
-    found, how = load_with_options(experiment, execution)
+    found, execution = load_with_options(experiment, execution)
     found = sweep.resolve(found)
     place, summaries = folder_at(_out(out, found.name)), []
     engine = {"local": LocalExecutor(), "ray": ray, "slurm": slurm}[executor]
-    _refuse_hosts(how.hosts, executor)
+    _refuse_hosts(execution.hosts, executor)
 
     def run_part(some) -> None:
-        summaries.append(sweep.run(some, place, how, executor=engine))
+        summaries.append(sweep.run(some, place, execution, executor=engine))
 
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the workers are stopped on the way out
     ending = contextlib.ExitStack()
     try:
-        if how.hosts.launch == "everywhere":
+        if execution.hosts.launch == "everywhere":
             from gaplaw.sweep.pod import joined
 
-            engine = ending.enter_context(joined(place, how))
+            engine = ending.enter_context(joined(place, execution))
             if engine is None:
                 print(
                     f"the sweep has ended; this host followed another, which has the summary of {place.name}",

@@ -64,10 +64,8 @@ class Rehearsed:
         size = f"{size_name(self.params)} parameters at most"
         if self.params < self.params_before:
             size = f"shrunk to {size_name(self.params)} of {size_name(self.params_before)} parameters"
-        cells = (
-            f"{self.cells} of {self.cells_before} cells" if self.cells < self.cells_before else f"{self.cells} cells"
-        )
-        head = f"{first}{also}: {'1 cell' if self.cells == self.cells_before == 1 else cells}, {size}"
+        of = f" of {self.cells_before}" if self.cells < self.cells_before else ""
+        head = f"{first}{also}: {self.cells}{of} cell{'s' if self.cells_before > 1 else ''}, {size}"
         if not self.passed:
             return f"FAILED {head}: {self.error}"
         same = "to the same bits" if self.largest_difference == 0 else f"within {self.largest_difference:.0e}"

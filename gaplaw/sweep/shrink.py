@@ -108,9 +108,8 @@ def shrink_sweep(
     chosen = {key: [max(same, key=_largest_of)] for key, same in alike.items()}
     required_teachers = {group.teacher.fingerprint for (group,) in chosen.values() if group.teacher}
     for key, same in alike.items():  # a teacher that must be there stands for its structure
-        chosen[key] = [one for one in same if required_teachers & {cell.fingerprint for cell in one.cells}] or chosen[
-            key
-        ]
+        training = [group for group in same if required_teachers & {cell.fingerprint for cell in group.cells}]
+        chosen[key] = training or chosen[key]
 
     teachers: dict[str, Cell] = {}  # small ones by the fingerprint of the original
     small: dict[str, Cell] = {}  # by the id of the original
