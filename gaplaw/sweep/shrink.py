@@ -1,10 +1,10 @@
 """What is the same sweep, small enough to be rehearsed here? Same structure; fewer steps, devices, sizes, seeds.
 
 Groups are of one structure when they differ in nothing but numbers: sizes, seeds, rates, budgets. Each structure is
-rehearsed once, in its largest group. Of that, the smallest and the largest model of each kind of cell stay, with two
-seeds where there are several: one seed would hide what goes wrong between seeds. Shapes stay as they are up to
-LARGEST_PARAMS. Above, every model of the sweep is scaled alike: width, heads and neurons by one factor, depth cut, and
-the vocabulary where the tokenizer allows it.
+rehearsed once, in its largest group, or in the one that trains a teacher which others need. Of that group, the smallest
+and the largest model of each kind of cell stay, with two seeds where there are several: one seed would hide what goes
+wrong between seeds. Shapes stay as they are up to LARGEST_PARAMS. Above, every model of the sweep is scaled alike: width,
+heads and neurons by one factor, depth cut, and the vocabulary where the tokenizer allows it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Program:
     """A small group and what it stands for in the original sweep.
 
     Args: stands_for: groups by id, first the one that it was made from. cells_before: of that one. params_before: of
-    the largest model of all of them.
+    its largest model.
     """
 
     group: Group
@@ -124,7 +124,7 @@ def shrink_sweep(
             group=group,
             stands_for=tuple(one.id for one in (group, *others)),
             cells_before=len(group.cells),
-            params_before=max(_largest_of(one)[1] for one in (group, *others)),
+            params_before=_largest_of(group)[1],
         )
         for cell in _examples(group, execution, required_teachers):
             teacher = teachers[cell.teacher.fingerprint] if cell.teacher else None

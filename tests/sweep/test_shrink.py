@@ -123,6 +123,7 @@ def test_a_teacher_and_a_baseline_of_one_science_both_stay():
     sweep = tiny_sweep("tfds:far/away", teachers=(8,), students=(8, 4), teacher_tokens=16 * 8 * 12)
     made, programs = shrunk(sweep)
     assert sweep.teachers[0].fingerprint in {cell.fingerprint for cell in sweep.baselines}
+    assert all(one.params == one.params_before for one in programs)  # nothing is scaled, and nothing says so
     assert sum(len(one.stands_for) for one in programs) == len(sweep.groups()) and len(made.teachers) == 1
 
 
