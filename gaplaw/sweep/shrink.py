@@ -97,7 +97,7 @@ def shrink_sweep(
     groups, data_of, factor = sweep.groups(), {cell.model: cell.data for cell in sweep.cells}, 1.0
 
     def small_model(model: ModelSpec, data: DataSpec) -> ModelSpec:
-        made = _scaled(model, factor, execution, data)
+        made = model if factor == 1 else _scaled(model, factor, execution, small_data(data, True))
         return replace(made, vocab_size=max(made.vocab_size, least_vocab))
 
     while factor > SMALLEST_FACTOR and max(_params(small_model(*one)) for one in data_of.items()) > LARGEST_PARAMS:
@@ -224,8 +224,6 @@ def _scaled(model: ModelSpec, factor: float, execution: Execution, data: DataSpe
 
     Not the vocabulary of a tokenizer in a file: its symbols are as many as they are.
     """
-    if factor == 1.0:
-        return model
     depth = min(model.depth, DEPTH)
 
     def fewer(count: int, unit: int) -> int:

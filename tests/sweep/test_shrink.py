@@ -11,7 +11,7 @@ from gaplaw.execution import Execution, MeshSpec
 from gaplaw.grid import Sweep
 from gaplaw.signal import TeacherSignal
 from gaplaw.sizes import count_params
-from gaplaw.spec import DataSpec, ModelSpec, TrainSpec
+from gaplaw.spec import Cell, DataSpec, ModelSpec, TrainSpec
 from gaplaw.sweep.load import load
 from gaplaw.sweep.shrink import LARGEST_PARAMS, STEPS, VOCAB, shrink_execution, shrink_mesh, shrink_sweep, structure
 from tests.conftest import ROOT
@@ -148,22 +148,12 @@ def test_big_shapes_are_scaled_alike_and_keep_their_order_and_structure(init):
     )
     made, programs = shrunk(sweep, Execution(mesh=MeshSpec(data=16, fsdp=4, tensor=2)))
     (teacher,) = made.teachers
-    assert (
-        teacher.name == sweep.teachers[1].name
-        and LARGEST_PARAMS / 8 < count_params(teacher.model).total <= LARGEST_PARAMS
-    )
-    assert teacher.model.vocab_size == 32_000  # the tokenizer is a file, whose symbols cannot be fewer
+    assert teacher.name == sweep.teachers[1].name and len(made.students) == 1
+    assert LARGEST_PARAMS / 8 < count_params(teacher.model).total <= LARGEST_PARAMS
     for cell in made.teachers:
         assert (cell.model.block, cell.model.kv_group, cell.model.depth) == ("llama", 4, 2)
         groups = cell.model.heads // cell.model.kv_group
         assert groups % 2 == cell.model.width % 16 == cell.model.hidden % 16 == cell.model.vocab_size % 2 == 0
-    trained = [
-        dataclasses.replace(cell, data=dataclasses.replace(cell.data, tokenizer="bpe:32000")) for cell in sweep.teachers
-    ]
-    made, _ = shrunk(dataclasses.replace(sweep, teachers=tuple(trained), students=(), baselines=()))
-    assert made.teachers[0].model.vocab_size == VOCAB
-    made, _ = shrunk(dataclasses.replace(sweep, students=(), baselines=()), least_vocab=40_000)
-    assert made.teachers[0].model.vocab_size == 40_000
     originals = {cell.name: cell for cell in sweep.students}
     for after in made.students:
         before = originals[after.name]
@@ -172,3 +162,17 @@ def test_big_shapes_are_scaled_alike_and_keep_their_order_and_structure(init):
             shares = [cell.target_params / count_params(cell.teacher.model).non_embedding for cell in (before, after)]
             assert math.isclose(*shares, rel_tol=0.01)
     assert all(program.params < program.params_before / 100 for program in programs)
+
+
+@pytest.mark.parametrize(
+    ("read", "least", "vocab"),
+    [("bytes", 1, VOCAB), ("bpe:1024", 1, VOCAB), ("file:own.json", 1, 32_000), ("bytes", 4000, 4000)],
+)
+def test_a_scaled_model_keeps_the_vocabulary_of_the_tokenizer_that_it_reads_with(read, least, vocab):
+    recipe = TrainSpec(tokens=4096 * 1024 * 100, batch_sequences=1024)
+    data = DataSpec(source="tfds:far/away", tokenizer="file:far.json", sequence_tokens=4096)
+    teacher = Cell(name="t", model=big(4096, 32), data=data, train=recipe)
+    sweep = Sweep(name="big", question="?", teachers=(teacher,), students=())
+    small = dataclasses.replace(CORPUS, tokenizer=read)
+    made, _ = shrink_sweep(sweep, shrink_execution(HERE, 8, 4), lambda *_: small, least)
+    assert made.teachers[0].model.vocab_size == vocab
