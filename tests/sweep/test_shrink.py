@@ -148,7 +148,7 @@ def test_big_shapes_are_scaled_alike_and_keep_their_order_and_structure(init):
     )
     made, programs = shrunk(sweep, Execution(mesh=MeshSpec(data=16, fsdp=4, tensor=2)))
     (teacher,) = made.teachers
-    assert teacher.name == sweep.teachers[1].name and len(made.students) == 1
+    assert teacher.name == sweep.teachers[1].name and made.students
     assert LARGEST_PARAMS / 8 < count_params(teacher.model).total <= LARGEST_PARAMS
     for cell in made.teachers:
         assert (cell.model.block, cell.model.kv_group, cell.model.depth) == ("llama", 4, 2)
