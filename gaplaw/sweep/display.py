@@ -39,8 +39,10 @@ class Screen(Protocol):
     def __exit__(self, *_) -> None: ...
 
 
-def screen_for(console: Console | None) -> Screen:
-    """The live table when standard error (or the given console) is a terminal, plain lines when not."""
+def screen_for(console: Console | Screen | None) -> Screen:
+    """The live table if standard error (or the given console) is a terminal, plain lines if not; a screen is itself."""
+    if console is not None and not isinstance(console, Console):
+        return console
     console = console or Console(stderr=True)
     return LiveScreen(console) if console.is_terminal and not console.is_dumb_terminal else PlainScreen(console)
 
