@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import linecache
+import os
 import sys
 import traceback
 from dataclasses import replace
@@ -98,10 +99,16 @@ def _where(path: Path, fault: BaseException) -> str:
     return f"{path}, line {lines[-1]}: {text}: {type(fault).__name__}: {message}"
 
 
-def resolve(sweep: Sweep, *, absent: list[str] | None = None) -> Sweep:
+def load_resolved(name: str, *, absent: list[str] | None = None) -> Sweep:
+    """`load_experiment`, then `resolve`: relative paths of its data are relative to the experiment file."""
+    return resolve(load_experiment(name), absent=absent, home=find_experiment(name).absolute().parent)
+
+
+def resolve(sweep: Sweep, *, absent: list[str] | None = None, home: Path | None = None) -> Sweep:
     """The same sweep with every corpus's content hash filled in, so that fingerprints speak of content, not of paths.
 
-    Args: absent: a list to be filled with what data by name (tfds:…) is not on this machine, and why; nothing is downloaded,
+    Args: home: what relative paths of data and tokenizers are relative to; the working directory if None.
+      absent: a list to be filled with what data by name (tfds:…) is not on this machine, and why; nothing is downloaded,
       and such cells keep an empty manifest, so that a plan can be made without them. None downloads, or refuses.
     Raises: DataError for a corpus that is not there; SweepError when a model's vocabulary is too small for its
     tokenizer.
@@ -115,7 +122,7 @@ def resolve(sweep: Sweep, *, absent: list[str] | None = None) -> Sweep:
     def cell_with_data(cell: Cell) -> Cell:
         if cell.data not in resolved:
             try:
-                resolved[cell.data] = data.resolve(cell.data, fetch=absent is None)
+                resolved[cell.data] = data.resolve(_with_whole_paths(cell.data, home), fetch=absent is None)
                 sizes[cell.data] = data.vocab_size(resolved[cell.data])
             except DataError as fault:
                 if absent is None or not cell.data.source.startswith("tfds:"):
@@ -140,3 +147,15 @@ def resolve(sweep: Sweep, *, absent: list[str] | None = None) -> Sweep:
         baselines=tuple(cell_with_data(cell) for cell in sweep.baselines),
         students=tuple(cell_with_data(cell) for cell in sweep.students),
     )
+
+
+def _with_whole_paths(spec: DataSpec, home: Path | None) -> DataSpec:
+    """The spec with absolute paths, because workers may run in another folder than the one it was written for."""
+
+    def whole(value: str) -> str:
+        kind, _, path = value.partition(":")
+        if kind not in ("folder", "file"):
+            return value
+        return f"{kind}:{os.path.normpath(Path(home or Path.cwd(), Path(path).expanduser()))}"
+
+    return replace(spec, source=whole(spec.source), tokenizer=whole(spec.tokenizer))

@@ -94,5 +94,7 @@ def test_missing_and_empty_folders_are_refused(tmp_path):
     with pytest.raises(DataError, match="no such folder"):
         FolderSource(str(tmp_path / "absent"))
     (tmp_path / "notes.md").write_text("not a kind that is read")
-    with pytest.raises(DataError, match="holds no .txt, .jsonl or .parquet"):
+    with pytest.raises(
+        DataError, match=r"holds no .txt, .jsonl \(also .gz, .bz2, .zst\) or .parquet file; it holds 1 .md"
+    ):
         FolderSource(str(tmp_path))

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from gaplaw import data
+from gaplaw.data import encode, tokenizers
 from gaplaw.data import pack as pack_module
-from gaplaw.data import tokenizers
 from gaplaw.errors import DataError
 from gaplaw.spec import DataSpec
 
@@ -89,8 +89,8 @@ def test_subword_tokens_decode_to_the_same_documents_in_the_same_splits(spec, tm
 
 def test_a_bpe_learns_from_training_documents_only(spec, tmp_path, monkeypatch):
     seen = []
-    real = pack_module.train_bpe
-    monkeypatch.setattr(pack_module, "train_bpe", lambda texts, n: real(seen.extend(texts) or seen, n))
+    real = encode.train_bpe
+    monkeypatch.setattr(encode, "train_bpe", lambda texts, n: real(seen.extend(texts) or seen, n))
     corpus = data.load(replace(spec, tokenizer="bpe:300"), tmp_path / "cache")
     by_bytes = data.load(spec, tmp_path / "cache")
     assert Counter(t.encode() for t in seen) == Counter(t for _, t in stored_documents(by_bytes, "train").elements())
