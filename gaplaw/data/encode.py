@@ -1,6 +1,6 @@
 """How do documents become symbols? Encoded a batch at a time, long ones piece by piece; what a tokenizer drops is counted.
 
-A document longer than `PIECE_BYTES` is never encoded whole, so that its size in memory is all that it takes. Nothing here keeps
+A document longer than `LONG_BYTES` is never encoded whole: its own size is nearly all the memory that it takes. Nothing here keeps
 a document while the next is read.
 """
 
@@ -19,9 +19,9 @@ from gaplaw.data.tokenizers import ByteTokenizer, Tokenizer, file_tokenizer, tra
 from gaplaw.errors import DataError
 from gaplaw.spec import DataSpec
 
-PIECE_BYTES = 1 << 20
-AT_ONCE_CHARACTERS = 2 << 20
-BPE_PIECE_BYTES = 1 << 16  # the trainer takes 256 texts at a time
+LONG_BYTES = 1 << 20  # a longer document is encoded in pieces, a shorter one always whole
+PIECE_BYTES = 1 << 16  # of which the trainer of a BPE takes 256 at a time
+AT_ONCE_CHARACTERS = 1 << 20
 BPE_TRAINING_CHARACTERS = 256 << 20  # the trainer keeps its word counts in memory
 BPE_UNBROKEN_BYTES = 8 << 20  # of long texts without white space, such as base64: words that are never seen twice
 DROPPED_SHARE_AT_MOST = 0.001
@@ -80,8 +80,8 @@ def _training_texts(source: Source, splits_N: np.ndarray, shown: Preparation) ->
     left, unbroken_left, number = BPE_TRAINING_CHARACTERS, BPE_UNBROKEN_BYTES, 0
     for document in source.documents():
         if splits_N[number] == TRAIN:
-            for piece in pieces(document.content, BPE_PIECE_BYTES):
-                unbroken_left -= 0 if piece.at_edge else BPE_PIECE_BYTES
+            for piece in pieces(document.content, PIECE_BYTES):
+                unbroken_left -= 0 if piece.at_edge else PIECE_BYTES
                 if piece.at_edge or unbroken_left >= 0:
                     yield piece.text
                 left -= len(piece.text)
@@ -96,7 +96,8 @@ def _training_texts(source: Source, splits_N: np.ndarray, shown: Preparation) ->
 def _batches(source: Source, tokenizer: Tokenizer) -> Iterator[list[tuple[int, Piece]]]:
     batch, characters, number = [], 0, 0
     for document in source.documents():
-        for piece in pieces(document.content, PIECE_BYTES, tokenizer.skip_at):
+        most_bytes = PIECE_BYTES if len(document.content) > LONG_BYTES else LONG_BYTES
+        for piece in pieces(document.content, most_bytes, tokenizer.skip_at):
             batch.append((number, piece))
             characters += len(piece.text)
             if characters > AT_ONCE_CHARACTERS:

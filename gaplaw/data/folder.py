@@ -21,7 +21,7 @@ from gaplaw.data.documents import (
     label_of,
     text_group,
 )
-from gaplaw.data.json_lines import text_and_domain
+from gaplaw.data.json_lines import text_and_domain, whole_line
 from gaplaw.data.listing import READ, in_words, kind_of, list_folder
 from gaplaw.errors import DataError
 
@@ -29,6 +29,7 @@ RECIPE = "folder-2"  # raise when the same files would yield other documents
 ROOT_DOMAIN = "text"
 ROWS_AT_ONCE = 1024
 ROWS_AT_ONCE_BYTES = 16 << 20
+READ_AT_ONCE_BYTES = 1 << 20
 _MARK_BYTES = BYTE_ORDER_MARK.encode()
 
 
@@ -115,19 +116,19 @@ class FolderSource:
     def _jsonl(self, name: str, compression: str | None) -> Iterator[Document]:
         offset_bytes, number = 0, 0
         with self._open(name, compression) as file:
-            while line := file.readline():
+            while line := whole_line(file):
                 number += 1
                 self._refuse_unless_utf8(line, name, offset_bytes)
                 offset_bytes += len(line)
-                if number == 1:
-                    line = line.removeprefix(_MARK_BYTES)
-                document = None if not line.strip() else self._row(line, name, number)
+                if number == 1 and line.startswith(_MARK_BYTES):
+                    line = line[len(_MARK_BYTES) :]
+                document = None if line.isspace() else self._row(line, name, number)
                 del line
                 if document:
                     yield document
                 del document
 
-    def _row(self, line: bytes, name: str, number: int) -> Document | None:
+    def _row(self, line: bytes | bytearray, name: str, number: int) -> Document | None:
         try:
             content, label = text_and_domain(line)
         except RecursionError as error:
@@ -143,7 +144,7 @@ class FolderSource:
         import pyarrow.parquet as pq
 
         try:
-            with pq.ParquetFile(self.root / name) as table:
+            with pq.ParquetFile(self.root / name, buffer_size=READ_AT_ONCE_BYTES) as table:
                 columns = self._columns(table.schema_arrow, name)
                 row = 0
                 for part in range(table.num_row_groups):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import uuid
+from typing import BinaryIO
 
 from gaplaw.data.documents import character_start
 
@@ -16,14 +17,27 @@ LONG_LINE_BYTES = 1 << 20
 LONG_STRING_BYTES = 1 << 16
 _MARK = f"long-string-{uuid.uuid4().hex}-"  # no text can hold it
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
-# Up to about 4 MiB of a string's inside that end between characters: no escape, nor a pair of them, is cut.
+# Up to about 1 MiB of a string's inside that end between characters: no escape, nor a pair of them, is cut.
 _INSIDE = re.compile(
-    rb"(?:[^\\]{1,65536}+|\\u[dD][89abAB]..\\u[dD][c-fC-F]..|\\u....|\\.){1,64}+",
+    rb"(?:[^\\]{1,65536}+|\\u[dD][89abAB]..\\u[dD][c-fC-F]..|\\u....|\\.){1,16}+",
     re.DOTALL,
 )
 
 
-def text_and_domain(line: bytes) -> tuple[bytes | bytearray, object]:
+def whole_line(file: BinaryIO) -> bytes | bytearray:
+    """The next line, its end included; empty at the end. A long one grows in place: `readline` alone would hold it twice."""
+    line = file.readline(LONG_LINE_BYTES)
+    if len(line) < LONG_LINE_BYTES or line.endswith(b"\n"):
+        return line
+    line = bytearray(line)
+    while part := file.readline(LONG_LINE_BYTES):
+        line += part
+        if part.endswith(b"\n"):
+            break
+    return line
+
+
+def text_and_domain(line: bytes | bytearray) -> tuple[bytes | bytearray, object]:
     """The fields `text`, as UTF-8, and `domain` of a line that holds a JSON object.
 
     Lone surrogates, which are no characters, become question marks.
@@ -49,7 +63,7 @@ def text_and_domain(line: bytes) -> tuple[bytes | bytearray, object]:
     return text.encode("utf-8", "replace"), domain
 
 
-def _short(line: bytes) -> tuple[object, list[tuple[int, int]]]:
+def _short(line: bytes | bytearray) -> tuple[object, list[tuple[int, int]]]:
     """The line's value with every long string replaced by a mark and its number, and where those strings stand."""
     parts, strings, at = [], [], 0
     for found in _STRING.finditer(line):
@@ -62,7 +76,7 @@ def _short(line: bytes) -> tuple[object, list[tuple[int, int]]]:
     return json.loads(b"".join(parts)), strings
 
 
-def _decoded(line: bytes, start: int, end: int) -> bytearray:
+def _decoded(line: bytes | bytearray, start: int, end: int) -> bytearray:
     """The UTF-8 of the string whose inside stands in line[start:end]."""
     text = bytearray()
     while start < end:

@@ -184,14 +184,15 @@ def _refuse_domains(spec: DataSpec, labels: list[str]) -> None:
 def _join(folder: Path, split_name: str, split: int, held: list, counts: dict, dtype: np.dtype) -> dict:
     total = sum(counts[split, d][1] for _, d in held)
     path = folder / f"{split_name}.npy"
-    joined = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=(total,))
     start, domains = 0, {}
-    for name, d in held:
-        part = folder / f"{split}-{d}.part"
-        documents, tokens = counts[split, d]
-        joined[start : start + tokens] = np.memmap(part, dtype=dtype, mode="r")
-        domains[name] = {"documents": documents, "start": start, "end": start + tokens}
-        start += tokens
-        part.unlink()
-    joined.flush()
+    with open(path, "wb") as joined:
+        header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (total,)}
+        np.lib.format.write_array_header_1_0(joined, header)
+        for name, d in held:
+            documents, tokens = counts[split, d]
+            with open(folder / f"{split}-{d}.part", "rb") as part:
+                shutil.copyfileobj(part, joined, 1 << 20)
+            domains[name] = {"documents": documents, "start": start, "end": start + tokens}
+            start += tokens
+            (folder / f"{split}-{d}.part").unlink()
     return {"tokens": total, "file_bytes": path.stat().st_size, "domains": domains}
