@@ -88,7 +88,7 @@ def character_start(content: bytes | bytearray, at: int) -> int:
     """The last place at or before `at` where a UTF-8 character starts, or the end."""
     if at >= len(content):
         return len(content)
-    for place in range(at, max(0, at - 3), -1):
+    for place in range(at, max(-1, at - 4), -1):
         if not 0x80 <= content[place] < 0xC0:
             return place
     return at  # not UTF-8 here; whoever decodes will say so

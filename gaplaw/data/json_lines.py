@@ -53,10 +53,10 @@ def text_and_domain(line: bytes | bytearray) -> tuple[bytes | bytearray, object]
         raise KeyError("text")
     domain = row.get("domain")
     if isinstance(domain, str):
-        domain = domain.encode("utf-8", "replace").decode()
         if domain.startswith(_MARK):
             start, end = strings[int(domain[len(_MARK) :])]
             domain = json.loads(line[start:end])
+        domain = domain.encode("utf-8", "replace").decode()
     if text.startswith(_MARK):
         start, end = strings[int(text[len(_MARK) :])]
         return _decoded(line, start + 1, end - 1), domain

@@ -40,7 +40,8 @@ def pieces(
     while length - start > most_bytes:
         stop = character_start(content, start + most_bytes)
         text = content[start:stop].decode()
-        cut, skip = _last_edge(text, skip_at)
+        ahead = content[stop : character_start(content, stop + 4 * AROUND_CHARACTERS)].decode()
+        cut, skip = _last_edge(text + ahead, len(text), skip_at)
         if cut:
             start = stop - len(text[cut + skip :].encode())
             yield Piece(text[:cut], True, False)
@@ -50,10 +51,10 @@ def pieces(
     yield Piece(content[start:].decode() if start else content.decode(), True, True)
 
 
-def _last_edge(text: str, skip_at: Callable[[str, str], int | None]) -> tuple[int, int]:
-    """The last usable edge of a text, 0 if there is none, and how many characters to leave out there."""
-    begin = max(1, len(text) - LOOK_BACK_CHARACTERS)
-    edges = [found.start() for found in _EDGE.finditer(text, begin)]
+def _last_edge(text: str, end: int, skip_at: Callable[[str, str], int | None]) -> tuple[int, int]:
+    """The last usable edge of text[:end], 0 if there is none, and how many characters to leave out there."""
+    found = _EDGE.finditer(text, max(1, end - LOOK_BACK_CHARACTERS))
+    edges = [edge.start() for edge in found if edge.start() < end]
     for edge in edges[: -TRIES - 1 : -1]:
         skip = skip_at(text[max(0, edge - AROUND_CHARACTERS) : edge], text[edge : edge + AROUND_CHARACTERS])
         if skip is not None:

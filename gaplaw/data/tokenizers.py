@@ -123,12 +123,12 @@ class JsonTokenizer:
         self.separator = self._separator(separator)
         self.identity = sha256(content.encode()).hexdigest()[:12]
         self.content = content
-        self._dropped = DroppedCharacters(fields)
+        self._dropped = DroppedCharacters(self._engine, fields)
 
     def encode(self, texts: Sequence[str], dropped: Counter[str] | None = None) -> list[np.ndarray]:
         """Each text as symbols, without separators and without the tokens a chat template would add."""
         counts = dropped is not None and self._dropped.possible
-        encode = self._engine.encode_batch if counts else self._engine.encode_batch_fast
+        encode = self._engine.encode_batch if counts and self._dropped.by_place else self._engine.encode_batch_fast
         try:
             encoded = encode(list(texts), add_special_tokens=False)
         except Exception as error:  # such as a word-level model whose unknown symbol is not in its vocabulary
