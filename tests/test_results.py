@@ -99,8 +99,25 @@ def random_labels(number):
 
 
 def test_domains_never_share_a_column():
-    labels = random_labels(20_000) | {"C", "C++", "c#", "c", "", " ", "_", "__", "0", "00", "漢", "字", "x" * 500, "x" * 499}
-    labels |= {results.domain_column(label).removeprefix("domain_").removesuffix("_loss_nats") for label in list(labels)[:2000]}
+    labels = random_labels(20_000) | {
+        "C",
+        "C++",
+        "c#",
+        "c",
+        "",
+        " ",
+        "_",
+        "__",
+        "0",
+        "00",
+        "漢",
+        "字",
+        "x" * 500,
+        "x" * 499,
+    }
+    labels |= {
+        results.domain_column(label).removeprefix("domain_").removesuffix("_loss_nats") for label in list(labels)[:2000]
+    }
     columns = {label: results.domain_column(label) for label in labels}
     assert len(set(columns.values())) == len(labels)
     assert all(results.DOMAIN_COLUMN.fullmatch(column) for column in columns.values())
@@ -111,14 +128,3 @@ def test_a_plain_label_is_its_columns_name():
         assert results.domain_column(label) == f"domain_{label}_loss_nats"
     assert results.domain_column("C++") == "domain_c__f1deb75f_loss_nats"
     assert results.domain_column("漢字") == "domain_label__c6d29771_loss_nats"
-
-
-def test_a_row_says_which_label_a_column_has():
-    from gaplaw.train.outcome import measured_columns
-
-    score = {"ce_nats": 1.0, "calibration_error": 0.0, "tokens": 3, "domain_ce_nats": [1.0, 2.0, 3.0]}
-    row = measured_columns(score, None, ("C++", "c", "漢"), 0.5)
-    assert (row["domain_c__f1deb75f_loss_nats"], row["domain_c_loss_nats"]) == (1.0, 2.0)
-    told = json.loads(row["domain_labels"])
-    assert told == {results.domain_column(label): label for label in ("C++", "漢")}
-    assert measured_columns(score | {"domain_ce_nats": [1.0]}, None, ("code",), 0.5)["domain_labels"] is None

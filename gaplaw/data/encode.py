@@ -37,7 +37,8 @@ def tokenizer_of(spec: DataSpec, source: Source, splits_N: np.ndarray, total_byt
     with Preparation(
         f"learning {spec.tokenizer} from {spec.source}", min(total_bytes, BPE_TRAINING_CHARACTERS)
     ) as shown:
-        return train_bpe(_training_texts(source, splits_N, shown), int(rest))
+        texts = _training_texts(source, splits_N, shown, spec.tokenizer)
+        return train_bpe(texts, int(rest))
 
 
 def encode(
@@ -75,7 +76,7 @@ def _refuse_if_dropped(spec: DataSpec, dropped: Counter[str], characters: int) -
         )
 
 
-def _training_texts(source: Source, splits_N: np.ndarray, shown: Preparation) -> Iterator[str]:
+def _training_texts(source: Source, splits_N: np.ndarray, shown: Preparation, tokenizer: str) -> Iterator[str]:
     """The texts of the training split only, in order, long ones in pieces, up to a cap."""
     left, unbroken_left, number = BPE_TRAINING_CHARACTERS, BPE_UNBROKEN_BYTES, 0
     for document in source.documents():
@@ -90,7 +91,7 @@ def _training_texts(source: Source, splits_N: np.ndarray, shown: Preparation) ->
         del document
         if left <= 0:
             break
-    shown.what, shown.total = "learning the merges", None
+    shown.what, shown.total = f"learning the merges of {tokenizer}", None  # how long that takes, nobody knows
 
 
 def _batches(source: Source, tokenizer: Tokenizer) -> Iterator[list[tuple[int, Piece]]]:

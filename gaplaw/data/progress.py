@@ -1,4 +1,4 @@
-"""How far is a long preparation, and how long will it still take? A bar on a terminal, now and then a line elsewhere.
+"""How far is a long preparation, and how long will it still take? A changing line on a terminal, one now and then elsewhere.
 
 Always on standard error; nothing is shown of what takes less than two seconds (ten, where there is no terminal).
 """
@@ -6,14 +6,12 @@ Always on standard error; nothing is shown of what takes less than two seconds (
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import threading
 import time
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-BAR_AFTER_SECONDS = 2.0
+FIRST_SECONDS, CHANGE_SECONDS = 2.0, 0.5
 LINE_SECONDS = 10.0
 
 
@@ -26,9 +24,8 @@ class Preparation(contextlib.AbstractContextManager):
     def __init__(self, what: str, total: float | None = None):
         self.what, self.total, self.done = what, total, 0.0
         self._ended, self._began = threading.Event(), time.monotonic()
-        console = Console(stderr=True)
-        show = self._bar if console.is_terminal and not console.is_dumb_terminal else self._lines
-        self._thread = threading.Thread(target=show, args=(console,), daemon=True)
+        show = self._one_line if sys.stderr.isatty() and os.environ.get("TERM") != "dumb" else self._lines
+        self._thread = threading.Thread(target=show, daemon=True)
         self._thread.start()
 
     def advance(self, amount: float) -> None:
@@ -46,18 +43,19 @@ class Preparation(contextlib.AbstractContextManager):
         self._ended.set()
         self._thread.join()
 
-    def _lines(self, _: Console) -> None:
+    def _lines(self) -> None:
         while not self._ended.wait(LINE_SECONDS):
             print(f"gaplaw: {self.line()}", file=sys.stderr, flush=True)
 
-    def _bar(self, console: Console) -> None:
-        if self._ended.wait(BAR_AFTER_SECONDS):
+    def _one_line(self) -> None:
+        if self._ended.wait(FIRST_SECONDS):
             return
-        left = [BarColumn(), TaskProgressColumn(), TimeRemainingColumn()] if self.total else [TimeElapsedColumn()]
-        with Progress(TextColumn("{task.description}"), *left, console=console, transient=True) as bar:
-            task = bar.add_task(self.what, total=self.total)
-            while not self._ended.wait(0.25):
-                bar.update(task, completed=self.done)
+        from rich.console import Console  # only now: most preparations end sooner
+        from rich.status import Status
+
+        with Status(self.line(), console=Console(stderr=True)) as status:
+            while not self._ended.wait(CHANGE_SECONDS):
+                status.update(self.line())
 
 
 def _duration(seconds: float) -> str:

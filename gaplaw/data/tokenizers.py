@@ -8,7 +8,6 @@ tokenizer needs nothing.
 from __future__ import annotations
 
 import json
-import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
@@ -197,7 +196,7 @@ def train_bpe(texts: Iterable[str], symbols: int) -> JsonTokenizer:
         vocab_size=symbols,
         special_tokens=[SEPARATOR],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=sys.stderr.isatty(),
+        show_progress=False,
     )
     engine.train_from_iterator(texts, trainer)
     return JsonTokenizer(engine.to_str(), f"bpe:{symbols}")

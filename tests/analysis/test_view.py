@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from analysis.view import averaged_curves, indistinguishable, paired, view
+from analysis.view import averaged_curves, domains, indistinguishable, paired, view
 
 
 def table(losses, **columns) -> pd.DataFrame:
@@ -133,3 +133,10 @@ def test_curves_are_averaged_over_seeds_at_equal_tokens():
     )
     table = averaged_curves(curves, rows, "teacher")
     assert table[1.0].tolist() == [3.0, 2.0] and table[2.0].iloc[0] == 5.0 and np.isnan(table[2.0].iloc[1])
+
+
+def test_a_domain_is_called_by_its_label():
+    frame = pd.DataFrame({"domain_c__f1deb75f_loss_nats": [1.0, 2.0], "domain_code_loss_nats": [1.0, None]})
+    assert domains(frame) == {"c__f1deb75f": "domain_c__f1deb75f_loss_nats", "code": "domain_code_loss_nats"}
+    told = frame.assign(domain_labels=[json.dumps({"domain_c__f1deb75f_loss_nats": "C++"}), None])
+    assert domains(told) == {"C++": "domain_c__f1deb75f_loss_nats", "code": "domain_code_loss_nats"}

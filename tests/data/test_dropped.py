@@ -48,8 +48,12 @@ def corpus(folder, *texts):
 @pytest.mark.parametrize("unknown", [None, "<unk>"])
 def test_a_bpe_without_byte_fallback_drops_what_it_does_not_know(tmp_path, unknown):
     path = letters_bpe(tmp_path / "t.json", unknown)
-    spec = replace(corpus(tmp_path / "texts", *(f"{CYRILLIC * 5}{LATIN}{n}" for n in range(6))), tokenizer=f"file:{path}")
-    with pytest.raises(DataError, match=r"t.json': drops at least \d\d\.\d\d% of the characters.*most often '[а-я]'") as refusal:
+    spec = replace(
+        corpus(tmp_path / "texts", *(f"{CYRILLIC * 5}{LATIN}{n}" for n in range(6))), tokenizer=f"file:{path}"
+    )
+    with pytest.raises(
+        DataError, match=r"t.json': drops at least \d\d\.\d\d% of the characters.*most often '[а-я]'"
+    ) as refusal:
         data.load(spec, tmp_path / "cache")
     assert "\n" not in str(refusal.value)
     assert not list((tmp_path / "cache" / "data").glob("*/corpus.json"))
@@ -105,7 +109,10 @@ def test_what_is_dropped_is_what_does_not_come_back():
 def test_whole_words_that_are_unknown_count_with_all_their_letters():
     from tokenizers import Tokenizer, models, pre_tokenizers
 
-    for model in (models.WordLevel({"<unk>": 0, "ab": 1}, "<unk>"), models.WordPiece({"<unk>": 0, "ab": 1}, unk_token="<unk>")):
+    for model in (
+        models.WordLevel({"<unk>": 0, "ab": 1}, "<unk>"),
+        models.WordPiece({"<unk>": 0, "ab": 1}, unk_token="<unk>"),
+    ):
         engine = Tokenizer(model)
         engine.pre_tokenizer = pre_tokenizers.Sequence(
             [pre_tokenizers.Whitespace(), pre_tokenizers.CharDelimiterSplit("-")]
@@ -164,18 +171,25 @@ def test_a_document_that_holds_the_separator_is_named(tmp_path):
 def test_the_separator_is_identity_only_when_it_is_named(tmp_path):
     from gaplaw.canonical import to_dict
 
-    assert "separator" not in to_dict(DataSpec()) and to_dict(DataSpec(tokenizer="file:x", separator="a"))["separator"] == "a"
+    assert (
+        "separator" not in to_dict(DataSpec())
+        and to_dict(DataSpec(tokenizer="file:x", separator="a"))["separator"] == "a"
+    )
     with pytest.raises(SpecError, match="DataSpec.separator = '</s>'"):
         DataSpec(separator="</s>")
 
 
-@pytest.mark.parametrize(
-    "content",
-    ["[" * 100_000, '{"model": {"vocab": ' + "[" * 100_000, '{"model": {"vocab": {"a": "b"}}}', '{"model": {"vocab": {"a": 1}}, "added_tokens": [3]}'],
-    ids=["deep", "deep model", "an id that is text", "an added token that is none"],
-)  # fmt: skip
-def test_a_strange_tokenizer_file_is_one_line(tmp_path, content):
-    (tmp_path / "t.json").write_text(content)
+STRANGE = {
+    "deep": "[" * 100_000,
+    "deep model": '{"model": {"vocab": ' + "[" * 100_000,
+    "an id that is text": '{"model": {"vocab": {"a": "b"}}}',
+    "an added token that is none": '{"model": {"vocab": {"a": 1}}, "added_tokens": [3]}',
+}
+
+
+@pytest.mark.parametrize("kind", STRANGE)
+def test_a_strange_tokenizer_file_is_one_line(tmp_path, kind):
+    (tmp_path / "t.json").write_text(STRANGE[kind])
     with pytest.raises(DataError, match="t.json': not a tokenizer.json") as refusal:
         tokenizers.vocab_size(f"file:{tmp_path / 't.json'}")
     assert "\n" not in str(refusal.value)

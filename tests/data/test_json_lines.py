@@ -40,7 +40,9 @@ def test_any_line_gives_what_json_gives():
         assert domain == (expected.encode("utf-8", "replace").decode() if isinstance(expected, str) else expected)
 
 
-@pytest.mark.parametrize("line", ['{"text": "' + "a" * 50, '{"text": "' + "a" * 50 + '" "b"}', '{"text": "\\x' + "a" * 50 + '"}'])
+@pytest.mark.parametrize(
+    "line", ['{"text": "' + "a" * 50, '{"text": "' + "a" * 50 + '" "b"}', '{"text": "\\x' + "a" * 50 + '"}']
+)
 def test_a_long_line_that_is_not_json_is_refused(line):
     with pytest.raises(ValueError):
         text_and_domain(line.encode())

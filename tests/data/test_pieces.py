@@ -11,7 +11,26 @@ from gaplaw.data.pieces import pieces
 
 def some_text(seed, length=4000):
     draw = random.Random(seed)
-    parts = ["word", "Wort", "don't", " ", " ", " ", "  ", "\n", "\r\n", "\t", "123", "é", "漢字", "。", "，", "🙂", "(x)", "."]
+    parts = [
+        "word",
+        "Wort",
+        "don't",
+        " ",
+        " ",
+        " ",
+        "  ",
+        "\n",
+        "\r\n",
+        "\t",
+        "123",
+        "é",
+        "漢字",
+        "。",
+        "，",
+        "🙂",
+        "(x)",
+        ".",
+    ]
     return "".join(draw.choice(parts) for _ in range(length))
 
 
@@ -56,7 +75,9 @@ def engines():
             engine.normalizer = normalizer
         engine.pre_tokenizer = pre_tokenizer
         engine.decoder = decoders.ByteLevel()
-        trainer = trainers.BpeTrainer(vocab_size=600, special_tokens=special, initial_alphabet=letters, show_progress=False)
+        trainer = trainers.BpeTrainer(
+            vocab_size=600, special_tokens=special, initial_alphabet=letters, show_progress=False
+        )
         engine.train_from_iterator(texts, trainer)
         yield pytest.param(engine.to_str(), id=name)
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from gaplaw.cli import main
 from gaplaw.cli.options import own_execution
 from gaplaw.cli.sweeping import plan, status
 from gaplaw.errors import DataError, SweepError
@@ -115,7 +116,11 @@ def test_relative_paths_are_relative_to_the_experiment_file(tmp_path, monkeypatc
     (elsewhere / "data" / "texts").mkdir(parents=True)
     (elsewhere / "data" / "texts" / "0.txt").write_text("a decoy in the working directory " * 100)
     found = []
-    for folder, name in ((tmp_path, "experiments/mine.py"), (tmp_path / "experiments", "mine.py"), (elsewhere, str(path))):
+    for folder, name in (
+        (tmp_path, "experiments/mine.py"),
+        (tmp_path / "experiments", "mine.py"),
+        (elsewhere, str(path)),
+    ):
         monkeypatch.chdir(folder)
         found.append(load_resolved(name))
     assert found[0] == found[1] == found[2]
@@ -127,11 +132,14 @@ def test_relative_paths_are_relative_to_the_experiment_file(tmp_path, monkeypatc
 def test_a_missing_path_is_printed_in_full(tmp_path, monkeypatch, tokenizer):
     monkeypatch.chdir(tmp_path)
     replaced = "folder:data/texts" if tokenizer == "bytes" else "stdlib"
-    text = WITH_PATHS.replace("folder:data/texts", replaced) + f"""
+    text = (
+        WITH_PATHS.replace("folder:data/texts", replaced)
+        + f"""
 from dataclasses import replace
 cells = tuple(replace(cell, data=replace(cell.data, tokenizer={tokenizer!r})) for cell in sweep.teachers)
 sweep = replace(sweep, teachers=cells, students=(), baselines=())
 """
+    )
     write(tmp_path / "experiments" / "mine.py", text)
     with pytest.raises(DataError) as refusal:
         load_resolved("mine")
@@ -152,3 +160,11 @@ def test_data_that_is_absent_keeps_the_identity_that_its_file_gives_it(tmp_path,
     cells = tuple(replace(c, data=replace(c.data, tokenizer="file:a/tokenizer.json")) for c in sweep.teachers)
     sweep = replace(sweep, teachers=cells, students=(), baselines=())
     assert resolve(sweep, absent=absent, home=tmp_path).cells == sweep.cells and absent
+
+
+def test_plan_says_what_it_does_not_read(tmp_path, capsys):
+    path = write(tmp_path / "mine.py", WITH_PATHS.replace("data/texts", "texts"))
+    (texts(tmp_path / "texts") / "more.json").write_text("{}")
+    assert main(["plan", str(path), "--json"]) == 0
+    told = capsys.readouterr()
+    assert told.err.count(f"'folder:{tmp_path}/texts': not read: 1 .json") == 1 and ".json" not in told.out
