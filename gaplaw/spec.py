@@ -85,7 +85,7 @@ class ModelSpec:
 class DataSpec:
     """A corpus, its tokenizer and its split; `manifest` is the content hash that `gaplaw.data.resolve` fills in.
 
-    source: "stdlib" (embedded default), "tfds:NAME[/CONFIG]" or "folder:PATH" (.txt, .jsonl, .parquet).
+    source: "stdlib" (embedded default), "tfds:NAME[/CONFIG]" or "folder:PATH" (.txt, .jsonl, .parquet; packed, too).
     tokenizer: "bytes" (256 symbols), "bpe:VOCAB" (trained on this corpus) or "file:PATH" (a tokenizer.json, in which
       `separator` names the special token that ends a document; if None, the first known one).
     """

@@ -1,7 +1,8 @@
 """What do models read? A corpus: documents with domain labels, split, tokenized once, served as batches = f(seed, step).
 
-In reading order: documents → sources (folder, stdlib_corpus) → split → tokenizers → pack → batches. Nothing here
-imports JAX or TensorFlow, and a corpus whose tokens are cached imports neither TFDS nor a tokenizer.
+In reading order: documents → sources (folder: listing, json_lines; stdlib_corpus) → split → tokenizers (dropped) → encode
+(pieces, progress) → pack → batches. Nothing here imports JAX or TensorFlow, and a corpus whose tokens are cached imports
+neither TFDS nor a tokenizer.
 """
 
 from __future__ import annotations
@@ -97,10 +98,10 @@ def _manifest(spec: DataSpec, fetch: bool) -> str:
     source = open_source(spec.source, cache_folder(), fetch=fetch)
     if source.left_out:
         _say_once(f"DataSpec.source = {spec.source!r}: not read: {in_words(source.left_out)}")
-    identity = tokenizers.tokenizer_identity(spec.tokenizer)
+    content, identity = source.manifest(), tokenizers.tokenizer_identity(spec.tokenizer)
     if spec.tokenizer.startswith("file:"):
         tokenizers.file_tokenizer(spec.tokenizer.partition(":")[2], spec.separator)  # refuses what cannot be used
-    return short_hash([RECIPE, source.manifest(), identity])
+    return short_hash([RECIPE, content, identity])
 
 
 @lru_cache(maxsize=1000)

@@ -1,7 +1,7 @@
 """How do documents become symbols? Encoded a batch at a time, long ones piece by piece; what a tokenizer drops is counted.
 
-A document longer than `LONG_BYTES` is never encoded whole: its own size is nearly all the memory that it takes. Nothing here keeps
-a document while the next is read.
+A document longer than `LONG_BYTES` is never encoded whole: its own size is nearly all the memory that it takes. Nothing here
+keeps a document while the next is read.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def encode(
                         f"holds symbol {tokenizer.separator}, which ends a document; name another as DataSpec.separator"
                     )
                 yield number, symbols, piece.last
-                shown.advance(len(piece.text))
+                shown.advance(len(piece.text) if piece.text.isascii() else len(piece.text.encode()))
             characters += sum(map(len, texts))
             _refuse_if_dropped(spec, dropped, total_bytes)  # bytes are no fewer than characters: surely too many
     _refuse_if_dropped(spec, dropped, characters)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib.util
 import linecache
-import os
 import sys
 import traceback
 from dataclasses import replace
@@ -156,6 +155,6 @@ def _with_whole_paths(spec: DataSpec, home: Path | None) -> DataSpec:
         kind, _, path = value.partition(":")
         if kind not in ("folder", "file"):
             return value
-        return f"{kind}:{os.path.normpath(Path(home or Path.cwd(), Path(path).expanduser()))}"
+        return f"{kind}:{Path(home or Path.cwd(), Path(path).expanduser())}"
 
     return replace(spec, source=whole(spec.source), tokenizer=whole(spec.tokenizer))
