@@ -246,7 +246,10 @@ def indistinguishable(student: Student) -> tuple[np.ndarray, float, float | None
 
 def domains(frame: pd.DataFrame) -> dict[str, str]:
     """Domain → its loss column, for every domain that has a value."""
-    found = {m.group(1): c for c in frame.columns if (m := _DOMAIN.fullmatch(str(c)))}
+    labels: dict[str, str] = {}
+    for told in frame.get("domain_labels", pd.Series(dtype=str)).dropna().unique():
+        labels |= json.loads(told)
+    found = {labels.get(c, m.group(1)): c for c in frame.columns if (m := _DOMAIN.fullmatch(str(c)))}
     return {domain: column for domain, column in sorted(found.items()) if frame[column].notna().any()}
 
 

@@ -22,10 +22,21 @@ def short_hash(value: object) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
 
+def later(default: object):
+    """A dataclass field that came after the first release: while it has its default it stands in no JSON and no hash.
+
+    So what was made before there was such a field keeps its identity.
+    """
+    return dataclasses.field(default=default, metadata={"later": True})
+
+
 def to_dict(value: object) -> object:
-    """A spec as plain JSON values: dataclasses become dicts, tuples become lists."""
+    """A spec as plain JSON values: dataclasses become dicts, tuples become lists; see `later` for what is left out."""
     if dataclasses.is_dataclass(value):
-        return {f.name: to_dict(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        fields = [
+            f for f in dataclasses.fields(value) if "later" not in f.metadata or getattr(value, f.name) != f.default
+        ]
+        return {f.name: to_dict(getattr(value, f.name)) for f in fields}
     return [to_dict(item) for item in value] if isinstance(value, tuple) else value
 
 

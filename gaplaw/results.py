@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from hashlib import sha256
 from pathlib import Path
 
 import pandas as pd
@@ -83,6 +84,7 @@ CELLS = {
     "teacher_calibration_error": (_REAL, "the same for the teacher"),
     "validation_tokens": (_WHOLE, "tokens evaluated on; the same tokens for every cell of a corpus"),
     "training_loss_nats": (_REAL, "mean objective over the last dispatch of training"),
+    "domain_labels": (_TEXT, "JSON: column → label of each domain whose label is not the middle of its column's name"),
     "model": (_TEXT, "ModelSpec as JSON: the shape that was trained (for pruned students, the shape found)"),
     "data_source": (_TEXT, "DataSpec.source"),
     "data_tokenizer": (_TEXT, "DataSpec.tokenizer"),
@@ -112,6 +114,7 @@ CELLS = {
     "finished_at": (_TEXT, "UTC time, ISO 8601"),
 }
 DOMAIN_COLUMN = re.compile(r"domain_[a-z0-9_]+_loss_nats")
+DOMAIN_READABLE_CHARACTERS = 40
 CURVES = {
     "schema_version": (_WHOLE, "as in cells"),
     "cell_id": (_TEXT, "as in cells"),
@@ -123,8 +126,16 @@ _COLUMNS = {"cells": CELLS, "curves": CURVES}
 
 
 def domain_column(domain: str) -> str:
-    """The cells column of one domain's validation loss: `domain_code_loss_nats`."""
-    return f"domain_{re.sub(r'[^a-z0-9]+', '_', domain.lower())}_loss_nats"
+    """The cells column of one domain's validation loss: `domain_code_loss_nats`.
+
+    Two labels never share one. A label of lower-case letters, digits and single underscores is the column's middle itself;
+    any other is shortened to that and told apart by eight digits of its hash: "C++" is `domain_c__f1deb75f_loss_nats`.
+    """
+    plain = re.sub(r"[^a-z0-9]+", "_", domain.lower())
+    if plain != domain or not domain:
+        readable = plain.strip("_")[:DOMAIN_READABLE_CHARACTERS].rstrip("_") or "label"
+        plain = f"{readable}__{sha256(domain.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
+    return f"domain_{plain}_loss_nats"
 
 
 def describe_cell(cell: Cell, role: Role, *, model: ModelSpec | None = None) -> dict:

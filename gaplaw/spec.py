@@ -10,14 +10,13 @@ from __future__ import annotations
 import typing
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
 
-from gaplaw.canonical import refuse_unless, short_hash, to_dict
+from gaplaw.canonical import later, refuse_unless, short_hash, to_dict
 from gaplaw.signal import LIVE, TeacherSignal
 
-Block = Literal["gpt2", "llama"]
-Init = Literal["scratch", "prune"]
-Role = Literal["teacher", "student", "baseline"]
+Block = typing.Literal["gpt2", "llama"]
+Init = typing.Literal["scratch", "prune"]
+Role = typing.Literal["teacher", "student", "baseline"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,8 +85,9 @@ class ModelSpec:
 class DataSpec:
     """A corpus, its tokenizer and its split; `manifest` is the content hash that `gaplaw.data.resolve` fills in.
 
-    source: "stdlib" (embedded default), "tfds:NAME[/CONFIG]" or "folder:PATH" (.txt, .jsonl, .parquet).
-    tokenizer: "bytes" (256 symbols), "bpe:VOCAB" (trained on this corpus) or "file:PATH" (a tokenizer.json).
+    source: "stdlib" (embedded default), "tfds:NAME[/CONFIG]" or "folder:PATH" (.txt, .jsonl, .parquet; packed, too).
+    tokenizer: "bytes" (256 symbols), "bpe:VOCAB" (trained on this corpus) or "file:PATH" (a tokenizer.json, in which
+      `separator` names the special token that ends a document; if None, the first known one).
     """
 
     source: str = "stdlib"
@@ -98,6 +98,7 @@ class DataSpec:
     validation_tokens: int = 262_144
     split_seed: int = 0
     manifest: str = ""
+    separator: str | None = later(None)
 
     def __post_init__(self):
         kinds = ("tfds:", "folder:")
@@ -114,6 +115,7 @@ class DataSpec:
             self.tokenizer,
             "must be 'bytes', 'bpe:VOCAB' or 'file:PATH'",
         )
+        refuse_unless(not self.separator or kind == "file", "DataSpec.separator", self.separator, "needs a file:PATH")
         refuse_unless(self.sequence_tokens >= 2, "DataSpec.sequence_tokens", self.sequence_tokens, "must be at least 2")
         refuse_unless(self.validation_tokens >= 1, "DataSpec.validation_tokens", self.validation_tokens, "must be >= 1")
         for name in ("validation_fraction", "teacher_fraction"):
@@ -189,7 +191,7 @@ class Cell:
     init: Init = "scratch"
     target_params: int | None = None
     seed: int = 0
-    split: Literal["train", "teacher"] = "train"
+    split: typing.Literal["train", "teacher"] = "train"
     signal: TeacherSignal = LIVE
 
     def __post_init__(self):

@@ -1,6 +1,7 @@
 """Rows survive writing, many writers and damage; a folder is one dataset for pandas, pyarrow and DuckDB."""
 
 import json
+import random
 import subprocess
 import sys
 
@@ -86,3 +87,44 @@ def test_many_processes_write_one_folder(tmp_path):
     workers = [subprocess.Popen([sys.executable, "-c", program, str(tmp_path), str(n)]) for n in range(4)]
     assert [worker.wait() for worker in workers] == [0] * 4
     assert len(results.read(tmp_path)) == 80
+
+
+# ---- domains
+
+
+def random_labels(number):
+    draw = random.Random(0)
+    letters = ["a", "b", "c", "A", "0", "1", "_", "-", " ", "+", "#", ".", "é", "İ", "ß", "漢", "🙂", "\n", "\ud800"]
+    return {"".join(draw.choices(letters, k=draw.randint(0, 5))) for _ in range(number)}
+
+
+def test_domains_never_share_a_column():
+    labels = random_labels(20_000) | {
+        "C",
+        "C++",
+        "c#",
+        "c",
+        "",
+        " ",
+        "_",
+        "__",
+        "0",
+        "00",
+        "漢",
+        "字",
+        "x" * 500,
+        "x" * 499,
+    }
+    labels |= {
+        results.domain_column(label).removeprefix("domain_").removesuffix("_loss_nats") for label in list(labels)[:2000]
+    }
+    columns = {label: results.domain_column(label) for label in labels}
+    assert len(set(columns.values())) == len(labels)
+    assert all(results.DOMAIN_COLUMN.fullmatch(column) for column in columns.values())
+
+
+def test_a_plain_label_is_its_columns_name():
+    for label in ("code", "docs", "a_b", "0", "c4", "x1_y2", "_"):
+        assert results.domain_column(label) == f"domain_{label}_loss_nats"
+    assert results.domain_column("C++") == "domain_c__f1deb75f_loss_nats"
+    assert results.domain_column("漢字") == "domain_label__c6d29771_loss_nats"

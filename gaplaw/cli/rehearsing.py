@@ -35,6 +35,7 @@ def rehearse(
         devices: virtual CPU devices in all, at most.
         json: print one JSON list, one object per program.
     """
+    from gaplaw.sweep.load import home_of
     from gaplaw.sweep.rehearsal import rehearse
 
     refuse_without("rehearse", TRAINING | DATA)
@@ -43,6 +44,7 @@ def rehearse(
         processes=processes,
         devices=devices,
         tell=lambda line: print(line, file=sys.stderr),
+        home=home_of(experiment),
     )
     if json:
         print_json([asdict(one) for one in found])

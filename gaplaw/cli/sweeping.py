@@ -60,12 +60,13 @@ def plan(
     """
     from gaplaw import sweep
     from gaplaw.sweep.bucket import folder_at
+    from gaplaw.sweep.load import home_of
 
     if target is not None:
         refuse_without("plan --target", TRAINING)
     absent: list[str] = []
     found, execution = load_with_options(experiment, execution)
-    found = sweep.resolve(found, absent=absent)
+    found = sweep.resolve(found, absent=absent, home=home_of(experiment))
     folder = folder_at(_out(out, found.name))
     folder.refresh(now=True)
     made = sweep.plan(found, execution, folder)
@@ -132,6 +133,7 @@ def run(
     """
     from gaplaw import sweep
     from gaplaw.sweep.bucket import folder_at
+    from gaplaw.sweep.load import home_of
     from gaplaw.sweep.local import LocalExecutor
 
     if adaptive and target is None:
@@ -140,7 +142,7 @@ def run(
     refuse_without("run", TRAINING | DATA if trains_here else DATA)
     wanted, wanted_tokens = size(target, "--target"), size(target_tokens, "--target-tokens")
     found, execution = load_with_options(experiment, execution)
-    found = sweep.resolve(found)
+    found = sweep.resolve(found, home=home_of(experiment))
     place, summaries = folder_at(_out(out, found.name)), []
     engine = {"local": LocalExecutor(), "ray": ray, "slurm": slurm}[executor]
     _refuse_hosts(execution.hosts, executor)

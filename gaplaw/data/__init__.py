@@ -1,17 +1,21 @@
 """What do models read? A corpus: documents with domain labels, split, tokenized once, served as batches = f(seed, step).
 
-In reading order: documents → sources (folder, stdlib_corpus) → split → tokenizers → pack → batches. Nothing here
-imports JAX or TensorFlow, and a corpus whose tokens are cached imports neither TFDS nor a tokenizer.
+In reading order: documents → sources (folder: listing, json_lines; stdlib_corpus) → split → tokenizers (dropped) → encode
+(pieces, progress) → pack → batches. Nothing here imports JAX or TensorFlow, and a corpus whose tokens are cached imports
+neither TFDS nor a tokenizer.
 """
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 from gaplaw.canonical import short_hash
 from gaplaw.data import tokenizers
 from gaplaw.data.batches import Corpus, Validation
+from gaplaw.data.listing import in_words
 from gaplaw.data.pack import RECIPE, cache_folder, is_packed, packed_folder, prepare
 from gaplaw.data.sources import open_source
 from gaplaw.errors import DataError
@@ -27,7 +31,7 @@ def resolve(spec: DataSpec, *, fetch: bool = True) -> DataSpec:
 
     Raises: DataError when the content is missing, or is not what the spec's own manifest says.
     """
-    manifest = _manifest(spec.source, spec.tokenizer, fetch)
+    manifest = _manifest(spec, fetch)
     if spec.manifest not in ("", manifest):
         raise DataError(
             f"DataSpec.manifest = {spec.manifest!r}: the content of {spec.source!r} with {spec.tokenizer!r} here hashes to "
@@ -66,7 +70,9 @@ def describe(spec: DataSpec, cache_dir: Path | None = None) -> dict:
     """What a corpus holds, in plain values: manifest, tokenizer, vocabulary, documents and tokens by split and domain.
 
     Returns: {"source", "manifest", "tokenizer", "tokenizer_hash", "vocab_size", "splits": {split: {"tokens",
-    "documents", "domains": {domain: {"tokens", "documents"}}}}}. Prepares the corpus where it is not cached.
+    "documents", "domains": {domain: {"tokens", "documents"}}}}, "dropped_characters", "not_read"}. The last two say how
+    many characters the tokenizer could not encode, and what files of a folder were not read. Prepares the corpus where it
+    is not cached.
     """
     corpus = load(spec, cache_dir)
     splits = {}
@@ -83,9 +89,21 @@ def describe(spec: DataSpec, cache_dir: Path | None = None) -> dict:
         "tokenizer_hash": corpus.tokenizer_hash,
         "vocab_size": corpus.vocab_size,
         "splits": splits,
+        "dropped_characters": corpus.index.get("dropped_characters"),  # absent in caches of older versions
+        "not_read": corpus.index.get("not_read"),
     }
 
 
-def _manifest(source: str, tokenizer: str, fetch: bool) -> str:
-    content = open_source(source, cache_folder(), fetch=fetch).manifest()
-    return short_hash([RECIPE, content, tokenizers.tokenizer_identity(tokenizer)])
+def _manifest(spec: DataSpec, fetch: bool) -> str:
+    source = open_source(spec.source, cache_folder(), fetch=fetch)
+    if source.left_out:
+        _say_once(f"DataSpec.source = {spec.source!r}: not read: {in_words(source.left_out)}")
+    content, identity = source.manifest(), tokenizers.tokenizer_identity(spec.tokenizer)
+    if spec.tokenizer.startswith("file:"):
+        tokenizers.file_tokenizer(spec.tokenizer.partition(":")[2], spec.separator)  # refuses what cannot be used
+    return short_hash([RECIPE, content, identity])
+
+
+@lru_cache(maxsize=1000)
+def _say_once(line: str) -> None:
+    print(f"gaplaw: {line}", file=sys.stderr, flush=True)

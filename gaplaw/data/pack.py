@@ -14,24 +14,25 @@ import os
 import shutil
 import tempfile
 from array import array
-from collections.abc import Iterator
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 
 from gaplaw.canonical import short_hash
-from gaplaw.data.documents import Document, Source
-from gaplaw.data.split import SPLITS, TRAIN, divide, group_hash
-from gaplaw.data.tokenizers import ByteTokenizer, Tokenizer, file_tokenizer, symbol_dtype, train_bpe
+from gaplaw.data.documents import Source
+from gaplaw.data.encode import encode, tokenizer_of
+from gaplaw.data.progress import Preparation
+from gaplaw.data.split import SPLITS, divide, group_hash
+from gaplaw.data.tokenizers import symbol_dtype
 from gaplaw.errors import DataError
+from gaplaw.results import domain_column
 from gaplaw.spec import DataSpec
 
 RECIPE = "pack-1"  # in every manifest: raise when the same documents would yield other tokens, splits or batches
 INDEX = "corpus.json"
 DOMAINS_AT_MOST = 256
 STDLIB_DOMAINS_AT_LEAST = 4
-ENCODE_AT_ONCE_CHARACTERS = 4 << 20
-BPE_TRAINING_CHARACTERS = 256 << 20  # the trainer keeps its word counts in memory
 
 
 def cache_folder() -> Path:
@@ -44,7 +45,8 @@ def packed_folder(spec: DataSpec, cache: Path) -> Path:
     kind = spec.tokenizer.partition(":")
     tokenizer = kind[0] if kind[0] == "file" else spec.tokenizer
     shares = [spec.validation_fraction, spec.teacher_fraction]
-    key = short_hash([spec.manifest, spec.source.partition(":")[0], tokenizer, spec.split_seed, shares])
+    named = [spec.separator] if spec.separator else []
+    key = short_hash([spec.manifest, spec.source.partition(":")[0], tokenizer, spec.split_seed, shares, *named])
     return cache / "data" / key
 
 
@@ -85,31 +87,32 @@ def prepare(spec: DataSpec, source: Source, folder: Path) -> None:
 
 
 def _write(spec: DataSpec, source: Source, folder: Path) -> None:
-    names, domains_N, splits_N = _plan(spec, source)
-    tokenizer = _tokenizer(spec, source, splits_N)
+    names, domains_N, splits_N, total_bytes = _plan(spec, source)
+    tokenizer = tokenizer_of(spec, source, splits_N, total_bytes)
     dtype = symbol_dtype(tokenizer.vocab_size)
+    separator = dtype.type(tokenizer.separator).tobytes()
+    dropped: Counter[str] = Counter()
     # One file per split and domain while streaming; then domain after domain into one array per split.
     with contextlib.ExitStack() as stack:
         parts = {}
         counts: dict[tuple[int, int], list[int]] = {}
-        for batch in _in_batches(source, domains_N, splits_N):
-            texts = [document.text for document, *_ in batch]
-            for symbols, (_, domain, split) in zip(tokenizer.encode(texts), batch, strict=True):
-                key = (split, domain)
-                if key not in parts:
-                    parts[key] = stack.enter_context(open(folder / f"{split}-{domain}.part", "wb"))
-                    counts[key] = [0, 0]
-                parts[key].write(
-                    symbols.astype(dtype, copy=False).tobytes() + dtype.type(tokenizer.separator).tobytes()
-                )
-                counts[key][0] += 1
-                counts[key][1] += len(symbols) + 1
+        for number, symbols, last in encode(spec, source, tokenizer, total_bytes, dropped):
+            key = (int(splits_N[number]), domains_N[number])
+            if key not in parts:
+                parts[key] = stack.enter_context(open(folder / f"{key[0]}-{key[1]}.part", "wb"))
+                counts[key] = [0, 0]
+            parts[key].write(symbols.astype(dtype, copy=False).data)
+            parts[key].write(separator if last else b"")
+            counts[key][0] += last
+            counts[key][1] += len(symbols) + last
     index = {
         "recipe": RECIPE,
         "manifest": spec.manifest,
         "tokenizer": tokenizer.identity,
         "vocab_size": tokenizer.vocab_size,
         "separator": tokenizer.separator,
+        "dropped_characters": dropped.total(),
+        "not_read": source.left_out,
         "splits": {},
     }
     for split, split_name in enumerate(SPLITS):
@@ -121,19 +124,19 @@ def _write(spec: DataSpec, source: Source, folder: Path) -> None:
     (folder / INDEX).write_text(json.dumps(index, indent=1))
 
 
-def _plan(spec: DataSpec, source: Source) -> tuple[list[str], array, np.ndarray]:
-    """First pass, no text kept: the domain names, and each document's domain and split."""
+def _plan(spec: DataSpec, source: Source) -> tuple[list[str], array, np.ndarray, int]:
+    """First pass, no text kept: the domain names, each document's domain and split, and the bytes of all."""
     hashes_N, bytes_N, domains_N = array("Q"), array("q"), array("i")
     numbers: dict[str, int] = {}
-    for document in source.documents():
-        domains_N.append(numbers.setdefault(document.domain, len(numbers)))
-        hashes_N.append(group_hash(document.group, spec.split_seed))
-        bytes_N.append(len(document.text.encode("utf-8", "replace")))
-        if len(numbers) > DOMAINS_AT_MOST:
-            raise DataError(
-                f"DataSpec.source = {spec.source!r}: more than {DOMAINS_AT_MOST} distinct domains, the last "
-                f"{document.domain[:60]!r}; a domain is a label with many documents"
-            )
+    with Preparation(f"reading {spec.source}"):
+        for document in source.documents():
+            domains_N.append(numbers.setdefault(document.domain, len(numbers)))
+            hashes_N.append(group_hash(document.group, spec.split_seed))
+            bytes_N.append(len(document.content))
+            del document  # a long one must not be kept while the next is read
+            if len(numbers) > DOMAINS_AT_MOST:
+                break
+    _refuse_domains(spec, list(numbers))
     if spec.source == "stdlib" and len(numbers) < STDLIB_DOMAINS_AT_LEAST:
         raise DataError(
             f"DataSpec.source = 'stdlib': this Python's library holds only {sorted(numbers)}, needs "
@@ -158,50 +161,38 @@ def _plan(spec: DataSpec, source: Source) -> tuple[list[str], array, np.ndarray]
             f"DataSpec.source = {spec.source!r}: {len(hashes_N)} documents are too few to split: nothing is left for "
             f"{' and '.join(missing)} (documents are never cut; a domain needs two, or three with teacher_fraction)"
         )
-    return list(numbers), domains_N, splits_N
+    return list(numbers), domains_N, splits_N, sum(bytes_N)
 
 
-def _tokenizer(spec: DataSpec, source: Source, splits_N: np.ndarray) -> Tokenizer:
-    kind, _, rest = spec.tokenizer.partition(":")
-    if kind == "bytes":
-        return ByteTokenizer()
-    if kind == "file":
-        return file_tokenizer(rest)
-    return train_bpe(_training_texts(source, splits_N), int(rest))
-
-
-def _training_texts(source: Source, splits_N: np.ndarray) -> Iterator[str]:
-    """The texts of the training split only, in order, up to a cap."""
-    left = BPE_TRAINING_CHARACTERS
-    for document, split in zip(source.documents(), splits_N, strict=True):
-        if split == TRAIN and left > 0:
-            left -= len(document.text)
-            yield document.text
-
-
-def _in_batches(source: Source, domains_N: array, splits_N: np.ndarray) -> Iterator[list[tuple[Document, int, int]]]:
-    batch, characters = [], 0
-    for document, domain, split in zip(source.documents(), domains_N, splits_N.tolist(), strict=True):
-        batch.append((document, domain, split))
-        characters += len(document.text)
-        if characters > ENCODE_AT_ONCE_CHARACTERS:
-            yield batch
-            batch, characters = [], 0
-    if batch:
-        yield batch
+def _refuse_domains(spec: DataSpec, labels: list[str]) -> None:
+    """Too many labels, or two whose losses would stand in one column of the results."""
+    if len(labels) > DOMAINS_AT_MOST:
+        raise DataError(
+            f"DataSpec.source = {spec.source!r}: more than {DOMAINS_AT_MOST} distinct domains, the last "
+            f"{labels[-1][:60]!r}; a domain is a label with many documents"
+        )
+    column_of: dict[str, str] = {}
+    for label in labels:
+        other = column_of.setdefault(domain_column(label), label)
+        if other != label:
+            raise DataError(
+                f"DataSpec.source = {spec.source!r}: the domains {other!r} and {label!r} would share the column "
+                f"{domain_column(label)}; rename one"
+            )
 
 
 def _join(folder: Path, split_name: str, split: int, held: list, counts: dict, dtype: np.dtype) -> dict:
     total = sum(counts[split, d][1] for _, d in held)
     path = folder / f"{split_name}.npy"
-    joined = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=(total,))
     start, domains = 0, {}
-    for name, d in held:
-        part = folder / f"{split}-{d}.part"
-        documents, tokens = counts[split, d]
-        joined[start : start + tokens] = np.memmap(part, dtype=dtype, mode="r")
-        domains[name] = {"documents": documents, "start": start, "end": start + tokens}
-        start += tokens
-        part.unlink()
-    joined.flush()
+    with open(path, "wb") as joined:
+        header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (total,)}
+        np.lib.format.write_array_header_1_0(joined, header)
+        for name, d in held:
+            documents, tokens = counts[split, d]
+            with open(folder / f"{split}-{d}.part", "rb") as part:
+                shutil.copyfileobj(part, joined, 1 << 20)
+            domains[name] = {"documents": documents, "start": start, "end": start + tokens}
+            start += tokens
+            (folder / f"{split}-{d}.part").unlink()
     return {"tokens": total, "file_bytes": path.stat().st_size, "domains": domains}

@@ -42,7 +42,7 @@ class StdlibSource:
     """The running Python's standard library, prepared once per content as a TFDS dataset."""
 
     def __init__(self, cache: Path):
-        self.cache = cache
+        self.cache, self.left_out = cache, {}
 
     def manifest(self) -> str:
         return _library_manifest_once(library_folder())
@@ -72,7 +72,7 @@ class TfdsSource:
     """
 
     def __init__(self, name: str, fetch: bool = True):
-        self.where, self.fetch = f"DataSpec.source = 'tfds:{name}'", fetch
+        self.where, self.fetch, self.left_out = f"DataSpec.source = 'tfds:{name}'", fetch, {}
         self.name, _, self.wanted_split = name.partition("@")
 
     def manifest(self) -> str:
@@ -168,14 +168,15 @@ def _read(builder, split: str, text: str, domain: str | None, *, where: str) -> 
         raise DataError(f"{where}: split {split!r} cannot be read by random access: {_first_line(error)}") from error
     for start in range(0, len(rows), READ_AHEAD):
         for number, row in enumerate(rows.__getitems__(range(start, min(start + READ_AHEAD, len(rows)))), start):
-            content = _as_text(row[text], where, split, number)
-            if not content.strip():
+            content = _as_text(row[text], where, split, number).encode()
+            copies = text_group(content)
+            if copies is None:
                 continue
             label = builder.name
             if domain:
                 label = labels(int(row[domain])) if labels else _as_text(row[domain], where, split, number)
-            group = _as_text(row["group"], where, split, number) if grouped else text_group(content)
-            yield Document(text=content, domain=label, group=group)
+            group = _as_text(row["group"], where, split, number) if grouped else copies
+            yield Document(content=content, domain=label, group=group)
 
 
 def _as_text(value, where: str, split: str, number: int) -> str:

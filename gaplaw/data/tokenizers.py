@@ -1,19 +1,23 @@
 """How does text become symbols? Bytes, a byte-level BPE trained on the corpus, or any Hugging Face tokenizer.json.
 
-A tokenizer encodes many documents at once and names the symbol that separates documents. Its identity is a hash of its
-content. Hugging Face `tokenizers` is imported on first use; the byte tokenizer needs nothing.
+A tokenizer encodes many documents at once, counts the characters that its symbols do not hold, and names the symbol that
+separates documents. Its identity is a hash of its content. Hugging Face `tokenizers` is imported on first use; the byte
+tokenizer needs nothing.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
+from gaplaw.data.dropped import DroppedCharacters
 from gaplaw.errors import DataError
 
 BYTE_SYMBOLS = 256
@@ -36,7 +40,11 @@ class Tokenizer(Protocol):
     separator: int
     identity: str
 
-    def encode(self, texts: Sequence[str]) -> list[np.ndarray]: ...
+    def encode(self, texts: Sequence[str], dropped: Counter[str] | None = None) -> list[np.ndarray]:
+        """Each text as symbols, without separators. dropped: gets the characters that the symbols do not hold."""
+
+    def skip_at(self, before: str, after: str) -> int | None:
+        """How many characters to leave out where a text is cut, so that the tokens stay; None if no number does."""
 
 
 def symbol_dtype(vocab_size: int) -> np.dtype:
@@ -60,7 +68,7 @@ def vocab_size(tokenizer: str) -> int:
                 f"DataSpec.tokenizer = {tokenizer!r}: VOCAB must be at least 257 (256 bytes and a separator)"
             )
         return int(rest)
-    return max(_symbol_ids(_read_tokenizer_json(rest), rest)) + 1
+    return max(_symbol_ids(_read_tokenizer_json(rest), f"file:{_absolute(rest)}")) + 1
 
 
 def tokenizer_identity(tokenizer: str) -> str:
@@ -79,17 +87,27 @@ class ByteTokenizer:
     separator = 0
     identity = "bytes"
 
-    def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
+    def encode(self, texts: Sequence[str], dropped: Counter[str] | None = None) -> list[np.ndarray]:
         """Each text as uint8 symbols, without separators."""
+        if dropped is not None and (count := sum(text.count("\0") for text in texts)):
+            dropped["\0"] += count
         return [np.frombuffer(t.replace("\0", "").encode("utf-8", "replace"), np.uint8) for t in texts]
+
+    def skip_at(self, before: str, after: str) -> int:
+        return 0
 
 
 class JsonTokenizer:
-    """A Hugging Face tokenizer from the text of its tokenizer.json; text that spells a special token stays plain text."""
+    """A Hugging Face tokenizer from the text of its tokenizer.json; text that spells a special token stays plain text.
 
-    def __init__(self, content: str, name: str):
+    Args: separator: the special token that ends a document; if None, the first of `SEPARATORS_KNOWN` that it has.
+    Raises: DataError when it cannot be used, or when its separator could come out of a text.
+    """
+
+    def __init__(self, content: str, name: str, separator: str | None = None):
         from tokenizers import Tokenizer as Engine
 
+        self.name = name
         try:
             self._engine = Engine.from_str(content)
         except Exception as error:  # the Rust side raises plain Exception
@@ -99,36 +117,72 @@ class JsonTokenizer:
         self._engine.encode_special_tokens = True
         self._engine.no_truncation()
         self._engine.no_padding()
-        special = {token.content: number for number, token in self._engine.get_added_tokens_decoder().items()}
-        known = [special[s] for s in SEPARATORS_KNOWN if s in special]
-        if not known:
-            raise DataError(
-                f"DataSpec.tokenizer = {name!r}: needs a special token that ends a document, one of "
-                f"{', '.join(SEPARATORS_KNOWN)}; has {', '.join(sorted(special)) or 'none'}"
-            )
-        self.separator: int = known[0]
-        self.vocab_size = max(_symbol_ids(json.loads(content), name)) + 1
+        fields = json.loads(content)
+        self.vocab_size = max(_symbol_ids(fields, name)) + 1
+        self.separator = self._separator(separator)
         self.identity = sha256(content.encode()).hexdigest()[:12]
         self.content = content
+        self._dropped = DroppedCharacters(self._engine, fields)
 
-    def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
+    def encode(self, texts: Sequence[str], dropped: Counter[str] | None = None) -> list[np.ndarray]:
         """Each text as symbols, without separators and without the tokens a chat template would add."""
-        encoded = self._engine.encode_batch_fast(list(texts), add_special_tokens=False)
+        counts = dropped is not None and self._dropped.possible
+        encode = self._engine.encode_batch if counts and self._dropped.by_place else self._engine.encode_batch_fast
+        try:
+            encoded = encode(list(texts), add_special_tokens=False)
+        except Exception as error:  # such as a word-level model whose unknown symbol is not in its vocabulary
+            raise DataError(
+                f"DataSpec.tokenizer = {self.name!r}: cannot encode this text: {str(error).splitlines()[0]}"
+            ) from error
+        if counts:
+            for text, one in zip(texts, encoded, strict=True):
+                dropped.update(self._dropped.of(text, one))
         return [np.asarray(e.ids, dtype=symbol_dtype(self.vocab_size)) for e in encoded]
 
     def decode(self, symbols: Sequence[int]) -> str:
         return self._engine.decode(list(symbols), skip_special_tokens=False)
 
+    def skip_at(self, before: str, after: str) -> int | None:
+        whole, first, *second = (ids.tolist() for ids in self.encode([before + after, before, after, after[1:]]))
+        return next((skip for skip, rest in enumerate(second) if first + rest == whole), None)
 
-def file_tokenizer(path: str) -> JsonTokenizer:
+    def _separator(self, wanted: str | None) -> int:
+        """The symbol that ends a document, which no text may spell."""
+        special = {token.content: number for number, token in self._engine.get_added_tokens_decoder().items()}
+        found = [s for s in ((wanted,) if wanted is not None else SEPARATORS_KNOWN) if s in special]
+        if not found:
+            rule = (
+                "there is no such special token"
+                if wanted is not None
+                else (
+                    "needs a special token that ends a document: name one as DataSpec.separator, or have one of "
+                    f"{', '.join(SEPARATORS_KNOWN)}"
+                )
+            )
+            field = f"separator = {wanted!r}" if wanted is not None else f"tokenizer = {self.name!r}"
+            raise DataError(f"DataSpec.{field}: {rule}; {self.name} has {', '.join(sorted(special)) or 'none'}")
+        for text in (found[0], f"a {found[0]} b", f"a{found[0]}b"):
+            if special[found[0]] in self.encode([text])[0]:
+                raise DataError(
+                    f"DataSpec.tokenizer = {self.name!r}: a text that spells {found[0]!r} becomes the symbol that ends a "
+                    "document; name another special token as DataSpec.separator, or use another tokenizer"
+                )
+        return special[found[0]]
+
+
+def file_tokenizer(path: str, separator: str | None = None) -> JsonTokenizer:
     """The tokenizer in a tokenizer.json file."""
-    return JsonTokenizer(_read_bytes(path).decode("utf-8", "replace"), f"file:{path}")
+    return _json_tokenizer(_read_bytes(path).decode("utf-8", "replace"), f"file:{_absolute(path)}", separator)
+
+
+_json_tokenizer = lru_cache(maxsize=2)(JsonTokenizer)
 
 
 def train_bpe(texts: Iterable[str], symbols: int) -> JsonTokenizer:
     """A byte-level BPE of `symbols` symbols learned from texts; the same texts give the same merges.
 
     Symbol 0 separates documents, the 256 bytes follow, then merges in the order learned, so any text has an encoding.
+    Long texts take much less memory in pieces (`gaplaw.data.pieces`).
 
     Reference: Sennrich, Haddow, Birch (2016), algorithm 1, over bytes.
     """
@@ -144,39 +198,42 @@ def train_bpe(texts: Iterable[str], symbols: int) -> JsonTokenizer:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    engine.train_from_iterator(_pieces(texts), trainer)
+    engine.train_from_iterator(texts, trainer)
     return JsonTokenizer(engine.to_str(), f"bpe:{symbols}")
 
 
-def _pieces(texts: Iterable[str], characters: int = 1 << 20) -> Iterator[str]:
-    """Long texts in pieces, so that the trainer never holds one huge string twice."""
-    for text in texts:
-        for start in range(0, len(text), characters):
-            yield text[start : start + characters]
+def _absolute(path: str) -> Path:
+    return Path(path).expanduser().absolute()
 
 
 def _read_bytes(path: str) -> bytes:
     try:
-        return Path(path).expanduser().read_bytes()
+        return _absolute(path).read_bytes()
     except OSError as error:
-        raise DataError(f"DataSpec.tokenizer = 'file:{path}': cannot be read: {error.strerror}") from error
+        raise DataError(f"DataSpec.tokenizer = 'file:{_absolute(path)}': cannot be read: {error.strerror}") from error
 
 
 def _read_tokenizer_json(path: str) -> dict:
+    refused = f"DataSpec.tokenizer = 'file:{_absolute(path)}': not a tokenizer.json"
     try:
         content = json.loads(_read_bytes(path))
+    except RecursionError as error:
+        raise DataError(f"{refused}: its JSON is too deep to be read") from error
     except ValueError as error:
-        raise DataError(f"DataSpec.tokenizer = 'file:{path}': not a tokenizer.json: {error}") from error
+        raise DataError(f"{refused}: {error}") from error
     if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
-        raise DataError(f"DataSpec.tokenizer = 'file:{path}': not a tokenizer.json: has no 'model'")
+        raise DataError(f"{refused}: has no 'model'")
     return content
 
 
 def _symbol_ids(content: dict, name: str) -> list[int]:
     """Every id in a tokenizer.json: of the model (a mapping, or the list of a unigram model) and of the added tokens."""
-    vocabulary = content["model"].get("vocab", {})
+    vocabulary = content["model"].get("vocab") or {}
     ids = list(vocabulary.values()) if isinstance(vocabulary, dict) else list(range(len(vocabulary)))
-    ids += [token["id"] for token in content.get("added_tokens") or []]
+    added = content.get("added_tokens") or []
+    ids += [token.get("id") if isinstance(token, dict) else None for token in added]
     if not ids:
         raise DataError(f"DataSpec.tokenizer = {name!r}: not a tokenizer.json: its vocabulary is empty")
+    if not all(isinstance(number, int) for number in ids):
+        raise DataError(f"DataSpec.tokenizer = {name!r}: not a tokenizer.json: a symbol has no whole number as its id")
     return ids

@@ -11,6 +11,7 @@ import importlib.util
 import linecache
 import sys
 import traceback
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,6 +38,11 @@ def find_experiment(name: str) -> Path:
             return folder / f"{name}.py"
     known = sorted({p.stem for folder in folders for p in folder.glob("[a-z]*.py")})
     raise SweepError(f"experiment {name!r}: no such file; known here: {', '.join(known) or 'none'}")
+
+
+def home_of(name: str) -> Path:
+    """The folder of an experiment file: what the relative paths of its data and tokenizers are relative to."""
+    return find_experiment(name).absolute().parent
 
 
 def load_experiment(name: str) -> Sweep:
@@ -98,45 +104,70 @@ def _where(path: Path, fault: BaseException) -> str:
     return f"{path}, line {lines[-1]}: {text}: {type(fault).__name__}: {message}"
 
 
-def resolve(sweep: Sweep, *, absent: list[str] | None = None) -> Sweep:
+def resolve(sweep: Sweep, *, absent: list[str] | None = None, home: Path | None = None) -> Sweep:
     """The same sweep with every corpus's content hash filled in, so that fingerprints speak of content, not of paths.
 
-    Args: absent: a list to be filled with what data by name (tfds:…) is not on this machine, and why; nothing is downloaded,
+    Args: home: what relative paths of data and tokenizers are relative to; the working directory if None.
+      absent: a list to be filled with what data by name (tfds:…) is not on this machine, and why; nothing is downloaded,
       and such cells keep an empty manifest, so that a plan can be made without them. None downloads, or refuses.
     Raises: DataError for a corpus that is not there; SweepError when a model's vocabulary is too small for its
     tokenizer.
     """
     from gaplaw import data
 
-    resolved: dict[DataSpec, DataSpec] = {}
-    sizes: dict[DataSpec, int] = {}
-    teachers: dict[str, Cell] = {}
+    smallest: dict[DataSpec, int] = {}  # vocabularies, by resolved data
 
-    def cell_with_data(cell: Cell) -> Cell:
-        if cell.data not in resolved:
-            try:
-                resolved[cell.data] = data.resolve(cell.data, fetch=absent is None)
-                sizes[cell.data] = data.vocab_size(resolved[cell.data])
-            except DataError as fault:
-                if absent is None or not cell.data.source.startswith("tfds:"):
-                    raise
-                absent.append(str(fault))
-                resolved[cell.data], sizes[cell.data] = cell.data, 0
-        if cell.model.vocab_size < sizes[cell.data]:
+    def resolved(spec: DataSpec) -> DataSpec:
+        try:
+            found = data.resolve(with_whole_paths(spec, home), fetch=absent is None)
+            smallest[found] = data.vocab_size(found)
+        except DataError as fault:
+            if absent is None or not spec.source.startswith("tfds:"):
+                raise
+            absent.append(str(fault))
+            found, smallest[spec] = spec, 0
+        return found
+
+    made = with_data(sweep, resolved)
+    for cell in made.cells:
+        if cell.model.vocab_size < smallest[cell.data]:
             raise SweepError(
-                f"{cell.name}: ModelSpec.vocab_size = {cell.model.vocab_size}: must be at least {sizes[cell.data]}, the "
+                f"{cell.name}: ModelSpec.vocab_size = {cell.model.vocab_size}: must be at least {smallest[cell.data]}, the "
                 f"vocabulary of tokenizer {cell.data.tokenizer!r}"
             )
+    return made
+
+
+def with_data(sweep: Sweep, change: Callable[[DataSpec], DataSpec]) -> Sweep:
+    """The same sweep with the data of every cell and teacher changed; `change` is asked once for each data."""
+    changed: dict[DataSpec, DataSpec] = {}
+    teachers: dict[str, Cell] = {}
+
+    def changed_cell(cell: Cell) -> Cell:
+        if cell.data not in changed:
+            changed[cell.data] = change(cell.data)
         teacher = cell.teacher
         if teacher is not None:
             if teacher.fingerprint not in teachers:
-                teachers[teacher.fingerprint] = cell_with_data(teacher)
+                teachers[teacher.fingerprint] = changed_cell(teacher)
             teacher = teachers[teacher.fingerprint]
-        return replace(cell, data=resolved[cell.data], teacher=teacher)
+        return replace(cell, data=changed[cell.data], teacher=teacher)
 
     return replace(
         sweep,
-        teachers=tuple(cell_with_data(cell) for cell in sweep.teachers),
-        baselines=tuple(cell_with_data(cell) for cell in sweep.baselines),
-        students=tuple(cell_with_data(cell) for cell in sweep.students),
+        teachers=tuple(changed_cell(cell) for cell in sweep.teachers),
+        baselines=tuple(changed_cell(cell) for cell in sweep.baselines),
+        students=tuple(changed_cell(cell) for cell in sweep.students),
     )
+
+
+def with_whole_paths(spec: DataSpec, home: Path | None) -> DataSpec:
+    """The spec with absolute paths, because workers may run in another folder than the one it was written for."""
+
+    def whole(value: str) -> str:
+        kind, _, path = value.partition(":")
+        if kind not in ("folder", "file"):
+            return value
+        return f"{kind}:{Path(home or Path.cwd(), Path(path).expanduser())}"
+
+    return replace(spec, source=whole(spec.source), tokenizer=whole(spec.tokenizer))

@@ -25,7 +25,7 @@ from gaplaw.grid import Sweep
 from gaplaw.sizes import size_name
 from gaplaw.spec import DataSpec
 from gaplaw.sweep.folder import RunFolder
-from gaplaw.sweep.load import resolve
+from gaplaw.sweep.load import resolve, with_data, with_whole_paths
 from gaplaw.sweep.local import LocalExecutor
 from gaplaw.sweep.rehearsal_worker import UNBROKEN
 from gaplaw.sweep.running import run
@@ -82,15 +82,18 @@ def rehearse(
     processes: int,
     devices: int,
     tell: Callable[[str], None] = lambda _: None,
+    home: Path | None = None,
 ) -> list[Rehearsed]:
     """Rehearse every distinct program of a sweep, on the start of its own data, or on the embedded corpus without them.
 
     Args:
       execution: as on the real machine; its mesh is shrunk to at most `devices` over at most `processes` processes.
       tell: gets lines about what will be run and what has become of it.
+      home: what relative paths of data and tokenizers are relative to; the working directory if None.
     Raises: DataError, SweepError for data, a tokenizer or a vocabulary that `run` would refuse.
     """
     small = shrink_execution(execution, devices, processes)
+    sweep = with_data(sweep, lambda spec: with_whole_paths(spec, home))
     place, found = Path(tempfile.mkdtemp(prefix="gaplaw-rehearsal-")), []
     try:
         small_data, least_vocab = _data_for(sweep, place / "data", tell)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -47,6 +48,8 @@ def measured_columns(score: dict, teacher: dict | None, domains: tuple[str, ...]
         "training_loss_nats": training_loss_nats,
     }
     row |= {domain_column(name): float(loss) for name, loss in zip(domains, score["domain_ce_nats"], strict=True)}
+    labels = {column: name for name in domains if (column := domain_column(name)) != f"domain_{name}_loss_nats"}
+    row["domain_labels"] = json.dumps(labels) if labels else None
     if teacher:
         row |= {
             "loss_teacher_ce_nats": teacher["ce_nats"],

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from analysis.protocols import protocol_labels
-from analysis.view import averaged_curves, indistinguishable, paired, view
+from analysis.view import averaged_curves, domains, indistinguishable, paired, view
 
 
 def table(losses, **columns) -> pd.DataFrame:
@@ -185,3 +185,10 @@ def test_a_student_is_compared_with_the_baseline_of_its_own_batches():
              for seed, batch, loss in ((0, 0, 1.0), (1, 0, 2.0), (1, 1, 4.0))]  # fmt: skip
     of_protocol = {s.protocol: s.baseline_loss for s in view(pd.concat(students + alone)).students}
     assert of_protocol == {"scratch": 1.5, "prune": 2.5}
+
+
+def test_a_domain_is_called_by_its_label():
+    frame = pd.DataFrame({"domain_c__f1deb75f_loss_nats": [1.0, 2.0], "domain_code_loss_nats": [1.0, None]})
+    assert domains(frame) == {"c__f1deb75f": "domain_c__f1deb75f_loss_nats", "code": "domain_code_loss_nats"}
+    told = frame.assign(domain_labels=[json.dumps({"domain_c__f1deb75f_loss_nats": "C++"}), None])
+    assert domains(told) == {"C++": "domain_c__f1deb75f_loss_nats", "code": "domain_code_loss_nats"}

@@ -94,5 +94,61 @@ def test_missing_and_empty_folders_are_refused(tmp_path):
     with pytest.raises(DataError, match="no such folder"):
         FolderSource(str(tmp_path / "absent"))
     (tmp_path / "notes.md").write_text("not a kind that is read")
-    with pytest.raises(DataError, match="holds no .txt, .jsonl or .parquet"):
+    with pytest.raises(
+        DataError, match=r"holds no .txt, .jsonl \(also .gz, .bz2, .zst\) or .parquet file; it holds 1 .md"
+    ):
         FolderSource(str(tmp_path))
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_numbers_are_labels_and_nothing_falls_back_to_the_folder(tmp_path, kind):
+    (tmp_path / "top").mkdir()
+    columns = [[0, 1, None], [False, True, None], [0.0, 2.5, None], ["C", " ", None]]
+    for number, column in enumerate(columns):
+        rows = {"text": [f"{number} {n}" for n in range(3)], "domain": column}
+        if kind == "parquet":
+            pq.write_table(pa.table(rows), tmp_path / "top" / f"{number}.parquet")
+            continue
+        lines = [json.dumps({"text": text, "domain": label}) for text, label in zip(*rows.values(), strict=True)]
+        (tmp_path / "top" / f"{number}.jsonl").write_text("\n".join(lines))
+    labels = [domain for _, domain in read(tmp_path)]
+    assert labels == ["0", "1", "top", "false", "true", "top", "0", "2.5", "top", "C", " ", "top"]
+
+
+def test_a_column_of_numbers_with_a_gap_reads_as_the_same_numbers(tmp_path):
+    """pandas turns whole numbers beside a missing one into 0.0, 1.0 and NaN."""
+    rows = {"text": ["a", "b", "c"], "domain": pa.array([0.0, 1.0, float("nan")])}
+    pq.write_table(pa.table(rows), tmp_path / "t.parquet")
+    pq.write_table(pa.table({"text": ["d"], "domain": pa.array([0]).dictionary_encode()}), tmp_path / "u.parquet")
+    assert [domain for _, domain in read(tmp_path)] == ["0", "1", "text", "0"]
+
+
+def test_a_label_that_is_a_structure_is_refused(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "a", "domain": "b"}\n{"text": "a", "domain": ["b"]}\n')
+    with pytest.raises(DataError, match=r"a.jsonl line 2: its domain is \['b'\]: must be text, a number or true/false"):
+        read(tmp_path)
+    (tmp_path / "a.jsonl").unlink()
+    pq.write_table(pa.table({"text": ["a"], "domain": [["b"]]}), tmp_path / "t.parquet")
+    with pytest.raises(DataError, match="t.parquet: column domain is list"):
+        read(tmp_path)
+
+
+def test_deep_json_is_refused_in_one_line(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "a"}\n{"text": ' + "[" * 100_000 + "\n")
+    with pytest.raises(DataError, match="a.jsonl line 2 is not JSON that can be read: too deep") as refusal:
+        read(tmp_path)
+    assert "\n" not in str(refusal.value)
+
+
+def test_copies_in_other_kinds_of_files_share_a_group(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbftwo\r\nlines\r\n")
+    (tmp_path / "b.jsonl").write_text(json.dumps({"text": " two\nlines"}))
+    pq.write_table(pa.table({"text": ["two\rlines\u00a0", "two lines"]}), tmp_path / "c.parquet")
+    groups = [d.group for d in FolderSource(str(tmp_path)).documents()]
+    assert groups[0] == groups[1] == groups[2] != groups[3]
+
+
+def test_a_relative_folder_is_named_in_full(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=f"'folder:{tmp_path}/absent': there is no such folder"):
+        FolderSource("absent")

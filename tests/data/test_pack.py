@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from gaplaw import data
+from gaplaw.data import encode, tokenizers
 from gaplaw.data import pack as pack_module
-from gaplaw.data import tokenizers
 from gaplaw.errors import DataError
 from gaplaw.spec import DataSpec
 
@@ -89,8 +89,8 @@ def test_subword_tokens_decode_to_the_same_documents_in_the_same_splits(spec, tm
 
 def test_a_bpe_learns_from_training_documents_only(spec, tmp_path, monkeypatch):
     seen = []
-    real = pack_module.train_bpe
-    monkeypatch.setattr(pack_module, "train_bpe", lambda texts, n: real(seen.extend(texts) or seen, n))
+    real = encode.train_bpe
+    monkeypatch.setattr(encode, "train_bpe", lambda texts, n: real(seen.extend(texts) or seen, n))
     corpus = data.load(replace(spec, tokenizer="bpe:300"), tmp_path / "cache")
     by_bytes = data.load(spec, tmp_path / "cache")
     assert Counter(t.encode() for t in seen) == Counter(t for _, t in stored_documents(by_bytes, "train").elements())
@@ -188,3 +188,43 @@ def test_a_corpus_that_cannot_be_split_is_refused(tmp_path, rows, change, says):
     (tmp_path / "texts" / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
     with pytest.raises(DataError, match=says):
         data.load(DataSpec(source=f"folder:{tmp_path / 'texts'}", **change), tmp_path / "cache")
+
+
+def test_domains_that_would_share_a_column_are_refused(spec, tmp_path, monkeypatch):
+    monkeypatch.setattr(pack_module, "domain_column", lambda label: f"domain_{label[0]}_loss_nats")
+    with pytest.raises(DataError, match="'poems' and 'prose' would share the column domain_p_loss_nats; rename one"):
+        data.load(spec, tmp_path / "cache")
+
+
+def test_copies_never_stand_on_both_sides_of_the_split(tmp_path):
+    """Eight texts, each saved by two machines with their own line ends: the right split puts both copies on one side."""
+    (tmp_path / "texts").mkdir()
+    for number in range(8):
+        lines = [f"line {number} {line}" for line in range(20)]
+        (tmp_path / "texts" / f"{number}.txt").write_bytes("\n".join(lines).encode())
+        (tmp_path / "texts" / f"{number}-copy.txt").write_bytes(("\ufeff" + "\r\n".join(lines) + "\r\n").encode())
+    spec = DataSpec(source=f"folder:{tmp_path / 'texts'}", sequence_tokens=16, validation_fraction=0.4)
+    corpus = data.load(spec, tmp_path / "cache")
+    held = [
+        {text.replace(b"\r\n", b"\n").strip() for _, text in stored_documents(corpus, split)}
+        for split in ("train", "validation")
+    ]
+    assert held[0] and held[1] and not held[0] & held[1]
+
+
+def test_a_long_document_has_the_tokens_of_the_whole(tmp_path, monkeypatch):
+    """A document above the limit is encoded, and learned from, in pieces: the same tokenizer and the same tokens."""
+    (tmp_path / "texts").mkdir()
+    rng = np.random.default_rng(3)
+    words = ["".join(chr(97 + c) for c in rng.integers(26, size=rng.integers(1, 8))) for _ in range(300)]
+    for number in range(3):
+        text = " ".join(rng.choice(words, size=3000)) + " é漢🙂\n\n  end"
+        (tmp_path / "texts" / f"{number}.txt").write_text(text)
+    spec = DataSpec(source=f"folder:{tmp_path / 'texts'}", tokenizer="bpe:400", sequence_tokens=16)
+    whole = data.load(spec, tmp_path / "whole")
+    monkeypatch.setattr(encode, "LONG_BYTES", 2000)
+    monkeypatch.setattr(encode, "PIECE_BYTES", 700)
+    pieces = data.load(spec, tmp_path / "pieces")
+    assert pieces.tokenizer_hash == whole.tokenizer_hash
+    for split in ("train", "validation"):
+        np.testing.assert_array_equal(pieces.tokens(split), whole.tokens(split))

@@ -50,7 +50,7 @@ def test_only_the_start_is_read(tmp_path, monkeypatch):
             while True:
                 number += 1
                 assert number < 100
-                yield Document(text=f"{number} " * 4000, domain="d", group=str(number))
+                yield Document(content=f"{number} ".encode() * 4000, domain="d", group=str(number))
 
     monkeypatch.setattr(module, "open_source", lambda *_, **__: Endless())
     assert len(rows(first_documents(DataSpec(source="folder:x"), tmp_path))) > 10

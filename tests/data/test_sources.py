@@ -3,6 +3,7 @@
 import pytest
 
 from gaplaw import data
+from gaplaw.data import sources
 from gaplaw.data.sources import TfdsSource
 from gaplaw.errors import DataError
 from gaplaw.spec import DataSpec
@@ -62,3 +63,21 @@ def test_what_cannot_be_used_is_refused_in_one_line(name, says):
     with pytest.raises(DataError, match=says) as refusal:
         list(TfdsSource(name).documents())
     assert "\n" not in str(refusal.value) and f"tfds:{name.partition('@')[0]}" in str(refusal.value)
+
+
+def test_copies_with_other_line_ends_share_a_group():
+    lines = iter([b"two\nlines", b"\r\ntwo\r\nlines\r\n", "two\rlines\u00a0".encode(), b"other", b" \n"])
+
+    class Rows(list):
+        def __getitems__(self, places):
+            return [self[place] for place in places]
+
+    class Builder:
+        name = "copies"
+        info = type("Info", (), {"features": {"text": None}})
+
+        def as_data_source(self, split):
+            return Rows({"text": line} for line in lines)
+
+    groups = [d.group for d in sources._read(Builder(), "train", "text", None, where="here")]
+    assert len(groups) == 4 and groups[0] == groups[1] == groups[2] != groups[3]

@@ -176,3 +176,13 @@ def test_a_question_may_use_the_fits_own_mapping(frame):
     assert read_table(asked, columns=mapping, predicting=True).frame["student_params"].tolist() == asked["NS"].tolist()
     with pytest.raises(TableError, match="column 'DS'"):
         read_table(asked, columns=mapping + ",student_tokens=DS", predicting=True)
+
+
+def test_one_content_hash_makes_the_paths_of_machines_equal(frame):
+    """The same corpus read from two places is one corpus; without the hash, or with two, the places count."""
+    places = ["folder:texts", "folder:/data/texts"] * (len(frame) // 2)
+    same = frame.assign(data_source=places, data_tokenizer=["file:t.json", "file:/t.json"] * (len(frame) // 2))
+    assert len(read_table(same.assign(data_manifest="abc")).frame) == len(frame)
+    for manifests in (None, ["abc", None] * (len(frame) // 2), ["abc", "abd"] * (len(frame) // 2)):
+        with pytest.raises(TableError, match="column data_source: mixes 'folder:texts' and 'folder:/data/texts'"):
+            read_table(same.assign(data_manifest=manifests))

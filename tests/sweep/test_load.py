@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import pytest
 
+from gaplaw.cli import main
 from gaplaw.errors import DataError, SweepError
 from gaplaw.execution import Execution
 from gaplaw.sweep import load_experiment, resolve
-from gaplaw.sweep.load import load
+from gaplaw.sweep.load import home_of, load
 from tests.sweep.sweeps import texts, tiny_sweep
 
 GOOD = """
@@ -93,3 +94,72 @@ def test_an_experiment_may_say_how_it_wants_to_be_run(tmp_path):
     for function in (load, load_experiment):
         with pytest.raises(SweepError, match="must be an Execution; found a int"):
             function(str(path))
+
+
+WITH_PATHS = """
+from gaplaw import DataSpec
+from tests.sweep.sweeps import tiny_sweep
+sweep = tiny_sweep("folder:data/texts")
+"""
+
+
+def test_relative_paths_are_relative_to_the_experiment_file(tmp_path, monkeypatch):
+    path = write(tmp_path / "experiments" / "mine.py", WITH_PATHS)
+    (tmp_path / "experiments" / "data").mkdir()
+    here = texts(tmp_path / "experiments" / "data" / "texts")
+    elsewhere = tmp_path / "elsewhere"
+    (elsewhere / "data" / "texts").mkdir(parents=True)
+    (elsewhere / "data" / "texts" / "0.txt").write_text("a decoy in the working directory " * 100)
+    found = []
+    for folder, name in (
+        (tmp_path, "experiments/mine.py"),
+        (tmp_path / "experiments", "mine.py"),
+        (elsewhere, str(path)),
+    ):
+        monkeypatch.chdir(folder)
+        found.append(resolve(load_experiment(name), home=home_of(name)))
+    assert found[0] == found[1] == found[2]
+    assert {cell.data.source for cell in found[0].cells} == {f"folder:{here}"}
+    assert [cell.id for cell in found[0].cells] == [cell.id for cell in resolve(tiny_sweep(f"folder:{here}")).cells]
+
+
+@pytest.mark.parametrize("tokenizer", ["file:none/t.json", "bytes"])
+def test_a_missing_path_is_printed_in_full(tmp_path, monkeypatch, tokenizer):
+    monkeypatch.chdir(tmp_path)
+    replaced = "folder:data/texts" if tokenizer == "bytes" else "stdlib"
+    text = (
+        WITH_PATHS.replace("folder:data/texts", replaced)
+        + f"""
+from dataclasses import replace
+cells = tuple(replace(cell, data=replace(cell.data, tokenizer={tokenizer!r})) for cell in sweep.teachers)
+sweep = replace(sweep, teachers=cells, students=(), baselines=())
+"""
+    )
+    write(tmp_path / "experiments" / "mine.py", text)
+    with pytest.raises(DataError) as refusal:
+        resolve(load_experiment("mine"), home=home_of("mine"))
+    wanted = "data/texts" if tokenizer == "bytes" else "none/t.json"
+    assert f":{tmp_path}/experiments/{wanted}'" in str(refusal.value) and "\n" not in str(refusal.value)
+
+
+def test_without_an_experiment_file_paths_are_relative_to_the_working_directory(tmp_path, monkeypatch):
+    texts(tmp_path / "texts")
+    monkeypatch.chdir(tmp_path)
+    assert {cell.data.source for cell in resolve(tiny_sweep("folder:texts")).cells} == {f"folder:{tmp_path / 'texts'}"}
+
+
+def test_data_that_is_absent_keeps_the_identity_that_its_file_gives_it(tmp_path, monkeypatch):
+    """A provisional identity speaks of paths, so these must not depend on the machine."""
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    sweep, absent = tiny_sweep("tfds:no_such_dataset_here"), []
+    cells = tuple(replace(c, data=replace(c.data, tokenizer="file:a/tokenizer.json")) for c in sweep.teachers)
+    sweep = replace(sweep, teachers=cells, students=(), baselines=())
+    assert resolve(sweep, absent=absent, home=tmp_path).cells == sweep.cells and absent
+
+
+def test_plan_says_what_it_does_not_read(tmp_path, capsys):
+    path = write(tmp_path / "mine.py", WITH_PATHS.replace("data/texts", "texts"))
+    (texts(tmp_path / "texts") / "more.json").write_text("{}")
+    assert main(["plan", str(path), "--json"]) == 0
+    told = capsys.readouterr()
+    assert told.err.count(f"'folder:{tmp_path}/texts': not read: 1 .json") == 1 and ".json" not in told.out

@@ -87,15 +87,15 @@ def library_documents(root: Path) -> Iterator[Document]:
         if text is None:
             continue
         if relative.endswith(".txt"):
-            yield Document(text=text, domain="reference", group=relative)
+            yield Document(content=text.encode(), domain="reference", group=relative)
         elif is_test(relative):
-            yield Document(text=text, domain="tests", group=relative)
+            yield Document(content=text.encode(), domain="tests", group=relative)
         elif relative.startswith(TABLES):
-            yield Document(text=text, domain="tables", group=relative)
+            yield Document(content=text.encode(), domain="tables", group=relative)
         else:
             code, docs = separate_docstrings(text)
-            yield Document(text=code, domain="code", group=relative)
-            yield Document(text=docs, domain="docs", group=relative)
+            yield Document(content=code.encode(), domain="code", group=relative)
+            yield Document(content=docs.encode(), domain="docs", group=relative)
 
 
 def is_test(relative: str) -> bool:
@@ -166,4 +166,4 @@ def topic_documents(content: bytes) -> Iterator[Document]:
             one, other = sorted((find(names[0]), find(name)))
             leader[other] = one
     for name in sorted(topics):
-        yield Document(text=topics[name], domain="reference", group=f"{TOPICS}#{find(name)}")
+        yield Document(content=topics[name].encode(), domain="reference", group=f"{TOPICS}#{find(name)}")
