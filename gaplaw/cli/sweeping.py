@@ -60,7 +60,7 @@ def plan(
     from gaplaw.sweep.bucket import folder_at
 
     absent: list[str] = []
-    found = sweep.load_resolved(experiment, absent=absent)
+    found = sweep.resolve(sweep.load_experiment(experiment), absent=absent, home=sweep.home_of(experiment))
     folder = folder_at(_out(out, found.name))
     folder.refresh(now=True)
     made = sweep.plan(found, execution, folder)
@@ -131,7 +131,7 @@ def run(
     if adaptive and target is None:
         raise SpecError("--adaptive: needs --target SIZE, the student that the choice is for")
     wanted, wanted_tokens = size(target, "--target"), size(target_tokens, "--target-tokens")
-    found = sweep.load_resolved(experiment)
+    found = sweep.resolve(sweep.load_experiment(experiment), home=sweep.home_of(experiment))
     place, summaries = folder_at(_out(out, found.name)), []
     engine = {"local": LocalExecutor(), "ray": ray, "slurm": slurm}[executor]
     _refuse_hosts(execution.hosts, executor)

@@ -8,7 +8,7 @@ from importlib import import_module
 
 _PUBLIC = {
     "load_experiment": "gaplaw.sweep.load",
-    "load_resolved": "gaplaw.sweep.load",
+    "home_of": "gaplaw.sweep.load",
     "resolve": "gaplaw.sweep.load",
     "plan": "gaplaw.sweep.planning",
     "Plan": "gaplaw.sweep.planning",

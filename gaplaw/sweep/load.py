@@ -98,9 +98,9 @@ def _where(path: Path, fault: BaseException) -> str:
     return f"{path}, line {lines[-1]}: {text}: {type(fault).__name__}: {message}"
 
 
-def load_resolved(name: str, *, absent: list[str] | None = None) -> Sweep:
-    """`load_experiment`, then `resolve`: relative paths of its data are relative to the experiment file."""
-    return resolve(load_experiment(name), absent=absent, home=find_experiment(name).absolute().parent)
+def home_of(name: str) -> Path:
+    """The folder of an experiment file, which relative paths in it are relative to. Raises: SweepError."""
+    return find_experiment(name).absolute().parent
 
 
 def resolve(sweep: Sweep, *, absent: list[str] | None = None, home: Path | None = None) -> Sweep:
@@ -121,7 +121,7 @@ def resolve(sweep: Sweep, *, absent: list[str] | None = None, home: Path | None 
     def cell_with_data(cell: Cell) -> Cell:
         if cell.data not in resolved:
             try:
-                resolved[cell.data] = data.resolve(_with_whole_paths(cell.data, home), fetch=absent is None)
+                resolved[cell.data] = data.resolve(_whole(cell.data, home), fetch=absent is None)
                 sizes[cell.data] = data.vocab_size(resolved[cell.data])
             except DataError as fault:
                 if absent is None or not cell.data.source.startswith("tfds:"):
@@ -148,7 +148,17 @@ def resolve(sweep: Sweep, *, absent: list[str] | None = None, home: Path | None 
     )
 
 
-def _with_whole_paths(spec: DataSpec, home: Path | None) -> DataSpec:
+def with_whole_paths(sweep: Sweep, home: Path) -> Sweep:
+    """The same sweep with absolute paths to its data, without reading them; `resolve` does both."""
+
+    def whole(cell: Cell) -> Cell:
+        return replace(cell, data=_whole(cell.data, home), teacher=whole(cell.teacher) if cell.teacher else None)
+
+    parts = ("teachers", "baselines", "students")
+    return replace(sweep, **{part: tuple(map(whole, getattr(sweep, part))) for part in parts})
+
+
+def _whole(spec: DataSpec, home: Path | None) -> DataSpec:
     """The spec with absolute paths, because workers may run in another folder than the one it was written for."""
 
     def whole(value: str) -> str:

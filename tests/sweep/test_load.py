@@ -8,8 +8,8 @@ from gaplaw.cli import main
 from gaplaw.cli.options import own_execution
 from gaplaw.cli.sweeping import plan, status
 from gaplaw.errors import DataError, SweepError
-from gaplaw.sweep import load_experiment, load_resolved, resolve
-from gaplaw.sweep.load import load_execution
+from gaplaw.sweep import load_experiment, resolve
+from gaplaw.sweep.load import home_of, load_execution, with_whole_paths
 from tests.sweep.sweeps import texts, tiny_sweep
 
 GOOD = """
@@ -122,7 +122,9 @@ def test_relative_paths_are_relative_to_the_experiment_file(tmp_path, monkeypatc
         (elsewhere, str(path)),
     ):
         monkeypatch.chdir(folder)
-        found.append(load_resolved(name))
+        found.append(resolve(load_experiment(name), home=home_of(name)))
+        unread = with_whole_paths(load_experiment(name), home_of(name))
+        assert {cell.data.source for cell in (*unread.cells, unread.students[0].teacher)} == {f"folder:{here}"}
     assert found[0] == found[1] == found[2]
     assert {cell.data.source for cell in found[0].cells} == {f"folder:{here}"}
     assert [cell.id for cell in found[0].cells] == [cell.id for cell in resolve(tiny_sweep(f"folder:{here}")).cells]
@@ -142,7 +144,7 @@ sweep = replace(sweep, teachers=cells, students=(), baselines=())
     )
     write(tmp_path / "experiments" / "mine.py", text)
     with pytest.raises(DataError) as refusal:
-        load_resolved("mine")
+        resolve(load_experiment("mine"), home=home_of("mine"))
     wanted = "data/texts" if tokenizer == "bytes" else "none/t.json"
     assert f":{tmp_path}/experiments/{wanted}'" in str(refusal.value) and "\n" not in str(refusal.value)
 
