@@ -60,7 +60,7 @@ def encode(
                         f"holds symbol {tokenizer.separator}, which ends a document; name another as DataSpec.separator"
                     )
                 yield number, symbols, piece.last
-                shown.advance(len(piece.text) if piece.text.isascii() else len(piece.text.encode()))
+                shown.advance(_bytes_of(piece.text))
             characters += sum(map(len, texts))
             _refuse_if_dropped(spec, dropped, total_bytes)  # bytes are no fewer than characters: surely too many
     _refuse_if_dropped(spec, dropped, characters)
@@ -86,7 +86,9 @@ def _training_texts(source: Source, splits_N: np.ndarray, shown: Preparation, to
                 if piece.at_edge or unbroken_left >= 0:
                     yield piece.text
                 left -= len(piece.text)
-        shown.advance(len(document.content))
+                shown.advance(_bytes_of(piece.text))
+        else:
+            shown.advance(len(document.content))
         number += 1
         del document
         if left <= 0:
@@ -108,3 +110,7 @@ def _batches(source: Source, tokenizer: Tokenizer) -> Iterator[list[tuple[int, P
         del document
     if batch:
         yield batch
+
+
+def _bytes_of(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode())

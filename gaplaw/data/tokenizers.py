@@ -149,25 +149,23 @@ class JsonTokenizer:
     def _separator(self, wanted: str | None) -> int:
         """The symbol that ends a document, which no text may spell."""
         special = {token.content: number for number, token in self._engine.get_added_tokens_decoder().items()}
-        found = [s for s in ((wanted,) if wanted is not None else SEPARATORS_KNOWN) if s in special]
-        if not found:
-            rule = (
-                "there is no such special token"
-                if wanted is not None
-                else (
-                    "needs a special token that ends a document: name one as DataSpec.separator, or have one of "
-                    f"{', '.join(SEPARATORS_KNOWN)}"
-                )
+        has = f"{self.name} has {', '.join(sorted(special)) or 'none'}"
+        if wanted is not None and wanted not in special:
+            raise DataError(f"DataSpec.separator = {wanted!r}: there is no such special token; {has}")
+        known = [s for s in SEPARATORS_KNOWN if s in special] if wanted is None else [wanted]
+        if not known:
+            raise DataError(
+                f"DataSpec.tokenizer = {self.name!r}: needs a special token that ends a document: name one as "
+                f"DataSpec.separator, or have one of {', '.join(SEPARATORS_KNOWN)}; {has}"
             )
-            field = f"separator = {wanted!r}" if wanted is not None else f"tokenizer = {self.name!r}"
-            raise DataError(f"DataSpec.{field}: {rule}; {self.name} has {', '.join(sorted(special)) or 'none'}")
-        for text in (found[0], f"a {found[0]} b", f"a{found[0]}b"):
-            if special[found[0]] in self.encode([text])[0]:
+        separator = known[0]
+        for text in (separator, f"a {separator} b", f"a{separator}b"):
+            if special[separator] in self.encode([text])[0]:
                 raise DataError(
-                    f"DataSpec.tokenizer = {self.name!r}: a text that spells {found[0]!r} becomes the symbol that ends a "
+                    f"DataSpec.tokenizer = {self.name!r}: a text that spells {separator!r} becomes the symbol that ends a "
                     "document; name another special token as DataSpec.separator, or use another tokenizer"
                 )
-        return special[found[0]]
+        return special[separator]
 
 
 def file_tokenizer(path: str, separator: str | None = None) -> JsonTokenizer:
