@@ -156,6 +156,13 @@ def test_an_unexpected_fault_is_masked_in_its_line_and_in_its_log(call, monkeypa
     assert code == 1 and hidden(said) and "in fault" in text and hidden(text)
 
 
+def test_an_error_that_goes_into_a_row_is_masked():
+    from gaplaw.sweep.worker import one_line
+
+    for url in URLS:
+        assert hidden(one_line(OSError(f"{url}: refused"))) and "OSError" in one_line(OSError(url))
+
+
 def test_every_refusal_masks_its_own_message():
     kinds = [GaplawError, *GaplawError.__subclasses__()]
     for kind, url in itertools.product(kinds, URLS):

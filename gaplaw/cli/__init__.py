@@ -90,7 +90,7 @@ def _dispatch(words: list[str]) -> int:
 
 
 def _tell(line: str, code: int) -> int:
-    print(f"gaplaw: {line}", file=sys.stderr)
+    print(f"gaplaw: {mask_credentials(line)}", file=sys.stderr)
     return code
 
 

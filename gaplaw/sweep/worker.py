@@ -26,6 +26,7 @@ from typing import NoReturn
 
 from gaplaw import __version__, results
 from gaplaw.canonical import from_dict
+from gaplaw.credentials import mask_credentials
 from gaplaw.errors import CheckpointError, DataError, GaplawError, SignalError, SpecError, SweepError
 from gaplaw.execution import Execution
 from gaplaw.files import read_json, write_json
@@ -83,7 +84,7 @@ def _code(fault: Exception) -> int:
 
 def one_line(fault: BaseException) -> str:
     """An exception as one line for a row: our own messages as they are, others with their kind."""
-    message = " ".join(str(fault).split())[:500]
+    message = mask_credentials(" ".join(str(fault).split()))[:500]
     return message if isinstance(fault, GaplawError) else f"{type(fault).__name__}: {message}"
 
 
