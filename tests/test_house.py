@@ -14,6 +14,8 @@ WALK = [
     "files",
     "canonical",
     "signal",
+    "identity",
+    "recipe",
     "spec",
     "execution",
     "sizes",

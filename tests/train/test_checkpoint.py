@@ -80,6 +80,17 @@ def test_a_killed_group_goes_on_to_the_same_bits(corpus, teacher, whole, tmp_pat
     assert f"goes on from step {step} of 12" in capfd.readouterr().err
 
 
+def test_a_kill_among_the_last_steps_leaves_the_training_loss(corpus, teacher, tmp_path, capfd):
+    singly = dataclasses.replace(EVERY, steps_per_dispatch=1, evaluations=1)
+    cells = Group(cells=group_of(teacher).cells[:1])
+    for killed_at in (8, 11):  # of 12 steps, the last two count
+        with pytest.raises(Killed):
+            go(corpus, teacher, tmp_path, execution=singly, killed_at=killed_at, group=cells)
+    whole = go(corpus, teacher, None, execution=singly, group=cells)
+    assert_same(go(corpus, teacher, tmp_path, execution=singly, group=cells), whole, np.testing.assert_array_equal)
+    assert "goes on from step" in capfd.readouterr().err
+
+
 def test_a_checkpoint_is_read_onto_another_mesh_and_back(corpus, teacher, whole, tmp_path, capfd):
     spread = dataclasses.replace(EVERY, mesh=SPREAD)
     with pytest.raises(Killed):
