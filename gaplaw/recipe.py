@@ -22,6 +22,8 @@ class ObjectiveSpec:
     def __post_init__(self):
         refuse_unless(0 <= self.soft_weight <= 1, "ObjectiveSpec.soft_weight", self.soft_weight, "must be in [0, 1]")
         refuse_unless(self.temperature > 0, "ObjectiveSpec.temperature", self.temperature, "must be above 0")
+        rule = "must be at most 1e5: above, float32 keeps less than two digits of the gradient"
+        refuse_unless(self.temperature <= 1e5, "ObjectiveSpec.temperature", self.temperature, rule)
 
     @property
     def soft_scale(self) -> float:

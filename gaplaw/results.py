@@ -121,8 +121,8 @@ CURVES = {
     "tokens": (_WHOLE, "tokens trained on so far"),
     "training_loss_nats": (
         _REAL,
-        "mean objective over the steps since the previous row (the start, in the first); a mean of rows weighted by their tokens is "
-        "that of all their steps",
+        "mean objective over the steps since the previous row (in the first: since the start); weighted by the tokens between, "
+        "rows add up to any longer stretch",
     ),
     "validation_loss_nats": (_REAL, "cross-entropy on the validation tokens; null between evaluations"),
 }
