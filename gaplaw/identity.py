@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gaplaw.canonical import to_dict
+from gaplaw.signal import HALF_TAILS
 
 if TYPE_CHECKING:
     from gaplaw.spec import Cell
@@ -20,6 +21,10 @@ def science(cell: Cell) -> dict:
     del fields["name"]
     if not cell.signal.cached:  # so that cells from before there were caches keep their identity
         del fields["signal"]
+    if (
+        cell.signal.kind == "topk" and cell.objective.temperature not in HALF_TAILS
+    ):  # mark: interpolated once, exact now
+        fields["signal"]["tail_temperature"] = cell.objective.temperature
     if cell.train.warmup_fraction == 0:  # mark: the first rate was 0 once, is the peak now
         fields["train"]["warmup_steps"] = 0
     if cell.data.manifest:  # the content hash replaces the path, which may differ between machines

@@ -108,6 +108,15 @@ def test_a_recipe_without_warm_up_is_another_science_than_when_its_first_rate_wa
     assert taught["teacher"]["train"]["warmup_steps"] == 0 and "warmup_steps" not in taught["train"]
 
 
+def test_topk_cells_keep_their_identity_where_the_tail_was_kept_and_lose_it_where_it_was_interpolated():
+    def at(temperature):
+        return student(signal=TeacherSignal(kind="topk", symbols=16), objective=replace(SOFT, temperature=temperature))
+
+    marks = {heat: science(at(heat))["signal"].get("tail_temperature") for heat in (0.5, 1.0, 2.0, 3.0, 4.0)}
+    assert marks == {0.5: 0.5, 1.0: None, 2.0: None, 3.0: 3.0, 4.0: None}
+    assert at(2.0).fingerprint == "569617386a29" and at(3.0).fingerprint != "16714afb2ef8"
+
+
 def test_the_manifest_stands_for_the_path():
     """The same content in another folder is the same data; other content in the same folder is not."""
 
@@ -166,10 +175,6 @@ def test_temperature_squared_convention():
         (lambda: TeacherSignal(symbols=4), "TeacherSignal.symbols = 4.*live"),
         (lambda: student(signal=TeacherSignal(kind="topk", symbols=257)), "symbols = 257.*vocabulary of 256"),
         (lambda: student(signal=TeacherSignal(kind="sampled", symbols=4)), "temperature = 2.0.*sampled"),
-        (
-            lambda: student(objective=replace(SOFT, temperature=0.5), signal=TeacherSignal(kind="topk", symbols=4)),
-            "temperature = 0.5.*at least 1 under topk",
-        ),
         (lambda: replace(teacher(), signal=TeacherSignal(kind="topk", symbols=4)), "soft_weight = 0.0.*topk:4 cache"),
         (lambda: teacher(train=TrainSpec(tokens=4096)), "warmup_fraction = 0.05: must be 0 in a run of one step"),
         (lambda: teacher(train=TrainSpec(tokens=8191, warmup_fraction=1.0)), "warmup_fraction = 1.0: must be 0"),
