@@ -55,7 +55,7 @@ class Group:
     @property
     def own_temperatures(self) -> tuple[float, ...]:
         """The temperatures at which the group's cells see their teacher."""
-        return tuple(sorted({cell.objective.temperature for cell in self.cells}))
+        return tuple(sorted({float(cell.objective.temperature) for cell in self.cells}))
 
     @property
     def temperatures(self) -> tuple[float, ...]:

@@ -21,9 +21,8 @@ def science(cell: Cell) -> dict:
     del fields["name"]
     if not cell.signal.cached:  # so that cells from before there were caches keep their identity
         del fields["signal"]
-    if (
-        cell.signal.kind == "topk" and cell.objective.temperature not in HALF_TAILS
-    ):  # mark: interpolated once, exact now
+    # mark: the tail was interpolated once, is exact now
+    if cell.signal.kind == "topk" and cell.objective.temperature not in HALF_TAILS:
         fields["signal"]["tail_temperature"] = cell.objective.temperature
     if cell.train.warmup_fraction == 0:  # mark: the first rate was 0 once, is the peak now
         fields["train"]["warmup_steps"] = 0

@@ -13,11 +13,8 @@ from typing import Literal
 from gaplaw.canonical import refuse_unless
 
 SignalKind = Literal["live", "topk", "sampled"]
-HALF_TAILS = (
-    1.0,
-    2.0,
-    4.0,
-)  # temperatures whose tail mass is kept as float16, as it always was: their numbers must stay
+# Temperatures whose tail mass is kept as float16, as it always was: their numbers must stay.
+HALF_TAILS = (1.0, 2.0, 4.0)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -50,9 +50,7 @@ def _soft_loss(heat: float, vocab: Vocab, logits, p: Targets):
         parts = _divergence(seen, q.probs, logits / heat - q.log_normaliser[..., None])
     else:  # KL = Σ p log p − Σ p z/T + log Σ exp z/T: the teacher's part was summed once for all students
         kl_N = p.negative_entropy_N - vocab.expect(p.probs_NxV, logits) / heat + q.log_normaliser
-    if (
-        p.tail_N is not None
-    ):  # one bucket of mass: KL is that of the tails' masses, shared as the student shares its own
+    if p.tail_N is not None:  # one bucket of mass: the student is told its share, not how to divide it
         outside = seen == 0
         tail_N = vocab.sum(jnp.sum(jnp.where(outside, q.probs, 0.0), axis=-1))
         tail_N = jnp.maximum(tail_N, FAINT)
