@@ -99,7 +99,7 @@ def report(groups: list[Group], columns: dict, seconds: dict) -> None:
     print("bytes per token, beside dense float32 / bfloat16 logits")
     for vocab in (256, 32_768, 131_072):
         for group in groups[1:]:
-            kept = group.signal.token_bytes(vocab)
+            kept = group.signal.token_bytes(vocab, group.temperatures)
             print(
                 f"  V = {vocab:>7,}  {group.signal.label:<10} {kept:>5}  ratio {kept / (4 * vocab):.5f} / {kept / (2 * vocab):.5f}"
             )

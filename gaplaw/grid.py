@@ -20,9 +20,13 @@ from gaplaw.spec import Cell, DataSpec, Init, ModelSpec, ObjectiveSpec, Role, Tr
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """Cells that run as one program: same teacher and signal, same batches; without a teacher, same shape too."""
+    """Cells that run as one program: same teacher and signal, same batches; without a teacher, same shape too.
+
+    sweep_temperatures: of all cells of the sweep that read the same teacher cache, so that whoever fills it fills it for all.
+    """
 
     cells: tuple[Cell, ...]
+    sweep_temperatures: tuple[float, ...] = ()
 
     @property
     def teacher(self) -> Cell | None:
@@ -47,6 +51,16 @@ class Group:
             "batch_seed": cell.train.batch_seed,
             "signal": to_dict(cell.signal),
         }
+
+    @property
+    def own_temperatures(self) -> tuple[float, ...]:
+        """The temperatures at which the group's cells see their teacher."""
+        return tuple(sorted({float(cell.objective.temperature) for cell in self.cells}))
+
+    @property
+    def temperatures(self) -> tuple[float, ...]:
+        """The same, with those of the others of its sweep that read the same cache."""
+        return tuple(sorted({*self.own_temperatures, *self.sweep_temperatures}))
 
     @cached_property
     def id(self) -> str:
@@ -99,7 +113,15 @@ class Sweep:
             teacher = cell.teacher.fingerprint if cell.teacher else None
             key = (teacher, cell.signal, alone, cell.data, train.tokens, train.batch_sequences, train.batch_seed)
             by_key.setdefault(key, []).append(cell)
-        return tuple(Group(cells=tuple(cells)) for cells in by_key.values())
+        groups = [Group(cells=tuple(cells)) for cells in by_key.values()]
+        streams = [short_hash(group.stream) if group.signal.kind == "topk" else None for group in groups]
+        shared: dict[str | None, set[float]] = {stream: set() for stream in streams}
+        for group, stream in zip(groups, streams, strict=True):
+            shared[stream] |= set(group.temperatures) if stream else set()
+        return tuple(
+            dataclasses.replace(group, sweep_temperatures=tuple(sorted(shared[stream])))
+            for group, stream in zip(groups, streams, strict=True)
+        )
 
     @staticmethod
     def grid(

@@ -83,7 +83,10 @@ CELLS = {
     "calibration_error": (_REAL, "expected calibration error of the student's first choice, 21 equal bins"),
     "teacher_calibration_error": (_REAL, "the same for the teacher"),
     "validation_tokens": (_WHOLE, "tokens evaluated on; the same tokens for every cell of a corpus"),
-    "training_loss_nats": (_REAL, "mean objective over the last dispatch of training"),
+    "training_loss_nats": (
+        _REAL,
+        "mean objective over the last tenth of the steps (rounded up), each before its update",
+    ),
     "domain_labels": (_TEXT, "JSON: column → label of each domain whose label is not the middle of its column's name"),
     "model": (_TEXT, "ModelSpec as JSON: the shape that was trained (for pruned students, the shape found)"),
     "data_source": (_TEXT, "DataSpec.source"),
@@ -119,7 +122,11 @@ CURVES = {
     "schema_version": (_WHOLE, "as in cells"),
     "cell_id": (_TEXT, "as in cells"),
     "tokens": (_WHOLE, "tokens trained on so far"),
-    "training_loss_nats": (_REAL, "mean objective since the previous row"),
+    "training_loss_nats": (
+        _REAL,
+        "mean objective over the steps since the previous row (in the first: since the start); weighted by the tokens between, "
+        "rows add up to any longer stretch",
+    ),
     "validation_loss_nats": (_REAL, "cross-entropy on the validation tokens; null between evaluations"),
 }
 _COLUMNS = {"cells": CELLS, "curves": CURVES}

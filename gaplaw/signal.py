@@ -13,6 +13,8 @@ from typing import Literal
 from gaplaw.canonical import refuse_unless
 
 SignalKind = Literal["live", "topk", "sampled"]
+# Temperatures whose tail mass is kept as float16, as it always was: their numbers must stay.
+HALF_TAILS = (1.0, 2.0, 4.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,10 +45,12 @@ class TeacherSignal:
         """live, topk:16 or sampled:16."""
         return f"{self.kind}:{self.symbols}" if self.cached else self.kind
 
-    def token_bytes(self, vocab_size: int) -> int:
-        """Bytes that a cache keeps for one token: see `gaplaw.distill.targets` for what they are."""
+    def token_bytes(self, vocab_size: int, temperatures: tuple[float, ...]) -> int:
+        """Bytes that a cache keeps for one token to serve some temperatures: see `gaplaw.distill.targets` for what they are."""
         id_bytes = next(size for size in (1, 2, 4) if vocab_size <= 2 ** (8 * size))
-        return {"live": 0, "topk": self.symbols * (id_bytes + 2) + 6, "sampled": self.symbols * id_bytes + 2}[self.kind]
+        tails = sum(2 if heat in HALF_TAILS else 4 for heat in temperatures)
+        topk, sampled = self.symbols * (id_bytes + 2) + tails, self.symbols * id_bytes + 2
+        return {"live": 0, "topk": topk, "sampled": sampled}[self.kind]
 
     def refuse_unless_usable(self, where: str, *, temperature: float, soft_weight: float, vocab_size: int) -> None:
         """Raises: SpecError when an objective or a vocabulary cannot be served from such a cache."""
@@ -60,8 +64,6 @@ class TeacherSignal:
             rule = "must be 1 under sampled teacher signals, which are drawn at temperature 1"
             refuse_unless(temperature == 1, f"{field}.temperature", temperature, rule)
         else:
-            rule = "must be at least 1 under topk teacher signals: the tail's mass is kept for temperatures from 1 up"
-            refuse_unless(temperature >= 1, f"{field}.temperature", temperature, rule)
             rule = f"must not exceed the vocabulary of {vocab_size}"
             refuse_unless(self.symbols <= vocab_size, f"{where}: TeacherSignal.symbols", self.symbols, rule)
 

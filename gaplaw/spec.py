@@ -1,8 +1,8 @@
-"""What is one cell, and what makes two cells the same science?
+"""What is one cell?
 
-Frozen values only: a model shape, a corpus, an objective, a training recipe, a cell made of them, and a sweep of cells. A
-cell's `fingerprint` hashes its science (sizes, data, tokenizer, objective, schedule, seed, teacher); how it is executed
-(`gaplaw.execution`) is recorded in the results but is not identity. No JAX, no file access.
+Frozen values only: a model shape, a corpus, an objective and a training recipe (`gaplaw.recipe`), and a cell made of them. A
+cell's `fingerprint` hashes its science (`gaplaw.identity`: sizes, data, tokenizer, objective, schedule, seed, teacher); how it
+is executed (`gaplaw.execution`) is recorded in the results but is not identity. No JAX, no file access.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ import typing
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from gaplaw.canonical import later, refuse_unless, short_hash, to_dict
+from gaplaw.canonical import later, refuse_unless, short_hash
+from gaplaw.identity import science
+from gaplaw.recipe import ObjectiveSpec, TrainSpec
 from gaplaw.signal import LIVE, TeacherSignal
 
 Block = typing.Literal["gpt2", "llama"]
@@ -124,56 +126,6 @@ class DataSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ObjectiveSpec:
-    """loss = (1 - soft_weight) · CE(labels) + soft_weight · T^(2 if temperature_squared) · KL(teacher_T || student_T).
-
-    Forward KL and soft cross-entropy differ by the teacher's entropy, a constant, so one value serves for both. The
-    published 0.5/0.5 recipe (methods: MiniMA) is `ObjectiveSpec(soft_weight=0.5)`; no teacher is `soft_weight=0`.
-    """
-
-    soft_weight: float = 1.0
-    temperature: float = 1.0
-    temperature_squared: bool = True
-
-    def __post_init__(self):
-        refuse_unless(0 <= self.soft_weight <= 1, "ObjectiveSpec.soft_weight", self.soft_weight, "must be in [0, 1]")
-        refuse_unless(self.temperature > 0, "ObjectiveSpec.temperature", self.temperature, "must be above 0")
-
-    @property
-    def soft_scale(self) -> float:
-        """The factor in front of the KL term."""
-        return self.soft_weight * (self.temperature**2 if self.temperature_squared else 1.0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainSpec:
-    """AdamW with linear warm-up and cosine decay over a token budget; `batch_seed` orders the batches.
-
-    Batches are a function of (batch_seed, step) alone, so cells that share tokens, batch_sequences and batch_seed see the
-    same batches whatever their teacher: that is the half of common random numbers which lives in the data.
-    """
-
-    tokens: int
-    batch_sequences: int = 64
-    learning_rate: float = 3e-3
-    warmup_fraction: float = 0.05
-    final_fraction: float = 0.0
-    weight_decay: float = 0.1
-    beta1: float = 0.9
-    beta2: float = 0.95
-    epsilon: float = 1e-8
-    clip_norm: float = 1.0
-    batch_seed: int = 0
-
-    def __post_init__(self):
-        for name in ("tokens", "batch_sequences", "learning_rate", "epsilon", "clip_norm"):
-            refuse_unless(getattr(self, name) > 0, f"TrainSpec.{name}", getattr(self, name), "must be above 0")
-        for name in ("warmup_fraction", "final_fraction", "beta1", "beta2"):
-            refuse_unless(0 <= getattr(self, name) <= 1, f"TrainSpec.{name}", getattr(self, name), "must be in [0, 1]")
-        refuse_unless(self.weight_decay >= 0, "TrainSpec.weight_decay", self.weight_decay, "must not be negative")
-
-
-@dataclass(frozen=True, kw_only=True)
 class Cell:
     """One run: a model trained on data under an objective, with a teacher or (as a teacher or baseline) without.
 
@@ -213,6 +165,12 @@ class Cell:
             f"{self.name}: TrainSpec.tokens",
             self.train.tokens,
             f"must hold at least one batch of {self.batch_tokens} tokens",
+        )
+        refuse_unless(
+            self.train.warmup_steps(self.steps) < self.steps,
+            f"{self.name}: TrainSpec.warmup_fraction",
+            self.train.warmup_fraction,
+            "must be 0 in a run of one step, whose rate would never leave 0",
         )
         soft = self.objective
         self.signal.refuse_unless_usable(
@@ -285,16 +243,3 @@ class Cell:
     def id(self) -> str:
         """The readable name of the cell's files: its name and the first half of its fingerprint."""
         return f"{self.name}-{self.fingerprint[:6]}"
-
-
-def science(cell: Cell) -> dict:
-    """The fields of a cell that change its numbers, as plain JSON values (the name and local paths are left out)."""
-    fields = to_dict(cell)
-    del fields["name"]
-    if not cell.signal.cached:  # so that cells from before there were caches keep their identity
-        del fields["signal"]
-    if cell.data.manifest:  # the content hash replaces the path, which may differ between machines
-        fields["data"]["source"] = cell.data.source.partition(":")[0]
-        fields["data"]["tokenizer"] = cell.data.tokenizer.partition("file:")[0] or "file"
-    fields["teacher"] = science(cell.teacher) if cell.teacher else None
-    return fields

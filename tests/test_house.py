@@ -16,6 +16,8 @@ WALK = [
     "files",
     "canonical",
     "signal",
+    "identity",
+    "recipe",
     "spec",
     "execution",
     "sizes",

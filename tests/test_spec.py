@@ -9,6 +9,7 @@ import pytest
 from gaplaw.canonical import from_dict, to_dict
 from gaplaw.errors import SpecError
 from gaplaw.execution import Execution, MeshSpec
+from gaplaw.identity import science
 from gaplaw.signal import TeacherSignal
 from gaplaw.sizes import model_for
 from gaplaw.spec import Cell, DataSpec, ModelSpec, ObjectiveSpec, TrainSpec
@@ -98,6 +99,24 @@ def test_fingerprints_are_pinned():
     assert student().fingerprint == "74b85cc1351f"
 
 
+def test_a_recipe_without_warm_up_is_another_science_than_when_its_first_rate_was_0():
+    abrupt = TrainSpec(tokens=10**6, warmup_fraction=0.0)
+    assert science(teacher(train=abrupt))["train"]["warmup_steps"] == 0
+    assert "warmup_steps" not in science(teacher())["train"]
+    assert teacher(train=abrupt).fingerprint != "3376dc103782"  # what it was then
+    taught = science(student(teacher=teacher(train=abrupt)))
+    assert taught["teacher"]["train"]["warmup_steps"] == 0 and "warmup_steps" not in taught["train"]
+
+
+def test_topk_cells_keep_their_identity_where_the_tail_was_kept_and_lose_it_where_it_was_interpolated():
+    def at(temperature):
+        return student(signal=TeacherSignal(kind="topk", symbols=16), objective=replace(SOFT, temperature=temperature))
+
+    marks = {heat: science(at(heat))["signal"].get("tail_temperature") for heat in (0.5, 1.0, 2.0, 3.0, 4.0)}
+    assert marks == {0.5: 0.5, 1.0: None, 2.0: None, 3.0: 3.0, 4.0: None}
+    assert at(2.0).fingerprint == "569617386a29" and at(3.0).fingerprint != "16714afb2ef8"
+
+
 def test_the_manifest_stands_for_the_path():
     """The same content in another folder is the same data; other content in the same folder is not."""
 
@@ -156,14 +175,14 @@ def test_temperature_squared_convention():
         (lambda: TeacherSignal(symbols=4), "TeacherSignal.symbols = 4.*live"),
         (lambda: student(signal=TeacherSignal(kind="topk", symbols=257)), "symbols = 257.*vocabulary of 256"),
         (lambda: student(signal=TeacherSignal(kind="sampled", symbols=4)), "temperature = 2.0.*sampled"),
-        (
-            lambda: student(objective=replace(SOFT, temperature=0.5), signal=TeacherSignal(kind="topk", symbols=4)),
-            "temperature = 0.5.*at least 1 under topk",
-        ),
         (lambda: replace(teacher(), signal=TeacherSignal(kind="topk", symbols=4)), "soft_weight = 0.0.*topk:4 cache"),
+        (lambda: teacher(train=TrainSpec(tokens=4096)), "warmup_fraction = 0.05: must be 0 in a run of one step"),
+        (lambda: teacher(train=TrainSpec(tokens=8191, warmup_fraction=1.0)), "warmup_fraction = 1.0: must be 0"),
+        (lambda: TrainSpec(tokens=1, learning_rate=1e-38), "learning_rate = 1e-38: must be at least 2"),
         (lambda: TrainSpec(tokens=0), "TrainSpec.tokens = 0"),
         (lambda: TrainSpec(tokens=1, beta2=1.5), "beta2 = 1.5"),
         (lambda: ObjectiveSpec(temperature=0.0), "temperature = 0.0.*above 0"),
+        (lambda: ObjectiveSpec(temperature=float("inf")), "temperature = inf.*at most 1e5"),
         (lambda: ObjectiveSpec(soft_weight=1.5), r"soft_weight = 1.5.*\[0, 1\]"),
         (lambda: DataSpec(source="wikipedia"), "DataSpec.source = 'wikipedia'"),
         (lambda: DataSpec(source="folder:"), "DataSpec.source"),
@@ -191,6 +210,11 @@ def test_a_bpe_of_another_corpus_is_another_tokenizer():
     tokenized = DataSpec(tokenizer="bpe:256")
     with pytest.raises(SpecError, match="tokenizer"):
         student(teacher=teacher(data=replace(tokenized, source="folder:/a")), data=tokenized)
+
+
+def test_one_step_is_a_run_without_a_warm_up_and_two_are_with_one():
+    assert teacher(train=TrainSpec(tokens=4096, warmup_fraction=0.0)).steps == 1
+    assert teacher(train=TrainSpec(tokens=8192, warmup_fraction=1.0)).steps == 2
 
 
 def test_steps_cover_the_budget_in_whole_batches():

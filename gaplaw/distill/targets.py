@@ -12,16 +12,15 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from gaplaw.distill.layout import Layout, split_tokens
 from gaplaw.distill.vocab import Output, Vocab
-from gaplaw.signal import TeacherSignal
+from gaplaw.errors import SignalError
+from gaplaw.signal import HALF_TAILS, TeacherSignal
 from gaplaw.spec import ObjectiveSpec
 
-TAIL_TEMPERATURES = (1.0, 2.0, 4.0)  # the tail's mass is kept at these, known at infinity, and interpolated between
 FAINT = 1e-30  # a kept symbol's probability is never below this: 0 in `probs_NxV` means "in the tail"
-NOTHING = -1e4  # log mass of an empty tail, within float16
+NOTHING = -1e4  # log mass of an empty tail at temperatures from 1, within float16
 
 
 class Targets(NamedTuple):
@@ -37,11 +36,11 @@ class Targets(NamedTuple):
 
 
 class TopK(NamedTuple):
-    """T symbols and their log p at temperature 1, largest first; log Σ p^(1/T) of all others at each tail temperature."""
+    """T symbols and their log p at temperature 1, largest first; by temperature H, log Σ p^(1/H) of all others."""
 
     ids_NxT: jax.Array
     log_probs_NxT: jax.Array
-    log_tail_NxH: jax.Array
+    log_tails_N: dict[float, jax.Array]
 
 
 class Draws(NamedTuple):
@@ -82,12 +81,14 @@ def batch_targets(specs: tuple[ObjectiveSpec, ...], teacher: Output | Kept, size
     return targets_by_heat(specs, Vocab(size), teacher, size)
 
 
-def keep(signal: TeacherSignal, layout: Layout, teacher: Output, uniform_N: jax.Array) -> Kept:
+def keep(
+    signal: TeacherSignal, temperatures: tuple[float, ...], layout: Layout, teacher: Output, uniform_N: jax.Array
+) -> Kept:
     """What a cache holds of some tokens. A chunk's whole logits exist on every device meanwhile, nothing more.
 
-    Args: uniform_N: a uniform random number for each token, for its draws.
+    Args: temperatures: to be served. uniform_N: a uniform random number for each token, for its draws.
     """
-    return by_chunks(partial(_kept, signal), layout, teacher, uniform_N)
+    return by_chunks(partial(_kept, signal, temperatures), layout, teacher, uniform_N)
 
 
 def by_chunks(of_log_probs: Callable, layout: Layout, teacher: Output, uniform_N: jax.Array):
@@ -106,7 +107,7 @@ def by_chunks(of_log_probs: Callable, layout: Layout, teacher: Output, uniform_N
     return layout.run(local, size, (layout.fill_up(teacher), uniform_N), (place, layout.tokens), layout.tokens)
 
 
-def _kept(signal: TeacherSignal, log_probs_NxV: jax.Array, uniform_N: jax.Array) -> Kept:
+def _kept(signal: TeacherSignal, temperatures, log_probs_NxV: jax.Array, uniform_N: jax.Array) -> Kept:
     """Of one chunk. Draws are systematic: draw i is where the cumulated p passes (i + uniform)/T.
 
     Each symbol is expected T·p times, exactly as under independent draws, and never comes a whole draw more or less often.
@@ -115,9 +116,8 @@ def _kept(signal: TeacherSignal, log_probs_NxV: jax.Array, uniform_N: jax.Array)
     if signal.kind == "topk":
         top_NxT, ids_NxT = jax.lax.top_k(log_probs_NxV, count)
         rest_NxV = log_probs_NxV.at[jnp.arange(len(ids_NxT))[:, None], ids_NxT].set(-jnp.inf)
-        tail = [jax.nn.logsumexp(rest_NxV / heat, axis=-1) for heat in TAIL_TEMPERATURES]
-        tail_NxH = jnp.maximum(jnp.stack(tail, axis=-1), NOTHING)
-        return TopK(_ids(ids_NxT, size), top_NxT.astype(jnp.float16), tail_NxH.astype(jnp.float16))
+        tails_N = {heat: _log_tail(rest_NxV, heat) for heat in temperatures}
+        return TopK(_ids(ids_NxT, size), top_NxT.astype(jnp.float16), tails_N)
     probs_NxV = jnp.exp(log_probs_NxV)
     cumulated_NxV = jnp.cumsum(probs_NxV, axis=-1)
     mark_NxT = (jnp.arange(count) + uniform_N[:, None]) / count * cumulated_NxV[:, -1:]
@@ -126,10 +126,16 @@ def _kept(signal: TeacherSignal, log_probs_NxV: jax.Array, uniform_N: jax.Array)
     return Draws(_ids(jnp.minimum(ids_NxT, size - 1), size), negative_entropy_N.astype(jnp.float16))
 
 
-def kept_shapes(signal: TeacherSignal, vocab_size: int) -> Kept:
+def _log_tail(rest_NxV: jax.Array, heat: float) -> jax.Array:
+    """log Σ p^(1/heat), of whose digits T² amplifies the loss: float32 but where float16 has always been."""
+    tail_N = jnp.maximum(jax.nn.logsumexp(rest_NxV / heat, axis=-1), NOTHING / min(heat, 1.0))
+    return tail_N.astype(jnp.float16 if heat in HALF_TAILS else jnp.float32)
+
+
+def kept_shapes(signal: TeacherSignal, temperatures: tuple[float, ...], vocab_size: int) -> Kept:
     """Shapes and types of what is kept of one token; nothing is computed."""
     like = jax.ShapeDtypeStruct((1, vocab_size), jnp.float32), jax.ShapeDtypeStruct((1,), jnp.float32)
-    return jax.eval_shape(partial(_kept, signal), *like)
+    return jax.eval_shape(partial(_kept, signal, temperatures), *like)
 
 
 def kept_mass(ids_NxT: jax.Array, log_probs_NxV: jax.Array, temperature: float) -> jax.Array:
@@ -147,28 +153,18 @@ def _ids(ids: jax.Array, size: int) -> jax.Array:
 def unpacked(vocab: Vocab, kept: Kept, columns: int, temperature: float) -> Targets:
     """Targets at a temperature from what was kept of some tokens; `columns` symbols of the vocabulary are held here.
 
-    The mass of a tail at a temperature between those kept is interpolated; kept symbols and tail are made to sum to 1.
+    Kept symbols and tail are made to sum to 1. Raises: SignalError for a temperature at which no tail was kept.
     """
     if isinstance(kept, Draws):
         weight_NxT = jnp.full(kept.ids_NxT.shape, 1 / kept.ids_NxT.shape[-1], jnp.float32)
         entropy_N = kept.negative_entropy_N.astype(jnp.float32)
         return Targets(vocab.spread(kept.ids_NxT, weight_NxT, columns), entropy_N)
-    others = vocab.size - kept.ids_NxT.shape[-1]
-    tail_N = kept.log_tail_NxH.astype(jnp.float32) @ _between(temperature)[1:]
-    tail_N += _between(temperature)[0] * (np.log(others) if others else NOTHING)
+    if temperature not in kept.log_tails_N:
+        known = ", ".join(f"{heat:g}" for heat in kept.log_tails_N)
+        raise SignalError(f"temperature = {temperature:g}: the teacher cache keeps the tail's mass at {known} only")
+    tail_N = kept.log_tails_N[temperature].astype(jnp.float32)
     log_p = jnp.concatenate([kept.log_probs_NxT.astype(jnp.float32) / temperature, tail_N[:, None]], axis=-1)
     log_p = jax.nn.log_softmax(log_p)
     p = jnp.exp(log_p)
     head_NxV = vocab.spread(kept.ids_NxT, jnp.maximum(p[:, :-1], FAINT), columns)
     return Targets(head_NxV, jnp.sum(p * log_p, axis=-1), p[:, -1])
-
-
-def _between(temperature: float) -> np.ndarray:
-    """Weights of the tail's log mass at temperature ∞ (the log of how many symbols it has) and at TAIL_TEMPERATURES.
-
-    log Σ p^b is a smooth convex function of b = 1/T: the cubic through b = 0, 1/4, 1/2 and 1 is exact there.
-    """
-    knots = np.array([0.0, *(1 / heat for heat in TAIL_TEMPERATURES)])
-    others = [np.delete(knots, place) for place in range(len(knots))]
-    weights = [np.prod((1 / temperature - rest) / (knot - rest)) for knot, rest in zip(knots, others, strict=True)]
-    return np.array(weights, np.float32)

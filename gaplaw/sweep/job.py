@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gaplaw.canonical import to_dict
 from gaplaw.execution import Execution
@@ -32,7 +32,7 @@ class Job:
 
     def next_attempt(self, folder: RunFolder, sweep: Sweep, execution: Execution) -> None:
         """Make the next cells the job's group and write their task file."""
-        self.group, self.started = Group(cells=self.attempts.popleft()), time.monotonic()
+        self.group, self.started = replace(self.work.group, cells=self.attempts.popleft()), time.monotonic()
         self.started_at_step = folder.checkpoint_step(self.group.id)
         self.tidy(folder)
         task = {
@@ -40,6 +40,7 @@ class Job:
             "sweep": sweep.name,
             "execution": to_dict(execution),
             "cells": [to_dict(cell) for cell in self.group.cells],
+            "sweep_temperatures": list(self.group.sweep_temperatures),
             "roles": {cell.id: sweep.role(cell) for cell in self.group.cells},
             "keeps": [cell.id for cell in self.group.cells if cell.id in self.work.keeps],
         }

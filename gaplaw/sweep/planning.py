@@ -147,7 +147,9 @@ def plan(sweep: Sweep, execution: Execution, folder: RunFolder | None = None) ->
     planned, left, caches = [], set(), {}
     for work in works:
         first, signal = work.group.cells[0], work.group.signal
-        cache_bytes = signal.token_bytes(first.model.vocab_size) * first.steps * first.batch_tokens
+        cache_bytes = (
+            signal.token_bytes(first.model.vocab_size, work.group.temperatures) * first.steps * first.batch_tokens
+        )
         for cell in work.group.cells:
             status = _status(folder, cell, work) if folder else "missing"
             if status not in FINISHED:

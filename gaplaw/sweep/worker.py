@@ -113,7 +113,8 @@ class Trained:
 def train(folder: RunFolder, task: dict) -> Trained:
     """Train the group of a task, from its checkpoint if there is one."""
     execution = from_dict(Execution, task["execution"])
-    group = Group(cells=tuple(from_dict(Cell, cell) for cell in task["cells"]))
+    cells = tuple(from_dict(Cell, cell) for cell in task["cells"])
+    group = Group(cells=cells, sweep_temperatures=tuple(task.get("sweep_temperatures", ())))
     from gaplaw import data
 
     corpus = data.load(group.cells[0].data)  # before the processes meet: packing may take longer than they wait

@@ -83,7 +83,7 @@ class Ahead:
         steps = -(-self.first.steps // dispatches)  # of one dispatch, as the loop cuts them
         rows, length, taught = self.first.train.batch_sequences, self.first.data.sequence_tokens, self.teacher
         if self.group.signal.cached:
-            kept = kept_shapes(self.group.signal, self.model.vocab_size)
+            kept = kept_shapes(self.group.signal, self.group.own_temperatures, self.model.vocab_size)
             taught = jax.tree.map(lambda leaf: self.by_batch((steps, rows, length, *leaf.shape[1:]), leaf.dtype), kept)
         batches = self.by_batch((steps, rows, length + 1), jnp.int32)
         program = train_program(self.stacks, self.model, self.execution, self.mesh)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -51,23 +52,33 @@ class SignalCache:
     def shard(self, number: int) -> Path:
         return self.path / "shards" / f"{number:06d}.npz"
 
-    def missing(self, sequences: int) -> list[range]:
-        """The ranges of sequences, one for each shard, that must be made before sequences 0 … `sequences` can be read."""
+    def missing(self, sequences: int, names: Iterable[str]) -> list[range]:
+        """The ranges of sequences, one for each shard, that must be made before the arrays `names` of sequences 0 … `sequences` can
+        be read. A shard that lacks an array is made again as long as it is.
+        """
         found = []
         for number in range(-(-sequences // self.shard_sequences)):
             first = number * self.shard_sequences
             wanted = range(first, min(first + self.shard_sequences, sequences))
-            if self._sequences_in(number) < len(wanted):
-                found.append(wanted)
+            if self._sequences_in(number, names) < len(wanted):
+                found.append(range(first, max(wanted.stop, first + self._sequences_in(number))))
         return found
 
-    def _sequences_in(self, number: int) -> int:
+    def _sequences_in(self, number: int, names: Iterable[str] = ()) -> int:
         """Of a shard that is there and, as far as its directory tells, whole; else 0."""
         try:
             with np.load(self.shard(number)) as shard:
-                return len(shard["tokens_crc"])
+                return len(shard["tokens_crc"]) if set(names) <= set(shard.files) else 0
         except _DAMAGED:
             return 0
+
+    def temperatures(self) -> list[float]:
+        """At which the first shard keeps the tail's mass; none when it is not there."""
+        try:
+            with np.load(self.shard(0)) as shard:
+                return sorted(float(name.partition("-")[2]) for name in shard.files if "-" in name)
+        except _DAMAGED:
+            return []
 
     def tokens(self, wanted: range) -> np.ndarray:
         """The tokens of some sequences of the stream: int32 [n, L + 1]."""
@@ -77,23 +88,29 @@ class SignalCache:
     def write(self, wanted: range, tokens_MxL1: np.ndarray, kept: dict[str, np.ndarray]) -> None:
         """Write one range of `missing`: arrays [M, L, …] by name. A longer shard that another group wrote meanwhile stays."""
         number = wanted.start // self.shard_sequences
-        if self._sequences_in(number) >= len(wanted):
+        if self._sequences_in(number, kept) >= len(wanted):
             return
         path = self.shard(number)
         with renamed(path) as temporary, open(temporary, "wb") as file:
             np.savez(file, tokens_crc=_checksums(tokens_MxL1), **kept)
 
-    def read(self, first: int, tokens_MxL1: np.ndarray) -> dict[str, np.ndarray]:
+    def read(self, first: int, tokens_MxL1: np.ndarray, names: Iterable[str]) -> dict[str, np.ndarray]:
         """What was kept of sequences first, first + 1, …: arrays [M, L, …] by name.
 
-        Raises: SignalError when their tokens are not these, or the shard is damaged (it is then removed, to be made again).
+        Raises: SignalError when their tokens are not these, the shard has no such array, or it is damaged (it is then removed, to
+        be made again).
         """
         parts, at = [], first
         while at < first + len(tokens_MxL1):
             number = at // self.shard_sequences
             shard, start = self._load(number), at - number * self.shard_sequences
             stop = min(start + first + len(tokens_MxL1) - at, self.shard_sequences)
-            parts.append({name: array[start:stop] for name, array in shard.items()})
+            lacking = sorted(set(names) - set(shard))
+            if lacking:
+                raise SignalError(
+                    f"{self.shard(number)}: lacks {lacking[0]}, as another sweep filled it; run again to add it"
+                )
+            parts.append({name: shard[name][start:stop] for name in ("tokens_crc", *names)})
             at += stop - start
         found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         if not np.array_equal(found.pop("tokens_crc"), _checksums(tokens_MxL1)):

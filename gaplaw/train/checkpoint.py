@@ -55,13 +55,16 @@ def load(path: Path | str, mesh: Mesh | None = None) -> tuple[dict, ModelSpec]:
 
 @dataclass(kw_only=True)
 class Record:
-    """What a group has come to by `step`, besides its states. `curves` and `broken` are by cell id."""
+    """What a group has come to by `step`, besides its states. By cell id: `curves`, `broken`, and `last_losses`, sums of nats over
+    the steps of `outcome.last_steps` so far.
+    """
 
     step: int
     seconds: float
     compile_seconds: float | None
     curves: dict[str, list[dict]]
     broken: dict[str, str]
+    last_losses: dict[str, float]
 
 
 class InFlight:

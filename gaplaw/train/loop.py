@@ -24,7 +24,7 @@ from gaplaw.train.best import Best
 from gaplaw.train.checkpoint import InFlight, Record
 from gaplaw.train.hosts import begun_together
 from gaplaw.train.mesh import check_batch, make_mesh, placed, put, put_rows, shardings, whole
-from gaplaw.train.outcome import CellOutcome, Progress, measured_columns
+from gaplaw.train.outcome import CellOutcome, Progress, last_steps, measured_columns
 from gaplaw.train.signal import signal_of
 from gaplaw.train.stack import abstract_state, cut_from_teacher, params_of, stacks_of, start
 from gaplaw.train.step import batches_at_once, evaluate_program, held_shape, train_program
@@ -95,6 +95,7 @@ class _Run:
             evaluate_program(self.stacks, self.signal.model, execution, len(self.domains), self.mesh)
         )
         self.curves: dict[str, list[dict]] = {cell.id: [] for cell in group.cells}
+        self.last_losses = dict.fromkeys(self.curves, 0.0)  # sums over the steps of `last_steps` so far
         self.broken: dict[str, str] = {}
         self.best: Best | None = None
         if not self.resumed():
@@ -113,7 +114,7 @@ class _Run:
             return False
         (self.states, best), record = found
         self.done, self.compile_seconds = record.step, record.compile_seconds
-        self.curves, self.broken = record.curves, record.broken
+        self.curves, self.broken, self.last_losses = record.curves, record.broken, record.last_losses
         self.began -= record.seconds
         if keeps_best:
             self.best = Best(self.stacks, self.states)
@@ -182,6 +183,7 @@ class _Run:
             compile_seconds=self.compile_seconds,
             curves=self.curves,
             broken=self.broken,
+            last_losses=self.last_losses,
         )
         self.flight.save((self.states, self.best.params if self.best else []), record)
 
@@ -193,13 +195,19 @@ class _Run:
         )
 
     def read(self, at: int, losses, taken: slice) -> None:
-        """Fetch one dispatch's losses (a stall only if it is still running) and note who is no longer finite."""
+        """Fetch one dispatch's losses (a stall only if it is still running) and note who is no longer finite.
+
+        The last losses are added one by one, in order: their sum is the same bits however steps are cut into dispatches.
+        """
         for cell_id, loss_K in self.cells_of(
             [np.asarray(loss_KxS, np.float64)[taken].T for loss_KxS in losses]
         ).items():
             self.curves[cell_id].append(
                 {"tokens": at * self.first.batch_tokens, "training_loss_nats": float(loss_K.mean())}
             )
+            outside = max(0, last_steps(self.first.steps).start - (at - len(loss_K)))
+            for loss in loss_K[outside:].tolist():
+                self.last_losses[cell_id] += loss
             if cell_id not in self.broken and not np.isfinite(loss_K).all():
                 step = at - len(loss_K) + int(np.argmin(np.isfinite(loss_K)))
                 self.broken[cell_id] = f"training loss became {loss_K[~np.isfinite(loss_K)][0]} at step {step}"
@@ -274,6 +282,6 @@ class _Run:
         return found
 
     def measured(self, cell: Cell) -> dict:
-        training_loss_nats = self.curves[cell.id][-1]["training_loss_nats"]
+        training_loss_nats = self.last_losses[cell.id] / len(last_steps(cell.steps))
         found = measured_columns(self.scores[cell.id], self.teacher_scores, self.domains, training_loss_nats)
         return found | self.signal.columns(cell.objective.temperature)

@@ -18,8 +18,11 @@ def decays(path) -> bool:
 
 
 def schedule(spec: TrainSpec, steps: int) -> optax.Schedule:
-    """Learning rate by step: linear from 0 over the warm-up, then a half cosine down to final_fraction of the peak."""
-    warmup = min(max(1, round(spec.warmup_fraction * steps)), max(1, steps - 1))
+    """Learning rate by step: linear from 0 over the warm-up, then a half cosine down to final_fraction of the peak.
+
+    The cosine would reach its end one step after the last, so that no step is wasted there.
+    """
+    warmup = spec.warmup_steps(steps)
     return optax.warmup_cosine_decay_schedule(
         init_value=0.0,
         peak_value=spec.learning_rate,

@@ -39,6 +39,11 @@ class CellOutcome:
     best_params: dict | None = field(default=None, repr=False)
 
 
+def last_steps(steps: int) -> range:
+    """The steps that a row's training loss is the mean of: the last tenth, at least one, however the group is run."""
+    return range(steps - -(-steps // 10), steps)
+
+
 def measured_columns(score: dict, teacher: dict | None, domains: tuple[str, ...], training_loss_nats: float) -> dict:
     """The measured columns of a finished cell's row. score, teacher: from `gaplaw.distill.evaluate.summarise`."""
     row = {

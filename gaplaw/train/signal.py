@@ -9,6 +9,7 @@ flatter than the teacher as a student in training is.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cache, partial
@@ -47,7 +48,6 @@ class Fidelity:
 
     temperature: float
     tokens: int
-    bytes_per_token: int
     kept_mass: float
     kl_nats: float
     kl_error_nats: float
@@ -95,8 +95,7 @@ class CachedSignal:
         self.cache = SignalCache(folder, group, corpus)
         self.waiting, self.model = teacher
         self._fill(told)
-        heats = sorted({cell.objective.temperature for cell in group.cells})
-        self.fidelity = {heat: self._fidelity(heat) for heat in heats}
+        self.fidelity = {heat: self._fidelity(heat) for heat in group.own_temperatures}
 
     @property
     def params(self) -> dict:
@@ -110,43 +109,55 @@ class CachedSignal:
         """
         cell, train = self.cell, self.cell.train
 
+        of_token = kept_shapes(self.group.signal, self.group.own_temperatures, cell.model.vocab_size)
+        names = arrays_of(of_token)
+
         @cache
         def made(start: int, stop: int) -> dict[str, np.ndarray]:
             parts = []
             for step in np.minimum(steps, cell.steps - 1).tolist():
                 at, rows = range(step, step + 1), slice(start, stop)
                 tokens_1xRxL1 = self.corpus.batch(cell.split, train.batch_sequences, train.batch_seed, at, rows=rows)
-                parts.append(self.cache.read(step * train.batch_sequences + start, tokens_1xRxL1[0]))
-            return {name: np.stack([part[name] for part in parts]) for name in parts[0]}
+                parts.append(self.cache.read(step * train.batch_sequences + start, tokens_1xRxL1[0], names))
+            return {name: np.stack([part[name] for part in parts]) for name in names}
 
-        of_token = kept_shapes(self.group.signal, cell.model.vocab_size)
         lead = len(steps), train.batch_sequences, cell.data.sequence_tokens
-        return type(of_token)(
-            *(
-                put_rows(self.mesh, lead + shape.shape[1:], lambda rows, name=name: made(rows.start, rows.stop)[name])
-                for name, shape in of_token._asdict().items()
-            )
-        )
+        arrays = [
+            put_rows(self.mesh, lead + shape.shape[1:], lambda rows, name=name: made(rows.start, rows.stop)[name])
+            for name, shape in names.items()
+        ]
+        return jax.tree.unflatten(jax.tree.structure(of_token), arrays)
 
     def columns(self, temperature: float) -> dict:
         """The fidelity columns of a cells row."""
         known = self.fidelity[temperature]
         return {
-            "teacher_cache_bytes_per_token": known.bytes_per_token,
+            "teacher_cache_bytes_per_token": self.group.signal.token_bytes(
+                self.model.vocab_size, self.group.temperatures
+            ),
             "teacher_cache_kept_mass": known.kept_mass,
             "teacher_cache_kl_error_nats": known.kl_error_nats,
             "teacher_cache_gradient_agreement": known.gradient_agreement,
         }
 
     def _fill(self, told: Callable) -> None:
-        """Run the teacher over every sequence that the cache lacks. All processes compute, the first one decides and writes."""
+        """Run the teacher over every sequence that the cache lacks, or whose tail it lacks at a temperature of the sweep.
+
+        All processes compute, the first one decides and writes. What is filled again keeps the temperatures that it had.
+        """
         wanted = self.cell.steps * self.cell.train.batch_sequences
         rows = self.cell.train.batch_sequences // self.execution.accumulate  # as many as train at one time
         # Another group may be filling it too, so every process must hear the same answer.
-        lacking = [[part.start, part.stop] for part in self.cache.missing(wanted)]
-        ranges = [range(*part) for part in json.loads(agree(json.dumps(lacking)))]
+        names = arrays_of(kept_shapes(self.group.signal, self.group.temperatures, self.model.vocab_size))
+        lacking = [[part.start, part.stop] for part in self.cache.missing(wanted, names)]
+        lacking, before = json.loads(agree(json.dumps([lacking, self.cache.temperatures() if lacking else []])))
+        heats = tuple(sorted({*before, *self.group.temperatures}))
+        again = lacking and self.group.signal.kind == "topk" and self.cache.shard(0).exists() and heats != tuple(before)
+        if again and jax.process_index() == 0:
+            print(f"{self.cache.path}: {_filled_again(before, heats)}", file=sys.stderr)
+        ranges = [range(*part) for part in lacking]
         params = self.params if ranges else None
-        program = keeping_program(self.group, self.model, self.execution, self.mesh)
+        program = keeping_program(self.group, heats, self.model, self.execution, self.mesh)
         for missing in ranges:
             tokens_MxL1, count, parts = self.cache.tokens(missing), len(missing), []
             for first in range(0, count, rows):
@@ -156,12 +167,12 @@ class CachedSignal:
                 told()
             if jax.process_index() == 0:
                 whole = jax.tree.map(lambda *pieces, n=count: np.concatenate(pieces)[:n], *parts)
-                self.cache.write(missing, tokens_MxL1, whole._asdict())
+                self.cache.write(missing, tokens_MxL1, arrays_of(whole))
             _wait_for_all(self.cache.path)
 
     def _fidelity(self, temperature: float) -> Fidelity:
         """From the cache's folder, or measured and left there."""
-        place = self.cache.path / f"fidelity-T{temperature:g}.json"
+        place = self.cache.path / f"fidelity-T{temperature!r}.json"
         known = json.loads(agree(json.dumps(read_json(place))))
         if known is not None and set(known) == set(Fidelity.__dataclass_fields__):
             return Fidelity(**known)
@@ -174,7 +185,20 @@ class CachedSignal:
         return found
 
 
-def keeping_program(group: Group, model: ModelSpec, execution: Execution, mesh):
+def arrays_of(kept: Kept) -> dict[str, np.ndarray]:
+    """The arrays of what is kept by the names that they have in a shard: ids_NxT, …, log_tails_N-3.0."""
+    leaves = jax.tree_util.tree_leaves_with_path(kept)
+    return {"-".join(str(getattr(key, "name", getattr(key, "key", ""))) for key in path): leaf for path, leaf in leaves}
+
+
+def _filled_again(before: list[float], heats: tuple[float, ...]) -> str:
+    had, has = (", ".join(f"{heat:g}" for heat in some) for some in (before, heats))
+    return (
+        f"the teacher cache keeps the tail's mass at temperatures {had or 'of an older gaplaw'}; filled again for {has}"
+    )
+
+
+def keeping_program(group: Group, temperatures: tuple[float, ...], model: ModelSpec, execution: Execution, mesh):
     """Compile-ready `keep(params, batch_1xBxL1, numbers_B) -> Kept` of [B, L, …] on every device; numbers are the sequences' own.
 
     Draws depend on the cache and a sequence's number alone, so a cache that is made again is the same.
@@ -188,7 +212,7 @@ def keeping_program(group: Group, model: ModelSpec, execution: Execution, mesh):
         keys_B = jax.vmap(partial(jax.random.fold_in, jax.random.key(seed)))(numbers_B)
         uniform_BxL = jax.vmap(lambda key: jax.random.uniform(key, inputs_BxL.shape[1:]))(keys_B)
         teacher = output_of(model, execution, spread, params, inputs_BxL)
-        kept = keep(group.signal, layout(spread, execution), teacher, uniform_BxL.reshape(-1))
+        kept = keep(group.signal, temperatures, layout(spread, execution), teacher, uniform_BxL.reshape(-1))
         return jax.tree.map(lambda part: part.reshape(*inputs_BxL.shape, *part.shape[1:]), kept)
 
     return keep_batch
@@ -211,7 +235,7 @@ def measure_fidelity(
         batch_BxL1 = batch_1xBxL1[0]
         labels_N = batch_BxL1[:, 1:].reshape(-1)
         teacher = output_of(model, execution, spread, params, batch_BxL1[:, :-1])
-        kept = keep(group.signal, place, teacher, jax.random.uniform(jax.random.key(0), labels_N.shape))
+        kept = keep(group.signal, (temperature,), place, teacher, jax.random.uniform(jax.random.key(0), labels_N.shape))
         mass_N = by_chunks(lambda log_probs, ids: kept_mass(ids, log_probs, temperature), place, teacher, kept.ids_NxT)
 
         def loss(out_DxV, seen):
@@ -227,7 +251,6 @@ def measure_fidelity(
     return Fidelity(
         temperature=temperature,
         tokens=rows * length,
-        bytes_per_token=group.signal.token_bytes(model.vocab_size),
         kept_mass=float(mass),
         kl_nats=float(whole),
         kl_error_nats=float(found - whole),

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gaplaw.distill import Layout, Output, objective_losses
+from gaplaw.distill import Layout, Output, batch_targets, objective_losses
 from gaplaw.spec import ObjectiveSpec
 
 N, D, V, S = 24, 5, 11, 3
@@ -47,6 +47,41 @@ def test_value_and_gradient_equal_the_dense_definition(spec, chunk):
     np.testing.assert_allclose(value, expected, rtol=2e-5, atol=2e-6)
     for ours, theirs in zip(slope, expected_slope, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=2e-4, atol=2e-6)
+
+
+@pytest.mark.parametrize("way", ["live", "targets"])  # together, and as students in turn see it
+@pytest.mark.parametrize("temperature", [1.0, 3.0, 4.5, 10.0, 100.0, 1000.0])
+def test_float32_keeps_the_loss_and_its_gradient_at_every_temperature(temperature, way):
+    """Beside float64: KL·T² to 2e-6; its gradient, of differences of nearly equal numbers, to 1e-6 and T · 2e-7."""
+    size, spec = 256, ObjectiveSpec(temperature=temperature)
+    keys = jax.random.split(jax.random.key(5), 4)
+    teacher = Output(jax.random.normal(keys[0], (64, 8)), jax.random.normal(keys[1], (8, size)))
+    student = Output(
+        *(part + jax.random.normal(key, part.shape) / 3 for part, key in zip(teacher, keys[2:], strict=True))
+    )
+    labels = jnp.zeros(64, jnp.int32)
+    seen = teacher if way == "live" else batch_targets((spec,), teacher, size)
+    value, slope = jax.value_and_grad(lambda s: objective_losses((spec,), Layout(64), [s], seen, labels)[0])(student)
+
+    hidden, out = (np.asarray(part, np.float64) for part in student)
+    log_p, log_q = (
+        logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+        for logits in (np.asarray(teacher.hidden_NxD, np.float64) @ np.asarray(teacher.out_DxV), hidden @ out)
+        for logits in [logits / temperature]
+    )
+    kl = (np.exp(log_p) * (log_p - log_q)).sum(axis=1).mean()
+    expected = hidden.T @ (np.exp(log_q) - np.exp(log_p)) * temperature / 64
+    assert value == pytest.approx(temperature**2 * kl, rel=2e-6)
+    assert np.linalg.norm(slope.out_DxV - expected) < (1e-6 + 2e-7 * temperature) * np.linalg.norm(expected)
+
+
+def test_a_student_far_from_its_teacher_has_a_finite_loss_at_high_temperature():
+    """Its probabilities underflow where the teacher's do not: KL is then that of the logits."""
+    teacher = Output(jnp.array([[0.0, 0.0]]), jnp.eye(2))
+    student = Output(jnp.array([[0.0, -2e4]]), jnp.eye(2))
+    spec = ObjectiveSpec(temperature=10.0, temperature_squared=False)
+    (value,) = objective_losses((spec,), Layout(1), [student], teacher, jnp.zeros(1, jnp.int32))
+    assert value == pytest.approx(np.log(0.5) + 0.5 * 2e3, rel=1e-6)
 
 
 def test_a_group_of_stacks_equals_its_members():

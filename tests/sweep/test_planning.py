@@ -71,8 +71,8 @@ def test_a_plan_counts_each_teacher_cache_once(sweep):
     )
     made = plan(cached, QUICK)
     tokens = cached.students[0].steps * cached.students[0].batch_tokens
-    assert made.teacher_cache_bytes == len(cached.teachers) * tokens * (4 * 3 + 6)
-    assert {row.teacher_cache_bytes for row in made.cells if row.role == "student"} == {tokens * 18}
+    assert made.teacher_cache_bytes == len(cached.teachers) * tokens * (4 * 3 + 2)
+    assert {row.teacher_cache_bytes for row in made.cells if row.role == "student"} == {tokens * 14}
     assert "in teacher caches" in made.totals()[0]
 
 

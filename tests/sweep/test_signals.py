@@ -39,7 +39,7 @@ def test_a_cache_is_filled_once_and_its_fidelity_stands_in_the_rows(sweep, tmp_p
     assert (cache / "shards" / "000000.npz").stat().st_mtime_ns > filled and len(list(cache.parent.iterdir())) == 1
     rows = results.read(folder.out).set_index("cell_id").loc[[cell.id for cell in students + longer]]
     assert set(rows["teacher_signal"]) == {"topk:8"} and (rows["protocol"].str.endswith("|topk:8")).all()
-    assert (rows["teacher_cache_bytes_per_token"] == 8 * 3 + 6).all()
+    assert (rows["teacher_cache_bytes_per_token"] == 8 * 3 + 2).all()  # one temperature
     assert rows["teacher_cache_kept_mass"].between(0.05, 1).all()
     assert (rows["teacher_cache_kl_error_nats"] < 0).all() and (rows["teacher_cache_gradient_agreement"] > 0.5).all()
     assert rows["kl_teacher_student_nats"].notna().all()  # from all logits of the teacher

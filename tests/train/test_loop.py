@@ -9,6 +9,7 @@ import pytest
 from gaplaw.grid import Group
 from gaplaw.spec import ObjectiveSpec
 from gaplaw.train import in_turn, run_group
+from gaplaw.train.outcome import last_steps
 from tests import toy
 
 
@@ -83,13 +84,14 @@ EXECUTIONS = [
     dict(core_blocked=False, chunk_tokens=32, scan_layers=True, remat="full", attention="xla"),
     dict(core_blocked=False, scan_layers=True, remat="dots"),
     dict(accumulate=4),
+    dict(steps_per_dispatch=64, evaluations=1),
 ]
 
 
 @pytest.fixture(scope="module")
 def base(corpus, teacher):
     cell = students(teacher)[0]
-    return run([cell], corpus, teacher)[cell.id].metrics["loss_student_ce_nats"]
+    return run([cell], corpus, teacher)[cell.id]
 
 
 @pytest.mark.parametrize("fields", EXECUTIONS, ids=str)
@@ -99,7 +101,28 @@ def test_execution_does_not_change_the_numbers(corpus, teacher, base, fields):
     (outcome,) = run_group(
         Group(cells=(cell,)), corpus=corpus, execution=other, teacher=(teacher.params, teacher.model)
     )
-    assert outcome.metrics["loss_student_ce_nats"] == pytest.approx(base, rel=1e-4)
+    for name in ("loss_student_ce_nats", "training_loss_nats"):
+        assert outcome.metrics[name] == pytest.approx(base.metrics[name], rel=1e-4), name
+    assert summed_nats(outcome) == pytest.approx(
+        summed_nats(base), rel=1e-4
+    )  # the curves' rows differ, not what they sum to
+
+
+def summed_nats(outcome) -> float:
+    tokens = np.diff([row["tokens"] for row in outcome.curve], prepend=0)
+    return float(tokens @ [row["training_loss_nats"] for row in outcome.curve])
+
+
+def test_the_training_loss_is_the_mean_of_the_last_tenth_of_the_steps(corpus, teacher):
+    cells = students(teacher)[:2]
+    single = dataclasses.replace(toy.EXECUTION, steps_per_dispatch=1)
+    found = run_group(Group(cells=cells), corpus=corpus, execution=single, teacher=(teacher.params, teacher.model))
+    for outcome in found:
+        by_step = [row["training_loss_nats"] for row in outcome.curve]
+        assert len(by_step) == outcome.cell.steps == 12
+        assert outcome.metrics["training_loss_nats"] == sum(by_step[10:]) / 2
+    assert [len(last_steps(steps)) for steps in (1, 2, 10, 11, 640)] == [1, 1, 1, 2, 64]
+    assert last_steps(640) == range(576, 640)
 
 
 def test_batches_cut_into_blocks_give_the_numbers_of_whole_ones(corpus, teacher, monkeypatch):

@@ -87,8 +87,9 @@ def test_filling_goes_on_at_the_first_missing_shard_and_makes_the_same(corpus, t
     shards[2].write_bytes(before[2][:-100])
     (folder / "shards" / ".000003.npz.cafe").write_bytes(b"half")  # what a killed writer leaves
     cache = SignalCache(tmp_path, Group(cells=cells), corpus)
-    assert cache.missing(192) == [range(50, 100), range(100, 150)]
-    assert cache.missing(50) == [] and cache.missing(201)[-1] == range(200, 201)
+    names = ("ids_NxT", "negative_entropy_N")
+    assert cache.missing(192, names) == [range(50, 100), range(100, 150)]
+    assert cache.missing(50, names) == [] and cache.missing(201, names)[-1] == range(200, 201)
     again = run(cells, corpus, teacher, tmp_path)[0].metrics
     for path, old in zip(shards, before, strict=True):
         with np.load(path) as ours:
@@ -100,15 +101,52 @@ def test_filling_goes_on_at_the_first_missing_shard_and_makes_the_same(corpus, t
     assert again["loss_student_ce_nats"] == first["loss_student_ce_nats"]
 
 
+def test_a_sweep_of_other_temperatures_fills_the_cache_again_and_keeps_the_old_ones(
+    corpus, teacher, tmp_path, small_shards, capfd
+):
+    def at(*heats, fraction=1.0):
+        objectives = [ObjectiveSpec(soft_weight=0.5, temperature=heat) for heat in heats]
+        cells = students(teacher, signal=FEW, objective=objectives, seeds=(0,), students=[toy.model(8)])
+        shorter = [replace_tokens(cell, round(fraction * cell.train.tokens)) for cell in cells]
+        return run(shorter, corpus, teacher, tmp_path)
+
+    def kept():
+        (folder,) = tmp_path.iterdir()
+        shards = [np.load(path) for path in sorted((folder / "shards").iterdir())]
+        return [len(shard["tokens_crc"]) for shard in shards], [
+            sorted(name for name in shard.files if "tail" in name) for shard in shards
+        ]
+
+    (first,) = at(3.0)
+    assert kept() == ([50, 50, 50, 42], [["log_tails_N-3.0"]] * 4)
+    assert "filled again" not in capfd.readouterr().err
+    at(0.5, fraction=0.5)  # half the sequences: the third shard stays as long as it was, the fourth is not needed
+    assert kept() == ([50, 50, 50, 42], [["log_tails_N-0.5", "log_tails_N-3.0"]] * 2 + [["log_tails_N-3.0"]] * 2)
+    err = capfd.readouterr().err
+    assert (
+        err.count("keeps the tail's mass at temperatures 3; filled again for 0.5, 3") == 1 and err.count("filled") == 1
+    )
+    (again,) = at(3.0)
+    assert again.metrics["loss_student_ce_nats"] == first.metrics["loss_student_ce_nats"]
+    assert again.metrics["teacher_cache_kl_error_nats"] == first.metrics["teacher_cache_kl_error_nats"]
+
+
+def replace_tokens(cell, tokens):
+    return dataclasses.replace(cell, train=dataclasses.replace(cell.train, tokens=tokens))
+
+
 def test_what_does_not_match_is_refused_in_one_line(corpus, teacher, tmp_path):
     cells = students(teacher, signal=FEW)[:1]
     group = Group(cells=cells)
     run(cells, corpus, teacher, tmp_path)
     cache = SignalCache(tmp_path, group, corpus)
     batches = corpus.batch("train", 16, 0, range(2))
-    assert cache.read(0, batches.reshape(-1, toy.LENGTH + 1))["ids_NxT"].shape == (32, toy.LENGTH, 3)
+    names = ("ids_NxT",)
+    assert cache.read(0, batches.reshape(-1, toy.LENGTH + 1), names)["ids_NxT"].shape == (32, toy.LENGTH, 3)
     with pytest.raises(SignalError, match="of other tokens from sequence 16 on; delete"):
-        cache.read(16, batches[0])
+        cache.read(16, batches[0], names)
+    with pytest.raises(SignalError, match=r"lacks log_tails_N-5.0, as another sweep filled it; run again to add it"):
+        cache.read(0, batches[0], ("log_tails_N-5.0",))
     other = toy.MarkovCorpus()
     other.tokenizer_hash = "another"
     with pytest.raises(SignalError, match=r"another tokenizer \('markov', not 'another'\); delete"):
@@ -116,8 +154,8 @@ def test_what_does_not_match_is_refused_in_one_line(corpus, teacher, tmp_path):
     whole = cache.shard(0).read_bytes()
     cache.shard(0).write_bytes(whole[:300] + bytes([whole[300] ^ 1]) + whole[301:])
     with pytest.raises(SignalError, match=r"000000.npz: not a readable part .* run again"):
-        SignalCache(tmp_path, group, corpus).read(0, batches[0])
-    assert cache.missing(32) == [range(32)]
+        SignalCache(tmp_path, group, corpus).read(0, batches[0], names)
+    assert cache.missing(32, names) == [range(32)]
 
 
 def test_another_teacher_order_or_signal_is_another_cache(teacher):

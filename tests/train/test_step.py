@@ -45,10 +45,8 @@ def kept_of_one_batch(signal):
     rng, shape = np.random.default_rng(0), (1, 16, toy.LENGTH)
     probs = rng.dirichlet(np.ones(signal.symbols + 1), shape)
     ids = rng.permuted(np.broadcast_to(np.arange(toy.VOCAB), (*shape, toy.VOCAB)), axis=-1)[..., : signal.symbols]
-    tail = np.log(probs[..., -1:]).repeat(3, axis=-1)
-    return TopK(
-        *(jnp.asarray(part, kind) for part, kind in ((ids, int), (np.log(probs[..., :-1]), float), (tail, float)))
-    )
+    tails = {heat: jnp.asarray(np.log(probs[..., -1]), float) for heat in (1.0, 2.0, 3.0)}
+    return TopK(jnp.asarray(ids, int), jnp.asarray(np.log(probs[..., :-1]), float), tails)
 
 
 @pytest.fixture(scope="module")

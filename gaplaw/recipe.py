@@ -1,0 +1,68 @@
+"""How is a model trained? An objective, and an optimizer with its schedule, budget and order of batches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gaplaw.canonical import refuse_unless
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectiveSpec:
+    """loss = (1 - soft_weight) · CE(labels) + soft_weight · T^(2 if temperature_squared) · KL(teacher_T || student_T).
+
+    Forward KL and soft cross-entropy differ by the teacher's entropy, a constant, so one value serves for both. The
+    published 0.5/0.5 recipe (methods: MiniMA) is `ObjectiveSpec(soft_weight=0.5)`; no teacher is `soft_weight=0`.
+    """
+
+    soft_weight: float = 1.0
+    temperature: float = 1.0
+    temperature_squared: bool = True
+
+    def __post_init__(self):
+        refuse_unless(0 <= self.soft_weight <= 1, "ObjectiveSpec.soft_weight", self.soft_weight, "must be in [0, 1]")
+        refuse_unless(self.temperature > 0, "ObjectiveSpec.temperature", self.temperature, "must be above 0")
+        rule = "must be at most 1e5: above, float32 keeps less than two digits of the gradient"
+        refuse_unless(self.temperature <= 1e5, "ObjectiveSpec.temperature", self.temperature, rule)
+
+    @property
+    def soft_scale(self) -> float:
+        """The factor in front of the KL term."""
+        return self.soft_weight * (self.temperature**2 if self.temperature_squared else 1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSpec:
+    """AdamW with linear warm-up and cosine decay over a token budget; `batch_seed` orders the batches.
+
+    A warm-up starts at rate 0 and takes at least one step; at warmup_fraction = 0 the first rate is the peak.
+    Batches are a function of (batch_seed, step) alone, so cells that share tokens, batch_sequences and batch_seed see the
+    same batches whatever their teacher: that is the half of common random numbers which lives in the data.
+    """
+
+    tokens: int
+    batch_sequences: int = 64
+    learning_rate: float = 3e-3
+    warmup_fraction: float = 0.05
+    final_fraction: float = 0.0
+    weight_decay: float = 0.1
+    beta1: float = 0.9
+    beta2: float = 0.95
+    epsilon: float = 1e-8
+    clip_norm: float = 1.0
+    batch_seed: int = 0
+
+    def __post_init__(self):
+        for name in ("tokens", "batch_sequences", "learning_rate", "epsilon", "clip_norm"):
+            refuse_unless(getattr(self, name) > 0, f"TrainSpec.{name}", getattr(self, name), "must be above 0")
+        for name in ("warmup_fraction", "final_fraction", "beta1", "beta2"):
+            refuse_unless(0 <= getattr(self, name) <= 1, f"TrainSpec.{name}", getattr(self, name), "must be in [0, 1]")
+        refuse_unless(self.weight_decay >= 0, "TrainSpec.weight_decay", self.weight_decay, "must not be negative")
+        rule = "must be at least 2^-126 = 1.2e-38: below, it is 0 in float32"
+        refuse_unless(self.learning_rate >= 2**-126, "TrainSpec.learning_rate", self.learning_rate, rule)
+
+    def warmup_steps(self, steps: int) -> int:
+        """Steps before the first at the peak: leaves at least one at the peak, where there are two."""
+        if self.warmup_fraction == 0:
+            return 0
+        return min(max(1, round(self.warmup_fraction * steps)), max(1, steps - 1))
