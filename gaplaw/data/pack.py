@@ -1,9 +1,9 @@
 """How do documents become cached tokens? Split, encode, concatenate, and write once under the cache folder.
 
 One folder per (content, tokenizer, split): `train.npy`, `teacher.npy`, `validation.npy` (domain after domain, each
-document followed by the separator), `tokenizer.json` unless bytes, and `corpus.json` that says what is where. A folder
-appears whole, by rename under a lock, or not at all, so processes that start together prepare once and a killed one
-leaves nothing behind.
+document followed by the separator), `tokenizer.json` unless bytes, `corpus.json` that says what is where, and the
+checksums of all these. A folder appears whole, by rename under a lock, or not at all, so processes that start together
+prepare once and a killed one leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from gaplaw.data.documents import Document, Source
 from gaplaw.data.split import SPLITS, TRAIN, divide, group_hash
 from gaplaw.data.tokenizers import ByteTokenizer, Tokenizer, file_tokenizer, symbol_dtype, train_bpe
 from gaplaw.errors import DataError
+from gaplaw.files import damage, write_sums
 from gaplaw.spec import DataSpec
 
 RECIPE = "pack-1"  # in every manifest: raise when the same documents would yield other tokens, splits or batches
@@ -48,15 +49,6 @@ def packed_folder(spec: DataSpec, cache: Path) -> Path:
     return cache / "data" / key
 
 
-def is_packed(folder: Path) -> bool:
-    """True when the folder is whole: its index reads, and every token file has the length that the index says."""
-    try:
-        index = json.loads((folder / INDEX).read_text())
-        return all((folder / f"{s}.npy").stat().st_size == v["file_bytes"] for s, v in index["splits"].items())
-    except (OSError, ValueError, KeyError):
-        return False
-
-
 def prepare(spec: DataSpec, source: Source, folder: Path) -> None:
     """Write the packed tokens of a corpus into `folder`, unless another process has just done so.
 
@@ -68,7 +60,7 @@ def prepare(spec: DataSpec, source: Source, folder: Path) -> None:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_suffix(".lock")):
-            if is_packed(folder):
+            if damage(folder) is None:
                 return
             for stale in [folder, *folder.parent.glob(f"{folder.name}.tmp-*")]:  # ours alone while the lock is held
                 shutil.rmtree(stale, ignore_errors=True)
@@ -119,6 +111,7 @@ def _write(spec: DataSpec, source: Source, folder: Path) -> None:
     if isinstance(getattr(tokenizer, "content", None), str):
         (folder / "tokenizer.json").write_text(tokenizer.content)
     (folder / INDEX).write_text(json.dumps(index, indent=1))
+    write_sums(folder)
 
 
 def _plan(spec: DataSpec, source: Source) -> tuple[list[str], array, np.ndarray]:
@@ -193,8 +186,7 @@ def _in_batches(source: Source, domains_N: array, splits_N: np.ndarray) -> Itera
 
 def _join(folder: Path, split_name: str, split: int, held: list, counts: dict, dtype: np.dtype) -> dict:
     total = sum(counts[split, d][1] for _, d in held)
-    path = folder / f"{split_name}.npy"
-    joined = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=(total,))
+    joined = np.lib.format.open_memmap(folder / f"{split_name}.npy", mode="w+", dtype=dtype, shape=(total,))
     start, domains = 0, {}
     for name, d in held:
         part = folder / f"{split}-{d}.part"
@@ -204,4 +196,4 @@ def _join(folder: Path, split_name: str, split: int, held: list, counts: dict, d
         start += tokens
         part.unlink()
     joined.flush()
-    return {"tokens": total, "file_bytes": path.stat().st_size, "domains": domains}
+    return {"tokens": total, "domains": domains}
