@@ -1,9 +1,9 @@
 """How does a file appear whole or not at all, and how is it known to hold what was written?
 
-Second in the walk. A file is written under another name beside it, then renamed: whoever reads sees the old file or the new one, and
-a writer may be killed at any moment. What is kept for later carries the SHA-256 of its content: a folder in a file `SHA256SUMS` (which
-`sha256sum -c` reads too), a JSON file in a field, a file of another format in a mark inside it. So a byte that changes on a disk or on
-the way is found when the file is opened.
+Second in the walk. A file is written under another name beside it, then renamed: whoever reads sees the old file or the
+new one, and a writer may be killed at any moment. What is kept for later carries the SHA-256 of its content: a folder in
+a file `SHA256SUMS` (which `sha256sum -c` reads too), a JSON file in a field, a file of another format in a mark inside
+it. So a byte that changes on a disk or on the way is found when the file is opened.
 """
 
 from __future__ import annotations
@@ -52,15 +52,25 @@ def read_json(path: Path) -> dict | None:
 
 
 def write_checked_json(path: Path, value: dict) -> None:
-    write_json(path, value | {"sha256": _json_sum(value)})
+    write_json(path, with_sum(value))
 
 
 def read_checked_json(path: Path) -> dict | None:
     """What `write_checked_json` wrote; None when it is absent, without a checksum, or damaged."""
-    value = read_json(path)
-    if not isinstance(value, dict) or value.pop("sha256", None) != _json_sum(value):
+    return without_sum(read_json(path))
+
+
+def with_sum(value: dict) -> dict:
+    """A JSON object with its own SHA-256 as one more field."""
+    return value | {"sha256": _json_sum(value)}
+
+
+def without_sum(value: object) -> dict | None:
+    """What `with_sum` was given; None when that is not so."""
+    if not isinstance(value, dict):
         return None
-    return value
+    rest = {name: part for name, part in value.items() if name != "sha256"}
+    return rest if value.get("sha256") == _json_sum(rest) else None
 
 
 def _json_sum(value: dict) -> str:
@@ -82,9 +92,9 @@ def _sha256_once(path: Path, size_bytes: int, modified_ns: int) -> str:
         return file_digest(file, "sha256").hexdigest()
 
 
-def write_sums(folder: Path) -> None:
-    """List the SHA-256 of every file below a folder, as they are now."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / SUMS)
+def write_sums(folder: Path, *, but: str = SUMS) -> None:
+    """List the SHA-256 of every file below a folder, as they are now; except one of the given name."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in (SUMS, but))
     lines = []
     for path in files:
         with open(path, "rb") as file:
