@@ -19,8 +19,9 @@ from gaplaw.files import SUMS
 from gaplaw.spec import Cell
 from gaplaw.train.hosts import agree
 
-# Of the loss. The same float32 numbers in another order (mesh, chunks, core-blocked or not) differ by 1e-6 where it was measured;
-# bfloat16 products by up to 2e-3, and other devices round products of float32 in their own ways.
+# Of the loss. Measured on a CPU with a small teacher: the same float32 numbers in another order (mesh, chunks, attention,
+# core-blocked or not) 2e-8, bfloat16 parameters or products 2e-4. Large models and other devices get room of some thousand
+# and of a hundred times that; devices of two kinds may round products of float32 differently.
 CLOSE, ROUGH = 1e-4, 2e-2
 
 

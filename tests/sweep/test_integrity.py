@@ -67,6 +67,7 @@ def work(folder, sweep, group, execution=ONE):
     worker._run_task(folder, task | {"keeps": [cell.id for cell in group.cells if cell.teacher is None]})
 
 
+@pytest.mark.slow
 def test_a_teacher_that_changed_under_right_checksums_is_found_by_its_own_row_and_no_student_is_done(sweep, tmp_path):
     from gaplaw.train import checkpoint
 
