@@ -1,8 +1,9 @@
 """What does a finished cell leave behind? One parquet file per cell and table, with units in the column names.
 
 A row is written under a temporary name and renamed, so a reader sees a whole file or none, and any number of writers on any
-number of machines may share a folder. Missing is null, never 0. `read` joins a folder into one frame; the same files are one
-dataset for pyarrow and DuckDB (`read_parquet('RUN/cells/*.parquet', union_by_name => true)`).
+number of machines may share a folder. A file carries its own checksum (`gaplaw.files.marked`; older ones have none). Missing is
+null, never 0. `read` joins a folder into one frame; the same files are one dataset for pyarrow and DuckDB
+(`read_parquet('RUN/cells/*.parquet', union_by_name => true)`).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import pyarrow.parquet as pq
 from gaplaw.canonical import to_dict
 from gaplaw.errors import TableError
 from gaplaw.execution import Execution
-from gaplaw.files import renamed
+from gaplaw.files import UNMARKED, mark_fits, marked, renamed
 from gaplaw.objects import brought_here
 from gaplaw.sizes import ParamCounts, count_params, teacher_flops, train_flops
 from gaplaw.spec import Cell, ModelSpec, Role
@@ -213,8 +214,10 @@ def write_rows(folder: Path | str, table: str, cell_id: str, rows: list[dict]) -
         raise TableError(f"{table} of {cell_id}: column {unknown[0]!r} is not in the schema, version {SCHEMA_VERSION}")
     types = [(name, kind) for name, (kind, _) in columns.items()] + [(name, _REAL) for name in domains]
     target = Path(folder) / table / f"{cell_id}.parquet"
+    schema, content = pa.schema(types, metadata={"sha256": UNMARKED}), pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), content)
     with renamed(target) as temporary:
-        pq.write_table(pa.Table.from_pylist(rows, schema=pa.schema(types)), temporary)
+        temporary.write_bytes(marked(content.getvalue().to_pybytes()))
     return target
 
 
@@ -227,12 +230,14 @@ def write_cell(folder: Path | str, row: dict, curve: list[dict], execution: Exec
 def read_rows(path: Path) -> pa.Table:
     """One cell's rows. Raises: TableError naming the file when it is corrupt or of a newer schema."""
     try:
-        rows = pq.ParquetFile(path).read()
+        content = path.read_bytes()
+        if not mark_fits(content):
+            raise TableError("its checksum does not fit")
+        rows = pq.ParquetFile(pa.BufferReader(content)).read()
         version = max(rows["schema_version"].to_pylist(), default=SCHEMA_VERSION)
     except Exception as fault:  # pyarrow raises several unrelated kinds for damaged files
-        raise TableError(
-            f"{path}: not a readable results file ({type(fault).__name__}); delete it to redo the cell"
-        ) from None
+        why = str(fault) if isinstance(fault, TableError) else type(fault).__name__
+        raise TableError(f"{path}: not a readable results file ({why}); delete it to redo the cell") from None
     if version > SCHEMA_VERSION:
         raise TableError(f"{path}: schema_version = {version}, but this gaplaw reads up to {SCHEMA_VERSION}")
     return rows

@@ -1,9 +1,9 @@
 """How do documents become cached tokens? Split, encode, concatenate, and write once under the cache folder.
 
 One folder per (content, tokenizer, split): `train.npy`, `teacher.npy`, `validation.npy` (domain after domain, each
-document followed by the separator), `tokenizer.json` unless bytes, and `corpus.json` that says what is where. A folder
-appears whole, by rename under a lock, or not at all, so processes that start together prepare once and a killed one
-leaves nothing behind.
+document followed by the separator), `tokenizer.json` unless bytes, `corpus.json` that says what is where, and the
+checksums of all these. A folder appears whole, by rename under a lock, or not at all, so processes that start together
+prepare once and a killed one leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from gaplaw.data.progress import Preparation
 from gaplaw.data.split import SPLITS, divide, group_hash
 from gaplaw.data.tokenizers import symbol_dtype
 from gaplaw.errors import DataError
+from gaplaw.files import damage, write_sums
 from gaplaw.results import domain_column
 from gaplaw.spec import DataSpec
 
@@ -50,15 +51,6 @@ def packed_folder(spec: DataSpec, cache: Path) -> Path:
     return cache / "data" / key
 
 
-def is_packed(folder: Path) -> bool:
-    """True when the folder is whole: its index reads, and every token file has the length that the index says."""
-    try:
-        index = json.loads((folder / INDEX).read_text())
-        return all((folder / f"{s}.npy").stat().st_size == v["file_bytes"] for s, v in index["splits"].items())
-    except (OSError, ValueError, KeyError):
-        return False
-
-
 def prepare(spec: DataSpec, source: Source, folder: Path) -> None:
     """Write the packed tokens of a corpus into `folder`, unless another process has just done so.
 
@@ -70,7 +62,7 @@ def prepare(spec: DataSpec, source: Source, folder: Path) -> None:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_suffix(".lock")):
-            if is_packed(folder):
+            if damage(folder) is None:
                 return
             for stale in [folder, *folder.parent.glob(f"{folder.name}.tmp-*")]:  # ours alone while the lock is held
                 shutil.rmtree(stale, ignore_errors=True)
@@ -122,6 +114,7 @@ def _write(spec: DataSpec, source: Source, folder: Path) -> None:
     if isinstance(getattr(tokenizer, "content", None), str):
         (folder / "tokenizer.json").write_text(tokenizer.content)
     (folder / INDEX).write_text(json.dumps(index, indent=1))
+    write_sums(folder)
 
 
 def _plan(spec: DataSpec, source: Source) -> tuple[list[str], array, np.ndarray, int]:
@@ -183,9 +176,8 @@ def _refuse_domains(spec: DataSpec, labels: list[str]) -> None:
 
 def _join(folder: Path, split_name: str, split: int, held: list, counts: dict, dtype: np.dtype) -> dict:
     total = sum(counts[split, d][1] for _, d in held)
-    path = folder / f"{split_name}.npy"
     start, domains = 0, {}
-    with open(path, "wb") as joined:
+    with open(folder / f"{split_name}.npy", "wb") as joined:
         header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (total,)}
         np.lib.format.write_array_header_1_0(joined, header)
         for name, d in held:
@@ -195,4 +187,4 @@ def _join(folder: Path, split_name: str, split: int, held: list, counts: dict, d
             domains[name] = {"documents": documents, "start": start, "end": start + tokens}
             start += tokens
             (folder / f"{split}-{d}.part").unlink()
-    return {"tokens": total, "file_bytes": path.stat().st_size, "domains": domains}
+    return {"tokens": total, "domains": domains}

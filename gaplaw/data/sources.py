@@ -10,6 +10,7 @@ import contextlib
 import importlib
 import io
 import logging
+import shutil
 import sys
 from collections.abc import Iterator
 from functools import cached_property, lru_cache
@@ -20,11 +21,13 @@ from gaplaw.data.documents import Document, Source, text_group
 from gaplaw.data.folder import FolderSource
 from gaplaw.data.stdlib_corpus.texts import library_folder, library_manifest
 from gaplaw.errors import DataError
+from gaplaw.files import damage, sha256_of, write_sums
 from gaplaw.packages import install_with
 
-RECIPE = "tfds-1"  # raise when the same dataset would yield other documents
+RECIPE = "tfds-2"  # raise when the same dataset would yield other documents
 DOMAIN_FEATURES = ("domain", "label")
 READ_AHEAD = 256
+DESCRIPTION = "dataset_info.json"  # its words and dates do not change a document; counts and lengths stand in the files
 
 
 def open_source(source: str, cache: Path, *, fetch: bool = True) -> Source:
@@ -58,7 +61,14 @@ class StdlibSource:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / "prepare.lock"), contextlib.redirect_stdout(io.StringIO()):
             builder = StdlibCorpus(data_dir=folder, file_format="array_record")
-            builder.download_and_prepare()
+            fault = damage(place := Path(builder.data_dir))
+            if fault is not None:
+                if place.exists():
+                    print(f"warning: {fault}; the standard library is prepared again", file=sys.stderr)
+                    shutil.rmtree(place)
+                    builder = StdlibCorpus(data_dir=folder, file_format="array_record")
+                builder.download_and_prepare()
+                write_sums(place)
         return _read(builder, "train", "text", "domain", where="DataSpec.source = 'stdlib'")
 
 
@@ -76,23 +86,36 @@ class TfdsSource:
         self.name, _, self.wanted_split = name.partition("@")
 
     def manifest(self) -> str:
-        """Name, configuration, version, and examples and bytes of every split: what TFDS pins about a prepared dataset."""
+        """A hash of the files that documents are read from, of the features' files, and of name, version and split."""
         builder = self._builder
-        splits = [
-            (s, builder.info.splits[s].num_examples, builder.info.splits[s].num_bytes) for s in builder.info.splits
-        ]
         config = builder.builder_config.name if builder.builder_config else ""
-        return short_hash([RECIPE, builder.name, config, str(builder.version), sorted(splits), self.wanted_split])
+        shards = [(p.filename, p.skip, p.take) for split in self._splits() for p in self._pieces(split)]
+        home = Path(builder.data_dir)
+        features = [p for p in sorted(home.glob("*")) if p.suffix in (".json", ".txt") and p.name != DESCRIPTION]
+        try:
+            content = [(Path(name).name, sha256_of(Path(name)), skip, take) for name, skip, take in shards]
+            content += [(path.name, sha256_of(path)) for path in features]
+        except OSError as error:
+            raise DataError(f"{self.where}: {error.filename} cannot be read: {error.strerror}") from error
+        return short_hash([RECIPE, builder.name, config, str(builder.version), content, self.wanted_split])
 
     def documents(self) -> Iterator[Document]:
-        builder = self._builder
         text, domain = self._text_feature(), self._domain_feature()
+        for split in self._splits():
+            yield from _read(self._builder, split, text, domain, where=self.where)
+
+    def _splits(self) -> list[str]:
         if self.wanted_split:
-            splits = [self.wanted_split]
-        else:
-            splits = ["train"] if "train" in builder.info.splits else sorted(builder.info.splits)
-        for split in splits:
-            yield from _read(builder, split, text, domain, where=self.where)
+            return [self.wanted_split]
+        splits = self._builder.info.splits
+        return ["train"] if "train" in splits else sorted(splits)
+
+    def _pieces(self, split: str) -> list:
+        """The files of a split, or of a TFDS expression of splits, and which examples of each."""
+        try:
+            return self._builder.info.splits[split].file_instructions
+        except Exception as error:  # as in `_read`
+            raise DataError(f"{self.where}: split {split!r} cannot be read: {_first_line(error)}") from error
 
     @cached_property
     def _builder(self):

@@ -6,6 +6,9 @@ failed since this command began; a teacher is finished for its students when its
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from gaplaw.errors import TableError
 from gaplaw.execution import Execution
 from gaplaw.grid import Sweep
 from gaplaw.spec import Cell
@@ -56,14 +59,20 @@ class Board:
                 continue
             if cell.id in work.keeps and (not self.finished(cell) or cell.fingerprint in waiting):
                 entry = self.folder.teacher_entry(cell)
-                if entry is None:
+                if entry is None or not (self.finished(cell) or self.reused(cell, entry)):
                     found.append(cell)
-                elif not self.finished(cell):
-                    self.folder.reuse_teacher(self.sweep, cell, entry)
-                    self.look_again((cell,))
             elif not self.finished(cell):
                 found.append(cell)
         return tuple(found)
+
+    def reused(self, cell: Cell, entry: Path) -> bool:
+        """Take a teacher's rows from the store. Returns: False when they are damaged there."""
+        try:
+            self.folder.reuse_teacher(self.sweep, cell, entry)
+        except TableError:
+            return False
+        self.look_again((cell,))
+        return True
 
     def ready(self, work: Work) -> bool:
         return work.group.teacher is None or self.folder.teacher_entry(work.group.teacher) is not None

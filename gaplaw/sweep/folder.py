@@ -195,13 +195,20 @@ class RunFolder:
     def teacher_entry(self, cell: Cell) -> Path | None:
         """The store's finished folder of a teacher, under whatever name it was trained; None when there is none."""
         for entry in sorted((self.store / "teachers").glob(f"*-{cell.fingerprint[:6]}")):
-            for path in results.row_files(entry):
-                try:
-                    row = results.read_rows(path).select(["fingerprint", "status"]).to_pylist()[0]
-                except (TableError, KeyError, IndexError):
-                    continue
-                if row == {"fingerprint": cell.fingerprint, "status": "done"} and self.has_checkpoint(entry):
-                    return entry
+            if self.teacher_row(entry, cell, ("fingerprint", "status")) and self.has_checkpoint(entry):
+                return entry
+        return None
+
+    def teacher_row(self, entry: Path, cell: Cell, columns: tuple[str, ...] = ()) -> dict | None:
+        """Columns (all of them if none) of the row of a finished teacher in a folder of the store; None when there is none."""
+        for path in results.row_files(entry):
+            try:
+                rows = results.read_rows(path)
+                row = rows.select(columns or rows.column_names).to_pylist()[0]
+            except (TableError, KeyError, IndexError):
+                continue
+            if (row["fingerprint"], row["status"]) == (cell.fingerprint, "done"):
+                return row
         return None
 
     def has_checkpoint(self, entry: Path) -> bool:

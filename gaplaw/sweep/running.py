@@ -92,7 +92,7 @@ class _Runner:
         self.pending: list[Work] = []
         self.try_again_at: dict[str, float] = {}  # groups that other runs hold
         self.looked = float("-inf")
-        self.retrained: set[str] = set()
+        self.retrained_at: dict[str, float] = {}  # teachers whose checkpoint was of no use, and when it was dropped
 
     def until_finished(self) -> Summary:
         try:
@@ -183,6 +183,10 @@ class _Runner:
 
     def launch(self, job: Job) -> None:
         job.next_attempt(self.folder, self.sweep, self.execution)
+        for cell in job.group.cells:
+            place = self.folder.store / "teachers" / cell.id
+            if cell.id in job.work.keeps and place.exists() and cell.fingerprint not in self.retrained_at:
+                self.screen.event(f"warning: {place}: not a whole teacher (unfinished or damaged); it is trained again")
         job.handle = self.executor.start(self.folder, job.group.id, self.execution)
         self.screen.event(
             f"started: {job.group.id}, {len(job.group.cells)} cell{'s' if len(job.group.cells) > 1 else ''}"
@@ -254,11 +258,12 @@ class _Runner:
         self.screen.event(f"finished: {job.group.id} in {duration(seconds)}")
 
     def retrain(self, job: Job, error: str) -> bool:
-        """Drop a teacher's unusable checkpoint, so that it is trained again. False when that has been tried already."""
+        """Drop a teacher's unusable checkpoint, so that it is trained again. False when this job has had one trained again."""
         teacher = job.group.teacher
-        if teacher.fingerprint in self.retrained:
-            return False
-        self.retrained.add(teacher.fingerprint)
+        dropped = self.retrained_at.get(teacher.fingerprint)
+        if dropped is not None:  # a job that began before that had the same one
+            return job.started < dropped
+        self.retrained_at[teacher.fingerprint] = time.monotonic()
         self.screen.event(f"warning: {error}; teacher {teacher.id} is trained again")
         entry = self.folder.teacher_entry(teacher)
         if entry is not None:

@@ -135,10 +135,11 @@ def train(folder: RunFolder, task: dict) -> Trained:
 
     from gaplaw.train import checkpoint, run_group
     from gaplaw.train.mesh import aside, make_mesh
+    from gaplaw.train.teacher import stored_teacher
 
     if jax.default_backend() == "cpu":
         stay_on_a_core(execution)
-    teacher = None
+    teacher, stored, signals = None, None, folder.store / "signals"
     if group.teacher is not None:
         entry = folder.teacher_entry(group.teacher)
         if entry is None:  # an object store's, not yet looked at by this machine
@@ -146,7 +147,11 @@ def train(folder: RunFolder, task: dict) -> Trained:
             entry = folder.teacher_entry(group.teacher)
         if entry is None:
             raise CheckpointError(f"{folder.store}: no finished teacher {group.teacher.id}")
-        teacher = checkpoint.load(folder.checkpoint_of(entry), make_mesh(execution.mesh))
+        place = folder.checkpoint_of(entry)
+        teacher = checkpoint.load(place, make_mesh(execution.mesh))
+        row = folder.teacher_row(entry, group.teacher) or {}
+        stored = stored_teacher(group.cells[0], place, row, execution)
+        signals /= stored.checkpoint  # a teacher that is trained again gets caches of its own
         if teacher[1] != group.teacher.model:
             raise CheckpointError(f"{entry}: holds a teacher of another shape than {group.teacher.name}")
         if group.signal.cached:  # wanted to fill the cache and to evaluate, not while students train
@@ -157,10 +162,11 @@ def train(folder: RunFolder, task: dict) -> Trained:
             corpus=corpus,
             execution=execution,
             teacher=teacher,
+            stored=stored,
             progress=lambda now: report.write(**asdict(now)) if first else None,
             keep_params=bool(task["keeps"]) or execution.keep_students == "last",
             checkpoints=folder.part("checkpoints") / task["group"],
-            signals=folder.store / "signals",
+            signals=signals,
         )
     return Trained(execution=execution, outcomes=outcomes, first=first)
 

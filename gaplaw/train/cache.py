@@ -1,35 +1,37 @@
 """What of a teacher's outputs lies on disk? One folder per stream of sequences, in shards; any part can be read alone.
 
     FOLDER/manifest.json         what the cache is a function of (`Group.stream`), and the tokenizer's hash
-    FOLDER/shards/000000.npz     what was kept of sequences 0, 1, …, and a checksum of the tokens of each
+    FOLDER/shards/000000.npz     what was kept of sequences 0, 1, …, a checksum of the tokens of each, and one of the whole
     FOLDER/fidelity-T1.json      how far it can be trusted at temperature 1 (`gaplaw.train.signal`)
 
-Every file is written under a temporary name and renamed, so that filling a cache may stop at any moment and goes on at the first
-missing shard. Sequences are numbered as the corpus streams them, whatever the batch size. NumPy only: no JAX in this file.
+Each file carries a checksum; what is damaged is made again. Every file is written under a temporary name and renamed, so that
+filling a cache may stop at any moment and goes on at the first missing shard. Sequences are numbered as the corpus streams them,
+whatever the batch size. NumPy only: no JAX in this file.
 """
 
 from __future__ import annotations
 
-import zipfile
+import sys
 import zlib
 from collections.abc import Iterable
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 
 from gaplaw.canonical import short_hash
 from gaplaw.errors import SignalError
-from gaplaw.files import read_json, renamed, write_json
+from gaplaw.files import read_checked_json, renamed, write_checked_json
 from gaplaw.grid import Group
 
 SHARD_TOKENS = 2**18  # some 20 MB at 16 symbols a token
-_DAMAGED = (zipfile.BadZipFile, zlib.error, ValueError, KeyError, EOFError, OSError)
+WHOLE = "sha256"  # of the other arrays of a shard
 
 
 class SignalCache:
     """A folder of teacher outputs, opened for one group and one corpus.
 
-    Args: folder: of all caches; this one lies in it under the hash of its stream.
+    Args: folder: of all caches of one training of the teacher; this one lies in it under the hash of its stream.
     Raises: SignalError when what lies there was made from something else.
     """
 
@@ -39,9 +41,9 @@ class SignalCache:
         self.shard_sequences = max(1, SHARD_TOKENS // group.cells[0].data.sequence_tokens)
         self._held: dict[int, dict[str, np.ndarray]] = {}
         told = {"stream": group.stream, "tokenizer": corpus.tokenizer_hash, "shard_sequences": self.shard_sequences}
-        found = read_json(self.path / "manifest.json")
+        found = made_or_damaged(self.path / "manifest.json")
         if found is None:
-            write_json(self.path / "manifest.json", told)
+            write_checked_json(self.path / "manifest.json", told)
         elif found != told:
             first = next(name for name in told if found.get(name) != told[name])
             raise SignalError(
@@ -65,11 +67,11 @@ class SignalCache:
         return found
 
     def _sequences_in(self, number: int, names: Iterable[str] = ()) -> int:
-        """Of a shard that is there and, as far as its directory tells, whole; else 0."""
+        """Of a shard that is there and, as far as its directory tells, whole; else 0. Those without a checksum do not count."""
         try:
             with np.load(self.shard(number)) as shard:
-                return len(shard["tokens_crc"]) if set(names) <= set(shard.files) else 0
-        except _DAMAGED:
+                return len(shard["tokens_crc"]) if {WHOLE, *names} <= set(shard.files) else 0
+        except Exception:  # numpy and zipfile raise unrelated kinds for damaged files
             return 0
 
     def temperatures(self) -> list[float]:
@@ -77,7 +79,7 @@ class SignalCache:
         try:
             with np.load(self.shard(0)) as shard:
                 return sorted(float(name.partition("-")[2]) for name in shard.files if "-" in name)
-        except _DAMAGED:
+        except Exception:  # as in `_sequences_in`
             return []
 
     def tokens(self, wanted: range) -> np.ndarray:
@@ -91,8 +93,9 @@ class SignalCache:
         if self._sequences_in(number, kept) >= len(wanted):
             return
         path = self.shard(number)
+        arrays = kept | {"tokens_crc": _checksums(tokens_MxL1)}
         with renamed(path) as temporary, open(temporary, "wb") as file:
-            np.savez(file, tokens_crc=_checksums(tokens_MxL1), **kept)
+            np.savez(file, **arrays, **{WHOLE: _checksum(arrays)})
 
     def read(self, first: int, tokens_MxL1: np.ndarray, names: Iterable[str]) -> dict[str, np.ndarray]:
         """What was kept of sequences first, first + 1, …: arrays [M, L, …] by name.
@@ -124,8 +127,10 @@ class SignalCache:
             path = self.shard(number)
             try:
                 with np.load(path) as shard:
-                    whole = {name: shard[name] for name in shard.files}  # checks the sums in the file
-            except _DAMAGED as fault:
+                    whole = {name: shard[name] for name in shard.files}
+                if not np.array_equal(whole.pop(WHOLE), _checksum(whole)):
+                    raise ValueError
+            except Exception as fault:  # as in `_sequences_in`
                 path.unlink(missing_ok=True)
                 raise SignalError(
                     f"{path}: not a readable part of a teacher cache ({type(fault).__name__}); run again to make it again"
@@ -133,6 +138,24 @@ class SignalCache:
             last = list(self._held)[-1:]
             self._held = {place: self._held[place] for place in last} | {number: whole}  # a dispatch may span two
         return self._held[number]
+
+
+def made_or_damaged(path: Path) -> dict | None:
+    """A checked JSON file of a cache; None when it must be made, after a line on standard error when it is there but damaged."""
+    found = read_checked_json(path)
+    if found is None and path.exists():
+        print(f"warning: {path}: damaged, or of a gaplaw without checksums; it is made again", file=sys.stderr)
+    return found
+
+
+def _checksum(arrays: dict[str, np.ndarray]) -> np.ndarray:
+    """SHA-256 over names, types, shapes and values: uint8 [32]."""
+    total = sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        total.update(f"{name} {array.dtype.str} {array.shape} ".encode())
+        total.update(array.reshape(-1).view(np.uint8))
+    return np.frombuffer(total.digest(), np.uint8)
 
 
 def _checksums(tokens_MxL1: np.ndarray) -> np.ndarray:

@@ -81,6 +81,15 @@ def agree(text: str) -> str:
     return bytes(np.asarray(broadcast_one_to_all(own))).decode()
 
 
+def in_any(true: bool) -> bool:
+    """Whether it is true in any process; all of them call it together."""
+    import jax
+    import numpy as np
+    from jax.experimental.multihost_utils import process_allgather
+
+    return true if jax.process_count() == 1 else bool(np.any(process_allgather(np.int32(true))))
+
+
 def begun_together(program):
     """A jitted program that no process starts before all have compiled it: over gloo, who is early waits for 30 s only."""
     import jax

@@ -28,6 +28,7 @@ from gaplaw.train.outcome import CellOutcome, Progress, last_steps, measured_col
 from gaplaw.train.signal import signal_of
 from gaplaw.train.stack import abstract_state, cut_from_teacher, params_of, stacks_of, start
 from gaplaw.train.step import batches_at_once, evaluate_program, held_shape, train_program
+from gaplaw.train.teacher import StoredTeacher
 
 IMPORTANCE_BATCHES = 16  # sample for pruning: enough that the ranking is stable, a small share of any real budget
 
@@ -38,6 +39,7 @@ def run_group(
     corpus,
     execution: Execution,
     teacher: tuple[dict, ModelSpec] | None = None,
+    stored: StoredTeacher | None = None,
     progress: Callable[[Progress], None] = lambda _: None,
     keep_params: bool = False,
     checkpoints: Path | None = None,
@@ -48,18 +50,21 @@ def run_group(
     Args:
       corpus: a `gaplaw.data.Corpus`.
       teacher: (params, ModelSpec) of the group's teacher, None for teachers and baselines.
+      stored: what the store says of that teacher; every evaluation compares it.
       progress: called about once a dispatch from this thread.
       keep_params: whether outcomes carry the trained parameters.
       checkpoints: a folder of this group's own, where training is written every `execution.checkpoint_seconds` and from
         which it goes on; nothing is written without one.
       signals: the folder of teacher caches, needed when the group's signal is cached.
     Returns: one outcome per cell, in the group's order; equal to running each cell alone, within float tolerance.
+    Raises: CheckpointError when the teacher is not what `stored` says.
     """
     flight = None
     if checkpoints is not None:
-        flight = InFlight(checkpoints, [cell.fingerprint for cell in group.cells], execution.checkpoint_seconds)
+        of = [cell.fingerprint for cell in group.cells] + ([stored.checkpoint] if stored else [])
+        flight = InFlight(checkpoints, of, execution.checkpoint_seconds)
     try:
-        run = _Run(group, corpus, execution, teacher, progress, flight, signals)
+        run = _Run(group, corpus, execution, teacher, stored, progress, flight, signals)
         run.train()
         return run.outcomes(keep_params)
     finally:
@@ -70,9 +75,9 @@ def run_group(
 class _Run:
     """The moving parts of one group: compiled programs, states and what has been read back so far."""
 
-    def __init__(self, group, corpus, execution, teacher, progress, flight, signals):
+    def __init__(self, group, corpus, execution, teacher, stored, progress, flight, signals):
         self.group, self.corpus, self.execution, self.report = group, corpus, execution, progress
-        self.flight, self.began = flight, time.perf_counter()
+        self.stored, self.flight, self.began = stored, flight, time.perf_counter()
         self.first = first = group.cells[0]
         self.split, self.sequences, self.seed = first.split, first.train.batch_sequences, first.train.batch_seed
         self.mesh = make_mesh(execution.mesh)
@@ -225,6 +230,8 @@ class _Run:
         by_seed = [[Scores(*(part[s] for part in stack)) for s in range(len(stack.tokens_G))] for stack in students]
         self.scores = {cell_id: summarise(score) for cell_id, score in self.cells_of(by_seed).items()}
         self.teacher_scores = None if teacher is None else summarise(teacher)
+        if self.stored and self.teacher_scores:
+            self.stored.check(self.teacher_scores["ce_nats"])
         if self.best:
             self.best.offer(self.states, {cell_id: score["ce_nats"] for cell_id, score in self.scores.items()})
         for cell_id, score in self.scores.items():

@@ -25,10 +25,10 @@ from gaplaw.canonical import short_hash
 from gaplaw.distill import Kept, Output, objective_losses
 from gaplaw.distill.targets import by_chunks, keep, kept_mass, kept_shapes
 from gaplaw.execution import Execution
-from gaplaw.files import read_json, write_json
+from gaplaw.files import write_checked_json
 from gaplaw.grid import Group
 from gaplaw.spec import ModelSpec, ObjectiveSpec
-from gaplaw.train.cache import SignalCache
+from gaplaw.train.cache import SignalCache, made_or_damaged
 from gaplaw.train.hosts import agree
 from gaplaw.train.mesh import layout, put, put_rows
 from gaplaw.train.stack import output_of, runs_core_blocked, teacher_on
@@ -173,14 +173,14 @@ class CachedSignal:
     def _fidelity(self, temperature: float) -> Fidelity:
         """From the cache's folder, or measured and left there."""
         place = self.cache.path / f"fidelity-T{temperature!r}.json"
-        known = json.loads(agree(json.dumps(read_json(place))))
+        known = json.loads(agree(json.dumps(made_or_damaged(place))))
         if known is not None and set(known) == set(Fidelity.__dataclass_fields__):
             return Fidelity(**known)
         found = measure_fidelity(
             self.group, self.corpus, self.execution, self.mesh, self.params, self.model, temperature
         )
         if jax.process_index() == 0:
-            write_json(place, asdict(found))
+            write_checked_json(place, asdict(found))
         _wait_for_all(self.cache.path)
         return found
 

@@ -103,7 +103,7 @@ def test_two_processes_fill_and_read_the_cache_of_one(source, tmp_path, kind):
     tables = [results.read(tmp_path / name / "tiny") for name in ("two", "one")]
     assert set(tables[0].process_count) == {2}
     assert_same_numbers(*(table[table.role != "teacher"] for table in tables))
-    shards = [sorted((tmp_path / name / "store" / "signals").glob("*/shards/*.npz")) for name in ("two", "one")]
+    shards = [sorted((tmp_path / name / "store" / "signals").glob("*/*/shards/*.npz")) for name in ("two", "one")]
     assert [path.name for path in shards[0]] == [path.name for path in shards[1]] != []
     before = {path: path.stat().st_mtime_ns for path in shards[0]}
     for row in (tmp_path / "two" / "tiny" / "cells").glob("s*.parquet"):

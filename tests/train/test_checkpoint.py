@@ -126,7 +126,10 @@ def test_a_damaged_or_foreign_checkpoint_is_ignored_in_one_line(corpus, teacher,
             path.write_bytes(b"torn")
     with pytest.raises(Killed):
         go(corpus, teacher, foreign, killed_at=4, group=Group(cells=group_of(teacher).cells[:1]))
-    for folder, said in ((damaged, "not a readable checkpoint"), (foreign, "a checkpoint of other cells")):
+    for folder, said in (
+        (damaged, "SHA256SUMS: not a readable list of checksums"),
+        (foreign, "a checkpoint of other cells"),
+    ):
         assert_same(go(corpus, teacher, folder), whole, np.testing.assert_array_equal)
         err = capfd.readouterr().err
         assert err.count("warning:") == 1 and said in err and "goes on" not in err
