@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import functools
 import os
+import platform
 import shutil
 import threading
 import uuid
@@ -52,23 +53,23 @@ class Owner:
     @staticmethod
     def here() -> Owner:
         """A new owner: this process, under a token of its own."""
-        host, pid = os.uname().nodename.replace(",", "-"), os.getpid()
-        return Owner(host=host, machine=_machine(), pid=pid, started=_started(pid) or "0", token=uuid.uuid4().hex[:8])
+        host, pid = platform.node().replace(",", "-"), os.getpid()
+        return Owner(host=host, machine=machine_id(), pid=pid, started=_started(pid) or "0", token=uuid.uuid4().hex[:8])
 
     @property
     def gone(self) -> bool:
         """True only when this machine knows that the process has ended; another machine's owner is never known to be gone."""
-        return self.machine == _machine() and self.started != "0" and _started(self.pid) != self.started
+        return self.machine == machine_id() and self.started != "0" and _started(self.pid) != self.started
 
 
 @functools.cache
-def _machine() -> str:
+def machine_id() -> str:
     """One name per running kernel and process namespace: containers that share a host name still differ."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text()
-        return short_hash([boot, os.readlink("/proc/self/ns/pid"), os.uname().nodename])
+        return short_hash([boot, os.readlink("/proc/self/ns/pid"), platform.node()])
     except OSError:  # not Linux: the network card's number
-        return short_hash([uuid.getnode(), os.uname().nodename])
+        return short_hash([uuid.getnode(), platform.node()])
 
 
 def _started(pid: int) -> str | None:

@@ -8,6 +8,7 @@ an engine on other machines has `run_worker` hold that input there, so that endi
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import socket
 import subprocess
@@ -61,7 +62,7 @@ class Executor(Protocol):
 def start_worker(arguments: list[str], settings: dict[str, str], log: Path) -> subprocess.Popen:
     """Start Python here with the arguments, its words appended to the log, and our end of its standard input held open."""
     with log.open("ab") as sink:
-        sink.write(f"# {time.strftime('%Y-%m-%d %H:%M:%S')} {os.uname().nodename} {' '.join(arguments)}\n".encode())
+        sink.write(f"# {time.strftime('%Y-%m-%d %H:%M:%S')} {platform.node()} {' '.join(arguments)}\n".encode())
         sink.flush()
         return subprocess.Popen(
             [sys.executable, *arguments],
@@ -100,7 +101,7 @@ def run_worker(arguments: list[str], settings: dict[str, str], log: str) -> int 
 
     Returns: its exit code, or a line that says why this machine cannot run it.
     """
-    here = os.uname().nodename
+    here = platform.node()
     if is_url(arguments[-2]):
         Path(log).parent.mkdir(parents=True, exist_ok=True)
     elif not Path(log).parent.is_dir():
