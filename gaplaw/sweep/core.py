@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from gaplaw.execution import Execution
-from gaplaw.sweep.claim import machine_id
+from gaplaw.sweep.owner import machine_id
 
 try:
     import fcntl

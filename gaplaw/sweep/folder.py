@@ -3,6 +3,7 @@
     OUT/sweep.json                    the sweep's cells: what belongs here
     OUT/{cells,curves}/<cell>.parquet results, one file per cell and table (gaplaw.results)
     OUT/{locks,tasks,progress,logs}/  claims, what each worker is to do, where it stands, what it said
+    OUT/presence/                     the `run` commands that work here now
     OUT/checkpoints/<group>/<step>/   the newest state of each group in training, gone when its rows are written
     OUT/students/<cell>/              a student's parameters, if `Execution.keep_students` asks for them
     OUT/../store/teachers/<cell>/     a teacher's checkpoint and its rows, for every sweep beside this one
@@ -29,11 +30,11 @@ from gaplaw.execution import Execution
 from gaplaw.files import read_json, write_json
 from gaplaw.grid import Group, Sweep
 from gaplaw.spec import Cell, science
-from gaplaw.sweep.claim import Claim, claim, clear_dead
+from gaplaw.sweep.claim import Claim, Claims
 from gaplaw.sweep.growth import grown
 
 NOT_WRITABLE = (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT)
-PARTS = ("cells", "curves", "locks", "tasks", "progress", "logs")
+PARTS = ("cells", "curves", "locks", "presence", "tasks", "progress", "logs")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,14 +232,23 @@ class RunFolder:
 
     # ---- who is at it
 
-    def claim(self, group: Group, *, keeps: bool, expiry_seconds: float) -> Claim | None:
-        """Claim a group (see `claim_of`). Returns: the claim, None when somebody else holds it."""
-        place, key = self.claim_of(group, keeps=keeps)
-        return claim(place, key, expiry_seconds=expiry_seconds)
+    @cached_property
+    def claims(self) -> Claims:
+        """Claims on groups and the presence of `run` commands, as this process sees them change."""
+        return Claims()
 
-    def clear_claims(self, *, expiry_seconds: float) -> bool:
-        """Remove what killed owners left. Returns: whether no living claim remains."""
-        return clear_dead(self.part("locks"), expiry_seconds=expiry_seconds)
+    @property
+    def lock_folders(self) -> tuple[Path, Path]:
+        return self.part("locks"), self.store / "locks"
+
+    def claim(self, group: Group, *, keeps: bool, expiry_seconds: float) -> Claim | None:
+        """Claim a group (see `claim_of`). Returns: the claim, None when something else stands there."""
+        place, key = self.claim_of(group, keeps=keeps)
+        return self.claims.claim(place / key, expiry_seconds=expiry_seconds)
+
+    def be_present(self) -> Claim:
+        """Say that a `run` of this process works here; lasts as long as its heartbeat."""
+        return self.claims.claim(self.part("presence") / uuid.uuid4().hex[:8])
 
     def claim_of(self, group: Group, *, keeps: bool) -> tuple[Path, str]:
         """(folder, key) of a group's claim: the same for every run of a sweep, however many of its cells are left.

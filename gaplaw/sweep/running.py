@@ -21,7 +21,7 @@ from gaplaw.spec import Cell
 from gaplaw.sweep import worker
 from gaplaw.sweep.board import Board
 from gaplaw.sweep.bucket import folder_at
-from gaplaw.sweep.claim import EXPIRY_SECONDS, Heartbeat
+from gaplaw.sweep.claim import Heartbeat
 from gaplaw.sweep.cost import clock_for
 from gaplaw.sweep.display import screen_for
 from gaplaw.sweep.engine import HOST_LOST, Executor
@@ -29,6 +29,7 @@ from gaplaw.sweep.eta import Eta, Running, Snapshot, progress_of
 from gaplaw.sweep.folder import NOT_WRITABLE, RunFolder, cannot_write
 from gaplaw.sweep.job import Job
 from gaplaw.sweep.local import LocalExecutor
+from gaplaw.sweep.owner import EXPIRY_SECONDS
 from gaplaw.sweep.planning import Work, amount, duration, foretell, starting_order, works_of
 from gaplaw.sweep.status import Summary
 
@@ -127,7 +128,7 @@ class _Runner:
 
     def clear(self) -> None:
         """With every cell finished, remove what killed runs left behind, unless somebody is still at work here."""
-        if self.folder.clear_claims(expiry_seconds=self.expiry_seconds):
+        if self.folder.claims.clear(self.folder.part("locks"), expiry_seconds=self.expiry_seconds):
             for part in ("tasks", "progress"):
                 self.folder.withdraw(*self.folder.part(part).iterdir())
             if not self.board.failures:  # a failed group may go on from its checkpoint in a later run

@@ -14,7 +14,6 @@ from rich.console import Console
 from gaplaw import results
 from gaplaw.errors import SweepError
 from gaplaw.sweep import resolve, run
-from gaplaw.sweep.claim import claim
 from gaplaw.sweep.engine import HOST_LOST
 from gaplaw.sweep.folder import RunFolder
 from tests.sweep.sweeps import QUICK, StandIn, ran, tiny_sweep
@@ -143,7 +142,7 @@ def test_a_run_waits_for_the_claims_of_others_and_takes_over_expired_ones(sweep,
     folder.make()
     group = next(group for group in sweep.groups() if group.teacher is not None)
     place, key = folder.claim_of(group, keeps=False)
-    held = claim(place, key)  # by this live process, which never sends a heartbeat
+    held = folder.claims.claim(place / key)  # by this live process, which never sends a heartbeat
     result = {}
     thread = threading.Thread(target=lambda: result.update(summary=go(sweep, out, expiry_seconds=4)[0]))
     thread.start()
