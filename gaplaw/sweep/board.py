@@ -73,9 +73,15 @@ class Board:
         teacher = work.group.teacher
         if teacher is None or not self.failed(teacher):
             return None
+        self.look_again((teacher,))  # another run may have made it meanwhile
+        if not self.failed(teacher):
+            return None
         return f"its teacher {teacher.id} failed: {self.states[teacher.id].error}"
 
     def fail(self, cell: Cell, error: str) -> None:
-        """Write a failed row for a cell whose worker could not."""
+        """Write a failed row for a cell whose worker could not, unless another run has finished it."""
+        self.look_again((cell,))
+        if self.states[cell.id].status == "done":
+            return
         self.folder.write_failure(self.sweep, cell, error, self.execution)
         self.look_again((cell,))

@@ -59,6 +59,7 @@ class Snapshot:
     seconds_left: float | None
     measured: bool
     elapsed_seconds: float
+    waiting: tuple[str, ...] = ()  # who holds groups that this `run` could start
 
 
 def progress_of(folder: RunFolder) -> list[dict]:

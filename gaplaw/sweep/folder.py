@@ -237,14 +237,14 @@ class RunFolder:
         """Claims on groups and the presence of `run` commands, as this process sees them change."""
         return Claims()
 
-    @property
-    def lock_folders(self) -> tuple[Path, Path]:
-        return self.part("locks"), self.store / "locks"
-
     def claim(self, group: Group, *, keeps: bool, expiry_seconds: float) -> Claim | None:
         """Claim a group (see `claim_of`). Returns: the claim, None when something else stands there."""
         place, key = self.claim_of(group, keeps=keeps)
         return self.claims.claim(place / key, expiry_seconds=expiry_seconds)
+
+    def remove_junk(self) -> list[str]:
+        """Remove what stands in the place of a claim and is none. Returns: what was removed."""
+        return [place for part in (self.part("locks"), self.store / "locks") for place in self.claims.remove_junk(part)]
 
     def be_present(self) -> Claim:
         """Say that a `run` of this process works here; lasts as long as its heartbeat."""

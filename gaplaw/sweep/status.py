@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from gaplaw.errors import SweepError
+from gaplaw.sweep.board import Board
 from gaplaw.sweep.bucket import folder_at
 from gaplaw.sweep.display import describe
 from gaplaw.sweep.eta import Running, progress_of
@@ -52,7 +53,7 @@ class Status:
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """What a run came to; `failures` maps cell ids to their error."""
+    """What a run came to; `failures` maps cell ids to their error, `left` those that were stopped and have no row to the reason."""
 
     sweep: str
     out: str
@@ -62,6 +63,7 @@ class Summary:
     done_before: int
     seconds: float
     failures: dict[str, str]
+    left: dict[str, str] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
         """The same for people."""
@@ -70,9 +72,30 @@ class Summary:
             counts += f" ({self.done_before} of them before)"
         lines = [f"{self.sweep}: {counts}, {self.failed} failed, in {duration(self.seconds)}; results in {self.out}"]
         lines += [f"failed: {name}: {error}" for name, error in self.failures.items()]
-        if self.failed:
-            lines.append("the same command tries the failed cells again")
+        lines += [f"left: {name}: {reason}" for name, reason in self.left.items()]
+        if self.failed or self.left:
+            lines.append("the same command tries the failed cells again" if self.failed else "the same command goes on")
         return lines
+
+
+def summary_of(board: Board, seconds: float, left: dict[str, str]) -> Summary:
+    """What the folder says at the very end of a run: another run may have finished what failed here.
+
+    Args: left: the cells that were not tried again and have not failed, with the reason.
+    """
+    board.folder.refresh(now=True)
+    board.look_again(tuple(cell for cell in board.sweep.cells if board.states[cell.id].status != "done"))
+    return Summary(
+        sweep=board.sweep.name,
+        out=board.folder.name,
+        cells=len(board.states),
+        done=board.count("done"),
+        failed=board.count("failed"),
+        done_before=board.done_before,
+        seconds=seconds,
+        failures=board.failures,
+        left={name: why for name, why in left.items() if board.states[name].status == "missing"},
+    )
 
 
 def status_of(folder: Path | str) -> Status:
