@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 from gaplaw import __version__, results
 from gaplaw.canonical import from_dict, short_hash, to_dict
@@ -32,6 +33,7 @@ from gaplaw.grid import Group, Sweep
 from gaplaw.spec import Cell, science
 from gaplaw.sweep.claim import Claim, Claims
 from gaplaw.sweep.growth import grown
+from gaplaw.sweep.owner import Holder
 
 NOT_WRITABLE = (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT)
 PARTS = ("cells", "curves", "locks", "presence", "tasks", "progress", "logs")
@@ -241,6 +243,11 @@ class RunFolder:
         """Claim a group (see `claim_of`). Returns: the claim, None when something else stands there."""
         place, key = self.claim_of(group, keeps=keeps)
         return self.claims.claim(place / key, expiry_seconds=expiry_seconds)
+
+    def holders(self, part: Literal["locks", "presence"]) -> list[Holder]:
+        """What stands in the places of claims, those of teachers in the store included, or of `run` commands."""
+        shared = self.claims.holders(self.store / part) if part == "locks" else []
+        return self.claims.holders(self.part(part)) + shared
 
     def remove_junk(self) -> list[str]:
         """Remove what stands in the place of a claim and is none. Returns: what was removed."""

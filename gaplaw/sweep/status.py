@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from gaplaw.sweep.board import Board
 from gaplaw.sweep.bucket import folder_at
 from gaplaw.sweep.display import describe
 from gaplaw.sweep.eta import Running, progress_of
+from gaplaw.sweep.owner import EXPIRY_SECONDS, Holder
 from gaplaw.sweep.planning import duration
 
 _MOST_FAILURES = 20
@@ -20,7 +22,10 @@ _MOST_FAILURES = 20
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
-    """Counts by role and in all, groups at work, and what failed. `missing` counts cells without a row."""
+    """Counts by role and in all, groups at work, and what failed. `missing` counts cells without a row.
+
+    present: the `run` commands that work here. claims: who holds which groups, and what stands in the place of a claim.
+    """
 
     sweep: str
     question: str
@@ -33,6 +38,8 @@ class Status:
     running: tuple[Running, ...]
     failures: dict[str, str]
     damaged: tuple[str, ...]
+    present: tuple[str, ...] = ()
+    claims: tuple[str, ...] = ()
 
     def text(self) -> str:
         """The same for people, a few lines."""
@@ -42,8 +49,10 @@ class Status:
         if self.running:
             lines.append("running:")
             lines += [f"  {describe(one)} on {one.host}" for one in self.running]
-        else:
+        elif not self.present:
             lines.append("no process is working on it")
+        lines += [f"at work here: {line}" for line in self.present]
+        lines += [f"claim: {line}" for line in self.claims[:_MOST_FAILURES]]
         lines += [f"failed: {name}: {error}" for name, error in list(self.failures.items())[:_MOST_FAILURES]]
         if len(self.failures) > _MOST_FAILURES:
             lines.append(f"and {len(self.failures) - _MOST_FAILURES} more failures")
@@ -126,4 +135,19 @@ def status_of(folder: Path | str) -> Status:
         running=tuple(Running.of(one) for one in progress_of(place)),
         failures={name: state.error or "" for name, state in states.items() if state.status == "failed"},
         damaged=tuple(state.error for state in states.values() if state.status == "corrupt"),
+        present=tuple(_alive(holder) for holder in place.holders("presence") if holder.owner and not holder.owner.gone),
+        claims=tuple(
+            f"{holder.place}: {_alive(holder)}" if holder.owner else holder.describe()
+            for holder in place.holders("locks")
+        ),
     )
+
+
+def _alive(holder: Holder) -> str:
+    """Who holds something since when, and the date of the last heartbeat: of another clock, so it is shown and decides nothing."""
+    if holder.beat_at is None or holder.owner.gone:
+        return holder.describe()
+    ago = time.time() - holder.beat_at
+    if ago < -EXPIRY_SECONDS:
+        return f"{holder.describe()}, last heartbeat dated {duration(-ago)} ahead of this machine's clock"
+    return f"{holder.describe()}, last heartbeat {duration(max(0.0, ago))} ago"
