@@ -6,6 +6,9 @@ failed since this command began; a teacher is finished for its students when its
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from gaplaw.errors import TableError
 from gaplaw.execution import Execution
 from gaplaw.grid import Sweep
 from gaplaw.spec import Cell
@@ -18,7 +21,7 @@ class Board:
 
     def __init__(self, sweep: Sweep, folder: RunFolder, works: list[Work], execution: Execution):
         self.sweep, self.folder, self.works, self.execution = sweep, folder, works, execution
-        self.states = {cell.id: folder.state(cell) for cell in sweep.cells}
+        self.states = {cell.id: folder.state_with_curve(cell) for cell in sweep.cells}
         self._before = dict(self.states)
         self._needed_by = {work.id: [other for other in works if other.needs == work.id] for work in works}
         self.done_before = self.count("done")
@@ -39,8 +42,10 @@ class Board:
         return self.finished(cell) and self.states[cell.id].status == "failed"
 
     def look_again(self, cells: tuple[Cell, ...]) -> None:
+        """Read rows again; curves only of cells that were damaged, because reading them takes as long as reading rows."""
         for cell in cells:
-            self.states[cell.id] = self.folder.state(cell)
+            damaged = self.states[cell.id].status == "corrupt"
+            self.states[cell.id] = self.folder.state_with_curve(cell) if damaged else self.folder.state(cell)
 
     def lacking(self, work: Work) -> tuple[Cell, ...]:
         """The cells of a group that must be run: unfinished ones, and teachers without the checkpoint that students need."""
@@ -56,14 +61,20 @@ class Board:
                 continue
             if cell.id in work.keeps and (not self.finished(cell) or cell.fingerprint in waiting):
                 entry = self.folder.teacher_entry(cell)
-                if entry is None:
+                if entry is None or not (self.finished(cell) or self.reused(cell, entry)):
                     found.append(cell)
-                elif not self.finished(cell):
-                    self.folder.reuse_teacher(self.sweep, cell, entry)
-                    self.look_again((cell,))
             elif not self.finished(cell):
                 found.append(cell)
         return tuple(found)
+
+    def reused(self, cell: Cell, entry: Path) -> bool:
+        """Take a teacher's rows from the store. Returns: False when they are damaged there."""
+        try:
+            self.folder.reuse_teacher(self.sweep, cell, entry)
+        except TableError:
+            return False
+        self.look_again((cell,))
+        return True
 
     def ready(self, work: Work) -> bool:
         return work.group.teacher is None or self.folder.teacher_entry(work.group.teacher) is not None

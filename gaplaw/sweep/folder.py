@@ -195,6 +195,17 @@ class RunFolder:
             return CellState(status="corrupt", error=f"{path}: holds another cell; the cell is run again")
         return CellState(status=row["status"], error=row["error"], written=written)
 
+    def state_with_curve(self, cell: Cell) -> CellState:
+        """The same, and a cell whose row is there is finished only if its curve is."""
+        state, path = self.state(cell), self.part("curves") / f"{cell.id}.parquet"
+        if state.status == "done":
+            try:
+                results.read_rows(path)
+            except TableError:
+                how = "damaged" if path.exists() else "missing"
+                return CellState(status="corrupt", error=f"{path}: {how}; the cell is run again")
+        return state
+
     def teacher_entry(self, cell: Cell) -> Path | None:
         """The store's finished folder of a teacher, under whatever name it was trained; None when there is none."""
         for entry in sorted((self.store / "teachers").glob(f"*-{cell.fingerprint[:6]}")):
@@ -211,14 +222,19 @@ class RunFolder:
         return (entry / "checkpoint").is_dir()
 
     def reuse_teacher(self, sweep: Sweep, cell: Cell, entry: Path) -> None:
-        """Give this folder the rows of a teacher that another sweep trained, under this sweep's names."""
+        """Give this folder the rows of a teacher that another sweep trained, under this sweep's names.
+
+        Raises: TableError when its row or its curve is damaged or missing there.
+        """
+        found = {}
         for table in ("curves", "cells"):  # the row last: a cell whose row exists is complete
-            for path in results.row_files(entry, table):
-                rows = results.read_rows(path).to_pylist()
-                names = {"cell_id": cell.id}
-                if table == "cells":
-                    names |= {"sweep": sweep.name, "role": sweep.role(cell), "spec": json.dumps(to_dict(cell))}
-                self.publish(results.write_rows(self.out, table, cell.id, [row | names for row in rows]))
+            path = entry / table / f"{entry.name}.parquet"
+            found[table] = results.read_rows(path).to_pylist()
+        for table, rows in found.items():
+            names = {"cell_id": cell.id}
+            if table == "cells":
+                names |= {"sweep": sweep.name, "role": sweep.role(cell), "spec": json.dumps(to_dict(cell))}
+            self.publish(results.write_rows(self.out, table, cell.id, [row | names for row in rows]))
 
     def write_failure(self, sweep: Sweep, cell: Cell, error: str, execution: Execution) -> None:
         """Record why a cell has no numbers, for a worker that could not do so itself."""

@@ -16,7 +16,8 @@ from gaplaw.errors import SweepError
 from gaplaw.sweep import resolve, run
 from gaplaw.sweep.engine import HOST_LOST
 from gaplaw.sweep.folder import RunFolder
-from tests.sweep.sweeps import QUICK, StandIn, ran, tiny_sweep
+from gaplaw.sweep.status import status_of
+from tests.sweep.sweeps import QUICK, StandIn, one_teacher, ran, tiny_sweep
 
 
 def go(sweep, out, worker=StandIn(), execution=QUICK, **options):  # noqa: B008 (frozen)
@@ -71,6 +72,40 @@ def test_only_missing_failed_and_damaged_cells_are_run_again(sweep, out):
     assert summary.done == len(sweep.cells) and summary.failed == 0
     assert sorted(ran(out)[begun:]) == sorted(names([missing, damaged, failed]))
     assert f"{folder.row_path(damaged)}: damaged" in shown
+
+
+@pytest.mark.parametrize("harm", ["missing", "damaged"])
+def test_a_cell_whose_curve_alone_is_gone_is_run_again(sweep, out, harm):
+    go(sweep, out)
+    begun, folder, victim = len(ran(out)), RunFolder(out), sweep.students[2]
+    curve = folder.part("curves") / f"{victim.id}.parquet"
+    curve.unlink() if harm == "missing" else curve.write_bytes(curve.read_bytes()[:100])
+    summary, shown = go(sweep, out)
+    assert ran(out)[begun:] == [victim.name] and summary.done == len(sweep.cells)
+    assert f"{curve}: {harm}; the cell is run again" in shown
+    assert set(results.read(out, "curves").cell_id) == {cell.id for cell in sweep.cells}
+
+
+def test_a_teachers_curve_is_taken_from_the_store_and_made_again_when_it_is_gone_there_too(sweep, out):
+    small = one_teacher(sweep)
+    go(small, out)
+    begun, (teacher,) = len(ran(out)), small.teachers
+    here = RunFolder(out).part("curves") / f"{teacher.id}.parquet"
+    there = RunFolder(out).store / "teachers" / teacher.id / "curves" / here.name
+    here.unlink()
+    assert go(small, out)[0].done == 3 and here.exists() and len(ran(out)) == begun
+    here.unlink()
+    there.unlink()
+    assert go(small, out)[0].done == 3 and here.exists() and there.exists()
+    assert ran(out)[begun:] == [teacher.name]
+
+
+def test_a_question_alone_may_be_edited_and_is_shown_by_the_next_run_which_runs_nothing(sweep, out):
+    go(one_teacher(sweep), out)
+    begun = len(ran(out))
+    summary, shown = go(replace(one_teacher(sweep), question="Why not?"), out)
+    assert summary.done == 3 and len(ran(out)) == begun and "question is now another" in shown
+    assert status_of(out).text().startswith("tiny: Why not?\n")
 
 
 def test_a_cell_that_goes_nan_is_a_failed_row_that_touches_nobody_and_is_tried_again(sweep, out):
