@@ -24,7 +24,7 @@ from gaplaw.sweep.claim import Heartbeat
 from gaplaw.sweep.cost import clock_for
 from gaplaw.sweep.display import screen_for
 from gaplaw.sweep.engine import Executor
-from gaplaw.sweep.eta import Eta, Running, Snapshot, progress_of
+from gaplaw.sweep.eta import Eta, Snapshot, snapshot_of
 from gaplaw.sweep.folder import NOT_WRITABLE, RunFolder, cannot_write
 from gaplaw.sweep.job import Attempt, Job
 from gaplaw.sweep.local import LocalExecutor
@@ -98,6 +98,7 @@ class _Runner:
         self.pending: list[Work] = []
         self.waiting = Waiting(folder, expiry_seconds, screen.event)
         self.left: dict[str, str] = {}  # cells that this run does not try again, and which have not failed
+        self.notes: set[str] = set()  # what workers remarked on their machines, each once
         self.looked = float("-inf")
         self.retrained_at: dict[str, float] = {}  # teachers whose checkpoint was of no use, and when it was dropped
 
@@ -232,11 +233,10 @@ class _Runner:
             self.launch(job)
 
     def answer(self, job: Job, endings: tuple[Ending, ...], lacking: tuple[Cell, ...]) -> None:
-        """Do what follows from how an attempt ended: another one, another teacher, failed rows, or none."""
+        """Do what follows from how an attempt ended."""
         last, teacher = endings[-1], job.group.teacher
-        dropped = (
-            self.retrained_at.get(teacher.fingerprint) if teacher else None
-        )  # a job that began before had the same one
+        # a job that began before its teacher was dropped had the same one
+        dropped = self.retrained_at.get(teacher.fingerprint) if teacher else None
         answer = answer_to(endings, len(lacking), retrained=dropped is not None and job.started >= dropped)
         if answer == "fail":
             self.fail(lacking, last.line)
@@ -259,6 +259,9 @@ class _Runner:
     def report(self, job: Job, told: dict) -> None:
         seconds = time.monotonic() - job.started
         self.eta.learn(job.group, seconds, told)
+        if told.get("note") and told["note"] not in self.notes:
+            self.notes.add(told["note"])
+            self.screen.event(f"warning: {told['note']}")
         for cell in job.group.cells:
             if self.board.failed(cell):
                 self.screen.event(f"failed: {cell.id}: {self.board.states[cell.id].error}")
@@ -276,22 +279,5 @@ class _Runner:
 
     def snapshot(self) -> Snapshot:
         """Where the sweep stands now, for the display."""
-        told = {one["group"]: one for one in progress_of(self.folder) if "group" in one}
-        mine = {job.work.id: told.pop(job.group.id, {"group": job.group.id}) for job in self.jobs.values()}
-        running = [
-            (job.work.id, job.group, time.monotonic() - job.started, mine[job.work.id]) for job in self.jobs.values()
-        ]
-        left, measured = self.eta.seconds_left(self.pending, running, len(told), self.execution.workers)
-        return Snapshot(
-            sweep=self.sweep.name,
-            cells=len(self.board.states),
-            done=self.board.count("done"),
-            failed=sum(self.board.failed(cell) for cell in self.sweep.cells),
-            groups_left=len(self.pending) + len(self.jobs),
-            running=tuple(Running.of(one) for one in mine.values()),
-            elsewhere=tuple(Running.of(one) for one in told.values()),
-            waiting=self.waiting.lines(self.pending),
-            seconds_left=left,
-            measured=measured,
-            elapsed_seconds=time.monotonic() - self.began,
-        )
+        waiting = self.waiting.lines(self.pending)
+        return snapshot_of(self.board, self.eta, list(self.jobs.values()), self.pending, waiting)

@@ -10,7 +10,7 @@ from gaplaw.errors import SweepError
 
 def refuse_system() -> None:
     """Raises: SweepError where the means by which runs share machines are missing, as on Windows."""
-    if sys.modules.get("fcntl", ...) is None or importlib.util.find_spec("fcntl") is None:
+    if importlib.util.find_spec("fcntl") is None:
         raise SweepError(
             f"gaplaw run needs Linux or macOS (this system, {sys.platform}, has no module fcntl; on Windows use WSL); "
             "fit, choose, report, plan, status and read work here"

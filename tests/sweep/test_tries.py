@@ -11,7 +11,7 @@ import pytest
 from gaplaw import results
 from gaplaw.canonical import from_dict
 from gaplaw.errors import SweepError
-from gaplaw.files import read_json
+from gaplaw.files import read_json, write_json
 from gaplaw.spec import Cell
 from gaplaw.sweep.board import Board
 from gaplaw.sweep.cost import Clock
@@ -20,6 +20,7 @@ from gaplaw.sweep.folder import RunFolder
 from gaplaw.sweep.owner import Owner
 from gaplaw.sweep.planning import works_of
 from gaplaw.sweep.status import status_of, summary_of
+from gaplaw.sweep.worker import NO_HOST_MEMORY
 from tests.sweep.sweeps import QUICK, StandIn, one_teacher
 from tests.sweep.test_run import go
 
@@ -212,6 +213,19 @@ def test_a_run_that_was_killed_is_present_no_more(sweep, out):
     )
     go(one_teacher(sweep), out)
     assert [entry.name for entry in folder.part("presence").iterdir()] == ["far"]  # not seen for long enough
+
+
+def test_what_a_worker_remarks_on_its_machine_is_said_once(sweep, out):
+    class Remarking:
+        def prepare(self, execution):
+            pass
+
+        def start(self, folder, group_id, execution):
+            write_json(folder.part("progress") / f"{group_id}.json", {"group": group_id, "note": NO_HOST_MEMORY})
+            return StandIn().start(folder, group_id, execution)
+
+    _, shown = go(one_teacher(sweep), out, Remarking())
+    assert shown.count(f"warning: {NO_HOST_MEMORY}") == 1
 
 
 def test_runs_at_once_are_all_present(sweep, out):
