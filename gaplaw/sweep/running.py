@@ -121,7 +121,8 @@ class _Runner:
             for job in self.jobs.values():
                 if job.handle is not None:
                     job.handle.stop()
-                job.tidy(self.folder)
+                if job.group is not None:
+                    job.tidy(self.folder)
         self.clear()
         return summary_of(self.board, time.monotonic() - self.began, self.left)
 
@@ -131,7 +132,7 @@ class _Runner:
         if self.folder.claims.clear(self.folder.part("locks"), expiry_seconds=self.expiry_seconds):
             for part in ("tasks", "progress"):
                 self.folder.withdraw(*self.folder.part(part).iterdir())
-            if not self.board.failures:  # a failed group may go on from its checkpoint in a later run
+            if not (self.board.failures or self.left):  # such a group may go on from its checkpoint in a later run
                 shutil.rmtree(self.folder.part("checkpoints"), ignore_errors=True)
                 self.folder.forget_checkpoints()
 

@@ -77,7 +77,9 @@ def test_a_teacher_that_is_always_killed_fails_after_three_starts_and_its_studen
 
 def test_a_group_that_somebody_stops_is_left_without_a_failed_row(sweep, out):
     engine = Ends(sweep.teachers[0].name, -15)
+    (out / "checkpoints" / "group" / "7").mkdir(parents=True)
     summary, shown = go(one_teacher(sweep), out, engine)
+    assert (out / "checkpoints" / "group" / "7").exists(), "a later run goes on from it"
     assert engine.starts == 3 and (summary.done, summary.failed, len(summary.left)) == (0, 0, 3)
     assert "stopped from outside, which is no failure" in shown and not results.row_files(out)
     assert "left: " in summary.lines()[1] and summary.lines()[-1] == "the same command goes on"
