@@ -97,6 +97,7 @@ def run(
     target_tokens: Size = None,
     tolerance: Annotated[float, arg(metavar="NATS")] = 0.002,
     budget_flops: Number = None,
+    remove_junk: Flag = False,
     execution: ExecutionOptions = NO_OPTIONS,
     executor: Literal["local", "ray", "slurm"] = "local",
     ray: RayExecutor = RayExecutor(),  # noqa: B008 (frozen)
@@ -129,6 +130,7 @@ def run(
         target_tokens: under --adaptive, the tokens that it will train on.
         tolerance: under --adaptive, the expected regret at the target at which to stop.
         budget_flops: under --adaptive, FLOPs that may be spent (the whole grid's, if not given).
+        remove_junk: remove what stands in the place of a claim and is none, such as a file that was left there.
         executor: where groups run: processes on this machine, tasks of a Ray cluster, or batch jobs.
     """
     from gaplaw import sweep
@@ -148,7 +150,7 @@ def run(
     _refuse_hosts(execution.hosts, executor)
 
     def run_part(some) -> None:
-        summaries.append(sweep.run(some, place, execution, executor=engine))
+        summaries.append(sweep.run(some, place, execution, executor=engine, remove_junk=remove_junk))
 
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the workers are stopped on the way out
     ending = contextlib.ExitStack()
@@ -192,7 +194,7 @@ def run(
         print_json(asdict(summary) | extra)
     else:
         print("\n".join([*summary.lines(), *lines]))
-    return 1 if summary.failed else 0
+    return 1 if summary.done < summary.cells else 0
 
 
 def status(folder: Folder, /, json: Flag = False) -> int:

@@ -21,7 +21,7 @@ class Board:
 
     def __init__(self, sweep: Sweep, folder: RunFolder, works: list[Work], execution: Execution):
         self.sweep, self.folder, self.works, self.execution = sweep, folder, works, execution
-        self.states = {cell.id: folder.state(cell) for cell in sweep.cells}
+        self.states = {cell.id: folder.state_with_curve(cell) for cell in sweep.cells}
         self._before = dict(self.states)
         self._needed_by = {work.id: [other for other in works if other.needs == work.id] for work in works}
         self.done_before = self.count("done")
@@ -42,8 +42,10 @@ class Board:
         return self.finished(cell) and self.states[cell.id].status == "failed"
 
     def look_again(self, cells: tuple[Cell, ...]) -> None:
+        """Read rows again; curves only of cells that were damaged, because reading them takes as long as reading rows."""
         for cell in cells:
-            self.states[cell.id] = self.folder.state(cell)
+            damaged = self.states[cell.id].status == "corrupt"
+            self.states[cell.id] = self.folder.state_with_curve(cell) if damaged else self.folder.state(cell)
 
     def lacking(self, work: Work) -> tuple[Cell, ...]:
         """The cells of a group that must be run: unfinished ones, and teachers without the checkpoint that students need."""
@@ -82,9 +84,15 @@ class Board:
         teacher = work.group.teacher
         if teacher is None or not self.failed(teacher):
             return None
+        self.look_again((teacher,))  # another run may have made it meanwhile
+        if not self.failed(teacher):
+            return None
         return f"its teacher {teacher.id} failed: {self.states[teacher.id].error}"
 
     def fail(self, cell: Cell, error: str) -> None:
-        """Write a failed row for a cell whose worker could not."""
+        """Write a failed row for a cell whose worker could not, unless another run has finished it."""
+        self.look_again((cell,))
+        if self.states[cell.id].status == "done":
+            return
         self.folder.write_failure(self.sweep, cell, error, self.execution)
         self.look_again((cell,))

@@ -22,16 +22,15 @@ from functools import cached_property
 from pathlib import Path
 
 from gaplaw.errors import SweepError
-from gaplaw.grid import Group
 from gaplaw.objects import Mirror, is_url, join, refuse_credentials
 from gaplaw.spec import Cell
 from gaplaw.sweep.folder import RunFolder
-from gaplaw.sweep.lease import Lease, Leases
+from gaplaw.sweep.lease import Leases
 
 SCRATCH = "GAPLAW_SCRATCH"  # the local copy, for workers on the machine of their `run`
 REFRESH_SECONDS, PUBLISH_SECONDS = 10.0, 15.0
 NEWEST = "newest"  # names the step of a group's newest whole checkpoint
-NOT_PULLED = ("locks", "tasks", "logs", "checkpoints", "checkpoint")
+NOT_PULLED = ("locks", "presence", "tasks", "logs", "checkpoints", "checkpoint")
 
 
 def folder_at(place: Path | str) -> RunFolder:
@@ -74,7 +73,7 @@ class Bucket(RunFolder):
         return {SCRATCH: str(self.mirror.root)}
 
     @cached_property
-    def leases(self) -> Leases:
+    def claims(self) -> Leases:
         return Leases(mirror=self.mirror)
 
     def prepare(self) -> None:
@@ -173,13 +172,6 @@ class Bucket(RunFolder):
         super().drop_teacher(entry)
         shutil.rmtree(entry, ignore_errors=True)
         self.mirror.remove(entry / "cells", entry)
-
-    def claim(self, group: Group, *, keeps: bool, expiry_seconds: float) -> Lease | None:
-        place, key = self.claim_of(group, keeps=keeps)
-        return self.leases.claim(self._below(place / key), expiry_seconds=expiry_seconds)
-
-    def clear_claims(self, *, expiry_seconds: float) -> bool:
-        return self.leases.clear(self._below(self.part("locks")), expiry_seconds=expiry_seconds)
 
     def _below(self, path: Path) -> str:
         return path.relative_to(self.mirror.root).as_posix()

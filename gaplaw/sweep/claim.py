@@ -1,88 +1,34 @@
 """Who is working on a group of cells right now? Claims on a shared folder: no server, no clock agreement, no lost locks.
 
-A claim is a folder that holds one file; the file's name is its owner and its modification time is the last heartbeat.
+A claim is a folder that holds one file; the file's name is its owner and its modification time changes with every heartbeat.
 Three operations, each one rename or unlink that the file system makes atomic:
 
     claim      a folder with the owner file inside is renamed into place: fails unless the place is absent or empty
-    take over  the expired owner's file is touched, then renamed to the new owner's name: only one rename can succeed
+    take over  the expired owner's file is renamed to the new owner's name: only one rename can succeed
     release    the owner removes its own file; a claim that was taken over has no such file any more
 
-Ages are differences between two times of the same file system, so clocks of machines need not agree. An owner on this
-very machine whose process is gone counts as expired at once. Results do not depend on claims: rows are whole files of
-deterministic cells, so the worst that a lost claim costs is work done twice.
+A claim expires when its heartbeat has not been seen to change for so long (`gaplaw.sweep.owner`). Results do not depend on claims:
+rows are whole files of deterministic cells, so the worst that a lost claim costs is work done twice.
 """
 
 from __future__ import annotations
 
-import functools
 import os
 import shutil
+import stat
 import threading
-import uuid
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from gaplaw.canonical import short_hash
+from gaplaw.sweep.owner import EXPIRY_SECONDS, Holder, Observer, Owner
 
 HEARTBEAT_SECONDS = 5.0
-EXPIRY_SECONDS = 60.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Owner:
-    """The holder of a claim, as written in its file's name; `started` tells a process from a later one of the same number."""
-
-    host: str
-    machine: str
-    pid: int
-    started: str
-    token: str
-
-    @property
-    def file_name(self) -> str:
-        return ",".join((self.host, self.machine, str(self.pid), self.started, self.token))
-
-    @staticmethod
-    def parse(file_name: str) -> Owner | None:
-        parts = file_name.split(",")
-        if len(parts) != 5 or not parts[2].isdigit():
-            return None
-        return Owner(host=parts[0], machine=parts[1], pid=int(parts[2]), started=parts[3], token=parts[4])
-
-    @staticmethod
-    def here() -> Owner:
-        """A new owner: this process, under a token of its own."""
-        host, pid = os.uname().nodename.replace(",", "-"), os.getpid()
-        return Owner(host=host, machine=_machine(), pid=pid, started=_started(pid) or "0", token=uuid.uuid4().hex[:8])
-
-    @property
-    def gone(self) -> bool:
-        """True only when this machine knows that the process has ended; another machine's owner is never known to be gone."""
-        return self.machine == _machine() and self.started != "0" and _started(self.pid) != self.started
-
-
-@functools.cache
-def _machine() -> str:
-    """One name per running kernel and process namespace: containers that share a host name still differ."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text()
-        return short_hash([boot, os.readlink("/proc/self/ns/pid"), os.uname().nodename])
-    except OSError:  # not Linux: the network card's number
-        return short_hash([uuid.getnode(), os.uname().nodename])
-
-
-def _started(pid: int) -> str | None:
-    """The start time of a process in kernel ticks; None when it has ended (a zombie has ended) or cannot be known."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] in "ZX" else fields[19]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """A claim that this process holds; see `claim`."""
+    """A claim that this process holds; see `Claims.claim`."""
 
     place: Path
     owner: Owner
@@ -109,84 +55,93 @@ class Claim:
             pass
 
 
-def holder(folder: Path, key: str) -> tuple[Owner, float] | None:
-    """Who holds a claim, and the time of the last heartbeat in the file system's seconds; None when it is free."""
-    try:
-        for entry in os.scandir(folder / key):
-            owner = Owner.parse(entry.name)
-            if owner:
-                return owner, entry.stat().st_mtime
-    except (FileNotFoundError, NotADirectoryError):  # released or taken over while we looked
-        pass
-    return None
+@dataclass(frozen=True, kw_only=True)
+class Claims:
+    """Claims in folders, as this process sees them change; the counterpart of `gaplaw.sweep.lease.Leases`."""
+
+    observer: Observer = field(default_factory=Observer)
+
+    def claim(self, place: Path, *, expiry_seconds: float = EXPIRY_SECONDS) -> Claim | None:
+        """Claim a place (its folder is made if absent), taking over from an owner that is gone or silent for too long.
+
+        Returns: the claim, to be kept alive by `Heartbeat` and released; None when something else stands there.
+        Raises: OSError when the folder cannot be written.
+        """
+        place.parent.mkdir(parents=True, exist_ok=True)
+        found = self.look(place)
+        if found is None:
+            return _claim_free(place)
+        return _take_over(place, found.owner) if self.observer.dead(found, expiry_seconds) else None
+
+    def look(self, place: Path) -> Holder | None:
+        """What stands in a place; None when it is free."""
+        try:
+            info = place.lstat()
+            if not stat.S_ISDIR(info.st_mode):
+                what = "a link" if stat.S_ISLNK(info.st_mode) else "a file"
+                return Holder(place=str(place), owner=None, sign=str(info.st_mtime_ns), what=what)
+            names = sorted(os.listdir(place))
+            for name in names:
+                if owner := Owner.parse(name):
+                    beat = (place / name).stat()
+                    dates = {"claimed_at": info.st_mtime, "beat_at": beat.st_mtime}
+                    return Holder(place=str(place), owner=owner, sign=str(beat.st_mtime_ns), **dates)
+        except FileNotFoundError:  # released or taken over while we looked
+            return None
+        what = f"a folder with {names[0]!r}" if names else ""
+        return Holder(place=str(place), owner=None, sign=" ".join(names), what=what) if names else None
+
+    def holders(self, folder: Path) -> list[Holder]:
+        """What stands in all places of a folder."""
+        names = sorted(os.listdir(folder)) if folder.is_dir() else []
+        return [found for name in names if not name.startswith(".") and (found := self.look(folder / name))]
+
+    def remove_junk(self, folder: Path) -> list[str]:
+        """Remove what is no claim. Returns: what was removed."""
+        junk = [holder for holder in self.holders(folder) if holder.owner is None]
+        for holder in junk:
+            place = Path(holder.place)
+            place.unlink(missing_ok=True) if holder.what in ("a file", "a link") else shutil.rmtree(place)
+        return [holder.place for holder in junk]
+
+    def clear(self, folder: Path, *, expiry_seconds: float = EXPIRY_SECONDS) -> bool:
+        """Remove what killed owners left in a folder of claims. Returns: whether nothing else stands there."""
+        quiet = True
+        for entry in list(folder.iterdir()) if folder.is_dir() else ():
+            if entry.name.startswith("."):  # a claim that was being made; no harm is done if it still is
+                if abs(time.time() - entry.lstat().st_mtime) > expiry_seconds:
+                    shutil.rmtree(entry, ignore_errors=True)
+                continue
+            taken = self.claim(entry, expiry_seconds=expiry_seconds)
+            quiet &= taken is not None
+            if taken:
+                taken.release()
+        return quiet
 
 
-def claim(folder: Path, key: str, *, expiry_seconds: float = EXPIRY_SECONDS) -> Claim | None:
-    """Claim `key` in `folder` (made if absent), taking over from an owner that is gone or silent for too long.
-
-    Returns: the claim, to be kept alive by `Heartbeat` and released; None when somebody else holds it.
-    Raises: OSError when the folder cannot be written.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    held = holder(folder, key)
-    if held is None:
-        return _claim_free(folder, key)
-    owner, beat = held
-    if owner.gone or _now(folder) - beat > expiry_seconds:
-        return _take_over(folder, key, owner)
-    return None
-
-
-def clear_dead(folder: Path, *, expiry_seconds: float = EXPIRY_SECONDS) -> bool:
-    """Remove what killed owners left in a folder of claims. Returns: whether no living claim remains there."""
-    quiet = True
-    for entry in list(folder.iterdir()) if folder.is_dir() else ():
-        if entry.name.startswith("."):  # a claim or a clock reading that was being made
-            if _now(folder) - entry.stat().st_mtime > expiry_seconds:
-                shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink(missing_ok=True)
-            continue
-        taken = claim(folder, entry.name, expiry_seconds=expiry_seconds)
-        quiet &= taken is not None
-        if taken:
-            taken.release()
-    return quiet
-
-
-def _claim_free(folder: Path, key: str) -> Claim | None:
-    mine = Claim(place=folder / key, owner=Owner.here())
-    ready = folder / f".{key}.{mine.owner.token}"
+def _claim_free(place: Path) -> Claim | None:
+    mine = Claim(place=place, owner=Owner.here())
+    ready = place.with_name(f".{place.name}.{mine.owner.token}")
     ready.mkdir()
     try:
         (ready / mine.owner.file_name).touch()
         os.rename(ready, mine.place)
     except OSError as fault:
         shutil.rmtree(ready, ignore_errors=True)
-        if mine.place.exists():  # somebody was faster
+        if os.path.lexists(mine.place) or isinstance(fault, FileNotFoundError):  # somebody was faster, or cleared it
             return None
         raise fault
     return mine
 
 
-def _take_over(folder: Path, key: str, from_owner: Owner) -> Claim | None:
-    mine = Claim(place=folder / key, owner=Owner.here())
-    theirs = mine.place / from_owner.file_name
+def _take_over(place: Path, from_owner: Owner) -> Claim | None:
+    mine = Claim(place=place, owner=Owner.here())
     try:
-        # Touch first: the renamed file must not look expired for an instant, or a third claimer could take it again.
-        os.utime(theirs)
-        os.rename(theirs, mine._file)
+        os.rename(place / from_owner.file_name, mine._file)
     except FileNotFoundError:
         return None
+    mine.beat()
     return mine
-
-
-def _now(folder: Path) -> float:
-    """The file system's own time: that of a file just made there."""
-    probe = folder / f".clock-{uuid.uuid4().hex[:8]}"
-    try:
-        probe.touch()
-        return probe.stat().st_mtime
-    finally:
-        probe.unlink(missing_ok=True)
 
 
 class Heartbeat:

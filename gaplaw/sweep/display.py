@@ -114,7 +114,10 @@ def describe(one: Running) -> str:
 
 
 def time_left(now: Snapshot) -> str:
-    """The time left in words, called an estimate until a group has been measured."""
+    """The time left in words, called an estimate until a group has been measured; for whom we wait, when that is all we do."""
+    if now.waiting and not now.running:
+        more = f" and {len(now.waiting) - 1} others" if len(now.waiting) > 1 else ""
+        return f"waiting for {now.waiting[0]}{more}"
     if now.seconds_left is None:
         return "nothing left" if not now.groups_left else "time left unknown"
     return f"about {duration(now.seconds_left)} left" + ("" if now.measured else " (estimate, nothing measured yet)")

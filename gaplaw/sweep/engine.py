@@ -8,6 +8,7 @@ an engine on other machines has `run_worker` hold that input there, so that endi
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import socket
 import subprocess
@@ -20,12 +21,15 @@ from typing import TYPE_CHECKING, Protocol
 from gaplaw.errors import SpecError, SweepError
 from gaplaw.objects import is_url
 from gaplaw.packages import install_with
+from gaplaw.sweep.kernel_memory import oom_kills
 
 if TYPE_CHECKING:
     from gaplaw.execution import Execution
     from gaplaw.sweep.folder import RunFolder
 
 HOST_LOST = 1000  # in place of an exit code: the machine failed, not the group, which is worth starting again elsewhere
+OUT_OF_MEMORY = 1001  # the same: killed, probably by the kernel for want of memory
+KILLED = (-9, 128 + 9)  # SIGKILL, as a process's parent sees it and as a shell or a container hands it on
 FOLLOWING = (1, -signal.SIGABRT)  # how a process ends because another of its group has ended
 WORKER = "gaplaw.sweep.worker"
 CARRIED = ("GAPLAW_", "JAX_", "XLA_", "LIBTPU_")  # variables that go along to other machines; credentials never do
@@ -37,7 +41,7 @@ class Handle(Protocol):
     log: Path
 
     def poll(self) -> int | None:
-        """The exit code, negative for a signal, HOST_LOST when nobody saw it end; None while it waits or runs."""
+        """The exit code, negative for a signal, or HOST_LOST or OUT_OF_MEMORY in place of one; None while it waits or runs."""
 
     def ending(self) -> str:
         """How it ended, for people: "worker killed by SIGKILL (9)", "Ray node 10.0.0.3 died"."""
@@ -62,7 +66,7 @@ class Executor(Protocol):
 def start_worker(arguments: list[str], settings: dict[str, str], log: Path) -> subprocess.Popen:
     """Start Python here with the arguments, its words appended to the log, and our end of its standard input held open."""
     with log.open("ab") as sink:
-        sink.write(f"# {time.strftime('%Y-%m-%d %H:%M:%S')} {os.uname().nodename} {' '.join(arguments)}\n".encode())
+        sink.write(f"# {time.strftime('%Y-%m-%d %H:%M:%S')} {platform.node()} {' '.join(arguments)}\n".encode())
         sink.flush()
         return subprocess.Popen(
             [sys.executable, *arguments],
@@ -101,14 +105,16 @@ def run_worker(arguments: list[str], settings: dict[str, str], log: str) -> int 
 
     Returns: its exit code, or a line that says why this machine cannot run it.
     """
-    here = os.uname().nodename
+    here = platform.node()
     if is_url(arguments[-2]):
         Path(log).parent.mkdir(parents=True, exist_ok=True)
     elif not Path(log).parent.is_dir():
         return f"{Path(log).parent}: not seen from {here}; an engine's machines must share the run folder, or use an object store"
+    kills = oom_kills() or 0
     process = start_worker(arguments, settings, Path(log))
     try:
-        return process.wait()
+        code = process.wait()
+        return OUT_OF_MEMORY if code in KILLED and (oom_kills() or 0) > kills else code
     finally:  # an engine that cancels may raise here
         process.kill()
 
@@ -132,6 +138,7 @@ def free_port() -> int:
 
 def how_it_ended(code: int) -> str:
     """An exit code in words: -9 → "worker killed by SIGKILL (9)"."""
+    code = -9 if code == OUT_OF_MEMORY else code
     if code < 0:
         try:
             return f"worker killed by {signal.Signals(-code).name} ({-code})"

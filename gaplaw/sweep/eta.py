@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from gaplaw.files import read_json
 from gaplaw.grid import Group
 from gaplaw.sweep.cost import Clock, Measured, finish_seconds
 from gaplaw.sweep.folder import RunFolder, seconds_now
 from gaplaw.sweep.planning import Work
+
+if TYPE_CHECKING:
+    from gaplaw.sweep.board import Board
+    from gaplaw.sweep.job import Job
 
 SILENT_SECONDS = 60.0  # a progress file older than this belongs to a process that is gone
 _TELLING_SHARE = 0.05  # a group's own rate counts once this share of its steps has run
@@ -59,6 +64,7 @@ class Snapshot:
     seconds_left: float | None
     measured: bool
     elapsed_seconds: float
+    waiting: tuple[str, ...] = ()  # who holds groups that this `run` could start
 
 
 def progress_of(folder: RunFolder) -> list[dict]:
@@ -68,6 +74,27 @@ def progress_of(folder: RunFolder) -> list[dict]:
     return [
         one for one in told if one and now - one.get("updated", 0) < SILENT_SECONDS and one.get("phase") != "failed"
     ]
+
+
+def snapshot_of(board: Board, eta: Eta, jobs: list[Job], pending: list[Work], waiting: tuple[str, ...]) -> Snapshot:
+    """Where a `run` stands now: its jobs, the groups that it has not started, and for whom it waits."""
+    told = {one["group"]: one for one in progress_of(board.folder) if "group" in one}
+    mine = {job.work.id: told.pop(job.group.id, {"group": job.group.id}) for job in jobs}
+    running = [(job.work.id, job.group, time.monotonic() - job.started, mine[job.work.id]) for job in jobs]
+    left, measured = eta.seconds_left(pending, running, len(told), board.execution.workers)
+    return Snapshot(
+        sweep=board.sweep.name,
+        cells=len(board.states),
+        done=board.count("done"),
+        failed=sum(board.failed(cell) for cell in board.sweep.cells),
+        groups_left=len(pending) + len(jobs),
+        running=tuple(Running.of(one) for one in mine.values()),
+        elsewhere=tuple(Running.of(one) for one in told.values()),
+        seconds_left=left,
+        measured=measured,
+        elapsed_seconds=time.monotonic() - eta.began,
+        waiting=waiting,
+    )
 
 
 class Eta:

@@ -3,6 +3,7 @@
     OUT/sweep.json                    the sweep's cells: what belongs here
     OUT/{cells,curves}/<cell>.parquet results, one file per cell and table (gaplaw.results)
     OUT/{locks,tasks,progress,logs}/  claims, what each worker is to do, where it stands, what it said
+    OUT/presence/                     the `run` commands that work here now
     OUT/checkpoints/<group>/<step>/   the newest state of each group in training, gone when its rows are written
     OUT/students/<cell>/              a student's parameters, if `Execution.keep_students` asks for them
     OUT/../store/teachers/<cell>/     a teacher's checkpoint and its rows, for every sweep beside this one
@@ -21,6 +22,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 from gaplaw import __version__, results
 from gaplaw.canonical import from_dict, short_hash, to_dict
@@ -29,11 +31,12 @@ from gaplaw.execution import Execution
 from gaplaw.files import read_json, write_json
 from gaplaw.grid import Group, Sweep
 from gaplaw.spec import Cell, science
-from gaplaw.sweep.claim import Claim, claim, clear_dead
+from gaplaw.sweep.claim import Claim, Claims
 from gaplaw.sweep.growth import grown
+from gaplaw.sweep.owner import Holder
 
 NOT_WRITABLE = (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT)
-PARTS = ("cells", "curves", "locks", "tasks", "progress", "logs")
+PARTS = ("cells", "curves", "locks", "presence", "tasks", "progress", "logs")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,6 +195,17 @@ class RunFolder:
             return CellState(status="corrupt", error=f"{path}: holds another cell; the cell is run again")
         return CellState(status=row["status"], error=row["error"], written=written)
 
+    def state_with_curve(self, cell: Cell) -> CellState:
+        """The same, and a cell whose row is there is finished only if its curve is."""
+        state, path = self.state(cell), self.part("curves") / f"{cell.id}.parquet"
+        if state.status == "done":
+            try:
+                results.read_rows(path)
+            except TableError:
+                how = "damaged" if path.exists() else "missing"
+                return CellState(status="corrupt", error=f"{path}: {how}; the cell is run again")
+        return state
+
     def teacher_entry(self, cell: Cell) -> Path | None:
         """The store's finished folder of a teacher, under whatever name it was trained; None when there is none."""
         for entry in sorted((self.store / "teachers").glob(f"*-{cell.fingerprint[:6]}")):
@@ -215,14 +229,19 @@ class RunFolder:
         return (entry / "checkpoint").is_dir()
 
     def reuse_teacher(self, sweep: Sweep, cell: Cell, entry: Path) -> None:
-        """Give this folder the rows of a teacher that another sweep trained, under this sweep's names."""
+        """Give this folder the rows of a teacher that another sweep trained, under this sweep's names.
+
+        Raises: TableError when its row or its curve is damaged or missing there.
+        """
+        found = {}
         for table in ("curves", "cells"):  # the row last: a cell whose row exists is complete
-            for path in results.row_files(entry, table):
-                rows = results.read_rows(path).to_pylist()
-                names = {"cell_id": cell.id}
-                if table == "cells":
-                    names |= {"sweep": sweep.name, "role": sweep.role(cell), "spec": json.dumps(to_dict(cell))}
-                self.publish(results.write_rows(self.out, table, cell.id, [row | names for row in rows]))
+            path = entry / table / f"{entry.name}.parquet"
+            found[table] = results.read_rows(path).to_pylist()
+        for table, rows in found.items():
+            names = {"cell_id": cell.id}
+            if table == "cells":
+                names |= {"sweep": sweep.name, "role": sweep.role(cell), "spec": json.dumps(to_dict(cell))}
+            self.publish(results.write_rows(self.out, table, cell.id, [row | names for row in rows]))
 
     def write_failure(self, sweep: Sweep, cell: Cell, error: str, execution: Execution) -> None:
         """Record why a cell has no numbers, for a worker that could not do so itself."""
@@ -238,14 +257,28 @@ class RunFolder:
 
     # ---- who is at it
 
-    def claim(self, group: Group, *, keeps: bool, expiry_seconds: float) -> Claim | None:
-        """Claim a group (see `claim_of`). Returns: the claim, None when somebody else holds it."""
-        place, key = self.claim_of(group, keeps=keeps)
-        return claim(place, key, expiry_seconds=expiry_seconds)
+    @cached_property
+    def claims(self) -> Claims:
+        """Claims on groups and the presence of `run` commands, as this process sees them change."""
+        return Claims()
 
-    def clear_claims(self, *, expiry_seconds: float) -> bool:
-        """Remove what killed owners left. Returns: whether no living claim remains."""
-        return clear_dead(self.part("locks"), expiry_seconds=expiry_seconds)
+    def claim(self, group: Group, *, keeps: bool, expiry_seconds: float) -> Claim | None:
+        """Claim a group (see `claim_of`). Returns: the claim, None when something else stands there."""
+        place, key = self.claim_of(group, keeps=keeps)
+        return self.claims.claim(place / key, expiry_seconds=expiry_seconds)
+
+    def holders(self, part: Literal["locks", "presence"]) -> list[Holder]:
+        """What stands in the places of claims, those of teachers in the store included, or of `run` commands."""
+        shared = self.claims.holders(self.store / part) if part == "locks" else []
+        return self.claims.holders(self.part(part)) + shared
+
+    def remove_junk(self) -> list[str]:
+        """Remove what stands in the place of a claim and is none. Returns: what was removed."""
+        return [place for part in (self.part("locks"), self.store / "locks") for place in self.claims.remove_junk(part)]
+
+    def be_present(self) -> Claim:
+        """Say that a `run` of this process works here; lasts as long as its heartbeat."""
+        return self.claims.claim(self.part("presence") / uuid.uuid4().hex[:8])
 
     def claim_of(self, group: Group, *, keeps: bool) -> tuple[Path, str]:
         """(folder, key) of a group's claim: the same for every run of a sweep, however many of its cells are left.

@@ -15,7 +15,7 @@ def grown(old: Sweep, sweep: Sweep, place: str) -> tuple[Sweep | None, str | Non
     a corpus that the folder already knows. Anything else belongs in another folder.
 
     Args: place: what people call the folder.
-    Returns: (all cells of both, None when none were added; a line for people when cells were added or are gone).
+    Returns: (all cells of both under the new question, None when nothing changed; a line for people about what did).
     Raises: SweepError naming the two sciences.
     """
     if old.name != sweep.name:
@@ -40,7 +40,9 @@ def grown(old: Sweep, sweep: Sweep, place: str) -> tuple[Sweep | None, str | Non
     added, gone = now.keys() - before.keys(), before.keys() - now.keys()
     notes = [f"{len(added)} cells added to the sweep"] if added else []
     notes += [f"{len(gone)} cells of the folder are not part of this run; their rows stay"] if gone else []
-    return _union(old, sweep) if added else None, "; ".join(notes) or None
+    notes += ["the sweep's question is now another"] if old.question != sweep.question else []
+    changed = added or old.question != sweep.question
+    return _union(old, sweep) if changed else None, "; ".join(notes) or None
 
 
 def _union(old: Sweep, new: Sweep) -> Sweep:

@@ -10,11 +10,13 @@ folder, the worst that a lost one costs is work done twice.
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from gaplaw.objects import Mirror, join
-from gaplaw.sweep.claim import EXPIRY_SECONDS, Owner
+from gaplaw.sweep.owner import EXPIRY_SECONDS, Holder, Observer, Owner
 
 RELEASED = "released"
 
@@ -27,7 +29,12 @@ class Lease:
     place: str
     number: int
     owner: Owner
+    claimed_at: float
     beats: int = 0
+
+    @property
+    def text(self) -> str:
+        return f"{self.owner.file_name} {self.beats} {self.claimed_at:.0f}"
 
     def beat(self) -> bool:
         """Show that the owner is alive. False when somebody else has taken the claim over."""
@@ -35,7 +42,7 @@ class Lease:
             if _top(self.mirror, self.place) > self.number:
                 return False
             self.beats += 1
-            self.mirror.put_text(_name(self.place, self.number), f"{self.owner.file_name} {self.beats}")
+            self.mirror.put_text(_name(self.place, self.number), self.text)
         except Exception:  # a store that hiccups, in whatever way its client tells it, is no reason to stop work
             pass
         return True
@@ -48,51 +55,87 @@ class Lease:
             pass
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Leases:
-    """Claims on one object store, as this process sees them change."""
+    """Claims on one object store, as this process sees them change; the counterpart of `gaplaw.sweep.claim.Claims`."""
 
     mirror: Mirror
-    seen: dict[str, tuple[str, float]] = field(default_factory=dict)  # name → (content, when it was first seen so)
+    observer: Observer = field(default_factory=Observer)
 
-    def claim(self, place: str, *, expiry_seconds: float = EXPIRY_SECONDS) -> Lease | None:
+    def claim(self, place: Path, *, expiry_seconds: float = EXPIRY_SECONDS) -> Lease | None:
         """Claim a place, taking over from an owner that is gone or silent for too long. Returns: None when it is held."""
-        top = _top(self.mirror, place)
-        if top and not self._free(_name(place, top), expiry_seconds):
+        below = self._below(place)
+        top = _top(self.mirror, below)
+        if top and not self._free(below, top, expiry_seconds):
             return None
-        owner = Owner.here()
-        if not self.mirror.create(_name(place, top + 1), f"{owner.file_name} 0"):
+        lease = Lease(mirror=self.mirror, place=below, number=top + 1, owner=Owner.here(), claimed_at=time.time())
+        if not self.mirror.create(_name(below, top + 1), lease.text):
             return None
-        self.mirror.remove(
-            *(self.mirror.root / join(place, name) for name in self.mirror.names(place) if int(name) <= top)
-        )
-        return Lease(mirror=self.mirror, place=place, number=top + 1, owner=owner)
+        self.mirror.remove(*(self.mirror.root / _name(below, number) for number in _numbers(self.mirror, below)[:-1]))
+        return lease
 
-    def clear(self, locks: str, *, expiry_seconds: float) -> bool:
+    def look(self, place: Path) -> Holder | None:
+        """What stands in a place; None when it is free."""
+        below = self._below(place)
+        top = _top(self.mirror, below)
+        return self._holder(below, top) if top else None
+
+    def holders(self, folder: Path) -> list[Holder]:
+        """What stands in all places of a folder."""
+        keys = sorted({name.split("/")[0] for name in self.mirror.names(self._below(folder))})
+        return [holder for key in keys if (holder := self.look(folder / key))]
+
+    def remove_junk(self, folder: Path) -> list[str]:
+        """Remove objects that are no part of a claim. Returns: what was removed."""
+        below = self._below(folder)
+        junk = [name for name in self.mirror.names(below) if not re.fullmatch(r"[^/]+/\d{8}", name)]
+        self.mirror.remove(*(folder / name for name in junk))
+        return [join(self.mirror.url, below, name) for name in junk]
+
+    def clear(self, folder: Path, *, expiry_seconds: float) -> bool:
         """Remove claims that nobody holds. Returns: whether no living claim remains."""
         quiet = True
-        for name in self.mirror.names(locks):
-            if self._free(join(locks, name), expiry_seconds):
-                self.mirror.remove(self.mirror.root / join(locks, name))
-            else:
-                quiet = False
+        for key in sorted({name.split("/")[0] for name in self.mirror.names(self._below(folder))}):
+            below = join(self._below(folder), key)
+            for number in _numbers(self.mirror, below):
+                if self._free(below, number, expiry_seconds):
+                    self.mirror.remove(self.mirror.root / _name(below, number))
+                else:
+                    quiet = False
         return quiet
 
-    def _free(self, name: str, expiry_seconds: float) -> bool:
-        content, now = self.mirror.text(name), time.monotonic()
+    def _holder(self, below: str, number: int) -> Holder | None:
+        content = self.mirror.text(_name(below, number))
         if content is None or content == RELEASED:
+            return None
+        owner, _, rest = content.partition(" ")
+        dates = rest.split(" ")[1:]  # heartbeats, and when it was claimed (absent in claims of older versions)
+        return Holder(
+            place=join(self.mirror.url, below),
+            owner=Owner.parse(owner),
+            sign=content,
+            claimed_at=float(dates[0]) if dates and dates[0].isdigit() else None,
+            what=f"an object with {content[:40]!r}",
+        )
+
+    def _free(self, below: str, number: int, expiry_seconds: float) -> bool:
+        holder = self._holder(below, number)
+        if holder is None:
             return True
-        before, since = self.seen.get(name, ("", now))
-        if content != before:
-            since = now
-        self.seen[name] = content, since
-        owner = Owner.parse(content.split(" ")[0])
-        return owner is None or owner.gone or now - since > expiry_seconds
+        silent = self.observer.silent_seconds(holder) > expiry_seconds
+        return silent or (holder.owner is not None and holder.owner.gone)
+
+    def _below(self, path: Path) -> str:
+        return path.relative_to(self.mirror.root).as_posix()
 
 
 def _name(place: str, number: int) -> str:
     return join(place, f"{number:08d}")
 
 
+def _numbers(mirror: Mirror, place: str) -> list[int]:
+    return sorted(int(name) for name in mirror.names(place) if name.isdigit())
+
+
 def _top(mirror: Mirror, place: str) -> int:
-    return max((int(name) for name in mirror.names(place)), default=0)
+    return max(_numbers(mirror, place), default=0)

@@ -10,6 +10,8 @@ from pathlib import Path
 from gaplaw.execution import Execution
 from gaplaw.sweep.engine import (
     FOLLOWING,
+    KILLED,
+    OUT_OF_MEMORY,
     WORKER,
     at_address,
     free_port,
@@ -19,7 +21,9 @@ from gaplaw.sweep.engine import (
     worker_settings,
 )
 from gaplaw.sweep.folder import RunFolder
+from gaplaw.sweep.kernel_memory import KernelKills
 
+_KERNEL = KernelKills()
 PATIENCE_SECONDS = 3.0  # from asking a process to end to ending it
 
 
@@ -30,19 +34,25 @@ class LocalProcesses:
     processes: list[subprocess.Popen]
     logs: list[Path]
     culprit: int = 0  # the process to look at: the one whose end was the cause
+    kills_before: int = 0  # by the kernel, before these started
+    code: int | None = None
 
     @property
     def log(self) -> Path:
         return self.logs[self.culprit]
 
     def poll(self) -> int | None:
+        if self.code is not None:
+            return self.code
         codes = [process.poll() for process in self.processes]
         failed = [number for number, code in enumerate(codes) if code]
         if not failed:
             return 0 if codes.count(0) == len(codes) else None
         self.culprit = min(failed, key=lambda number: codes[number] in FOLLOWING)
         self.stop()
-        return codes[self.culprit]
+        code = codes[self.culprit]
+        self.code = OUT_OF_MEMORY if code in KILLED and _KERNEL.explain(self.kills_before) else code
+        return self.code
 
     def ending(self) -> str:
         return how_it_ended(self.processes[self.culprit].returncode)
@@ -76,12 +86,12 @@ class LocalExecutor:
     def start(self, folder: RunFolder, group_id: str, execution: Execution) -> LocalProcesses:
         arguments = ["-m", self.module, folder.address, group_id]
         here = execution.hosts.processes if execution.hosts.launch == "here" else 1
-        port, processes, logs = free_port(), [], []
+        port, processes, logs, kills = free_port(), [], [], _KERNEL.so_far()
         for number in range(self.first, self.first + here):
             logs.append(log_of(folder, group_id, number))
             settings = worker_settings(execution, folder) | meeting(execution, number, port)
             processes.append(start_worker(arguments, settings, logs[-1]))
-        return LocalProcesses(processes=processes, logs=logs)
+        return LocalProcesses(processes=processes, logs=logs, kills_before=kills)
 
 
 def meeting(execution: Execution, number: int, port: int = 0) -> dict[str, str]:

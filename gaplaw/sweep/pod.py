@@ -27,10 +27,11 @@ from gaplaw.errors import GaplawError, SweepError
 from gaplaw.execution import Execution
 from gaplaw.files import read_json, write_json
 from gaplaw.objects import is_url
-from gaplaw.sweep.claim import EXPIRY_SECONDS, Heartbeat, claim, holder
+from gaplaw.sweep.claim import Heartbeat
 from gaplaw.sweep.engine import FOLLOWING, how_it_ended, worker_settings
 from gaplaw.sweep.folder import RunFolder
 from gaplaw.sweep.local import LocalExecutor, LocalProcesses, meeting
+from gaplaw.sweep.owner import EXPIRY_SECONDS
 
 LOOK_SECONDS = 0.5
 SEEN_SECONDS = 60.0  # for a file of another host to appear on a network file system
@@ -44,6 +45,11 @@ class Pod:
     execution: Execution
     number: int
     token: str
+
+    @property
+    def place(self) -> Path:
+        """Of the leader's claim."""
+        return self.folder.part("pods") / self.token
 
     def file(self, ending: str) -> Path:
         return self.folder.part("pods") / f"{self.token}{ending}"
@@ -109,7 +115,7 @@ def joined(folder: RunFolder, execution: Execution) -> Iterator[LeadingExecutor 
         yield None
         return
     with Heartbeat() as heartbeat:
-        heartbeat.keep(claim(pod.folder.part("pods"), pod.token))
+        heartbeat.keep(pod.folder.claims.claim(pod.place))
         try:
             yield LeadingExecutor(pod=pod)
         finally:
@@ -193,9 +199,9 @@ def follow(pod: Pod) -> None:
 
 def _leader_lives(pod: Pod, begun: bool) -> bool:
     """False when the leader has ended in order. begun: whether it must have claimed its place by now."""
-    if holder(pod.folder.part("pods"), pod.token) is None and not (begun and pod.file(".json").exists()):
+    if pod.folder.claims.look(pod.place) is None and not (begun and pod.file(".json").exists()):
         return pod.file(".json").exists()
-    taken = claim(pod.folder.part("pods"), pod.token)
+    taken = pod.folder.claims.claim(pod.place)
     if taken is None:
         return True
     taken.release()

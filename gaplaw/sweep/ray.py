@@ -19,6 +19,7 @@ from gaplaw.objects import is_url
 from gaplaw.sweep.engine import (
     FOLLOWING,
     HOST_LOST,
+    OUT_OF_MEMORY,
     WORKER,
     at_address,
     carried,
@@ -85,7 +86,7 @@ class RayTasks:
         except ray.exceptions.RayTaskError as fault:  # our own code, there: gaplaw not installed, log not writable
             raise SweepError(f"--executor ray: {' '.join(str(fault.cause).split())}") from None
         except ray.exceptions.OutOfMemoryError:
-            return 1, "worker killed by Ray: its node was out of memory"
+            return OUT_OF_MEMORY, "worker killed by Ray: its node was out of memory"
         except ray.exceptions.NodeDiedError as fault:
             return HOST_LOST, f"Ray node {_between(str(fault), 'Node IP: ', ',')} died"
         except ray.exceptions.RayError as fault:

@@ -15,26 +15,27 @@ from pathlib import Path
 
 from gaplaw.errors import SweepError
 from gaplaw.execution import Execution
-from gaplaw.files import read_json
 from gaplaw.grid import Sweep
 from gaplaw.spec import Cell
 from gaplaw.sweep import worker
 from gaplaw.sweep.board import Board
 from gaplaw.sweep.bucket import folder_at
-from gaplaw.sweep.claim import EXPIRY_SECONDS, Heartbeat
+from gaplaw.sweep.claim import Heartbeat
 from gaplaw.sweep.cost import clock_for
 from gaplaw.sweep.display import screen_for
-from gaplaw.sweep.engine import HOST_LOST, Executor
-from gaplaw.sweep.eta import Eta, Running, Snapshot, progress_of
+from gaplaw.sweep.engine import Executor
+from gaplaw.sweep.eta import Eta, Snapshot, snapshot_of
 from gaplaw.sweep.folder import NOT_WRITABLE, RunFolder, cannot_write
-from gaplaw.sweep.job import Job
+from gaplaw.sweep.job import Attempt, Job
 from gaplaw.sweep.local import LocalExecutor
+from gaplaw.sweep.owner import EXPIRY_SECONDS
 from gaplaw.sweep.planning import Work, amount, duration, foretell, starting_order, works_of
-from gaplaw.sweep.status import Summary
+from gaplaw.sweep.retry import Ending, answer_to, cause_of, what_follows
+from gaplaw.sweep.status import Summary, summary_of
+from gaplaw.sweep.system import refuse_system
+from gaplaw.sweep.waiting import LOOK_SECONDS, Waiting
 
 POLL_SECONDS = 0.1
-LOOK_SECONDS = 1.0  # how often rows and claims of other `run` commands are looked at
-MOST_LOSSES = 3  # hosts that a group may lose without getting further before its cells are called failed
 
 
 def run(
@@ -45,6 +46,7 @@ def run(
     *,
     executor: Executor | None = None,
     expiry_seconds: float = EXPIRY_SECONDS,
+    remove_junk: bool = False,
 ) -> Summary:
     """Run what a sweep still lacks in a folder, with up to `execution.workers` groups at a time.
 
@@ -54,10 +56,12 @@ def run(
       console: a rich Console for the display, standard error if None.
       executor: the engine that starts groups; processes on this machine if None.
       expiry_seconds: after how long a silent `run` on another machine counts as dead.
+      remove_junk: whether to remove what stands in the place of a claim and is none.
     Returns: counts and failures. A failed cell is a row with its error, not an exception.
     Raises: SweepError for a folder that cannot be written or holds other science, or an engine that cannot be used;
     KeyboardInterrupt after stopping cleanly.
     """
+    refuse_system()
     folder, executor = out if isinstance(out, RunFolder) else folder_at(out), executor or LocalExecutor()
     notes = [executor.prepare(execution)]
     folder.prepare()
@@ -65,6 +69,8 @@ def run(
         notes.append(folder.adopt(sweep))
         foretell(sweep, execution, folder)
         with screen_for(console) as screen, Heartbeat() as heartbeat:
+            heartbeat.keep(folder.be_present())
+            notes += [f"removed, no claim: {place}" for place in folder.remove_junk()] if remove_junk else []
             for note in filter(None, notes):
                 screen.event(note)
             return _Runner(sweep, folder, execution, executor, expiry_seconds, screen, heartbeat).until_finished()
@@ -90,7 +96,9 @@ class _Runner:
                 screen.event(f"warning: {state.error}")
         self.jobs: dict[str, Job] = {}
         self.pending: list[Work] = []
-        self.try_again_at: dict[str, float] = {}  # groups that other runs hold
+        self.waiting = Waiting(folder, expiry_seconds, screen.event)
+        self.left: dict[str, str] = {}  # cells that this run does not try again, and which have not failed
+        self.notes: set[str] = set()  # what workers remarked on their machines, each once
         self.looked = float("-inf")
         self.retrained_at: dict[str, float] = {}  # teachers whose checkpoint was of no use, and when it was dropped
 
@@ -105,32 +113,26 @@ class _Runner:
                     self.settle()
                 while len(self.jobs) < self.execution.workers and self.start_one():
                     pass
+                if not self.jobs:
+                    self.waiting.refuse_junk([work for work in self.pending if self.board.ready(work)])
                 self.screen.update(self.snapshot)
                 time.sleep(POLL_SECONDS)
         finally:
             for job in self.jobs.values():
                 if job.handle is not None:
                     job.handle.stop()
+                if job.group is not None:
                     job.tidy(self.folder)
         self.clear()
-        board = self.board
-        return Summary(
-            sweep=self.sweep.name,
-            out=self.folder.name,
-            cells=len(board.states),
-            done=board.count("done"),
-            failed=board.count("failed"),
-            done_before=board.done_before,
-            seconds=time.monotonic() - self.began,
-            failures=board.failures,
-        )
+        return summary_of(self.board, time.monotonic() - self.began, self.left)
 
     def clear(self) -> None:
-        """With every cell finished, remove what killed runs left behind, unless somebody is still at work here."""
-        if self.folder.clear_claims(expiry_seconds=self.expiry_seconds):
+        """Remove what killed runs left behind, unless somebody is still at work here."""
+        self.folder.claims.clear(self.folder.part("presence"), expiry_seconds=self.expiry_seconds)
+        if self.folder.claims.clear(self.folder.part("locks"), expiry_seconds=self.expiry_seconds):
             for part in ("tasks", "progress"):
                 self.folder.withdraw(*self.folder.part(part).iterdir())
-            if not self.board.failures:  # a failed group may go on from its checkpoint in a later run
+            if not (self.board.failures or self.left):  # such a group may go on from its checkpoint in a later run
                 shutil.rmtree(self.folder.part("checkpoints"), ignore_errors=True)
                 self.folder.forget_checkpoints()
 
@@ -149,10 +151,14 @@ class _Runner:
         self.pending = []
         for work in self.works:
             lacking = () if work.id in self.jobs else self.board.lacking(work)
-            reason = self.board.blocked(work)
-            if reason is None and lacking:
+            teacher, reason = work.group.teacher, self.board.blocked(work)
+            if teacher is not None and teacher.id in self.left:
+                self.left |= {cell.id: f"its teacher {teacher.id} is left" for cell in lacking}
+            if all(cell.id in self.left for cell in lacking):
+                continue
+            if reason is None:
                 self.pending.append(work)
-            elif lacking:
+            else:
                 self.fail(lacking, reason)
 
     def fail(self, cells: tuple[Cell, ...], error: str) -> None:
@@ -162,13 +168,16 @@ class _Runner:
 
     def start_one(self) -> bool:
         """Claim and start the first pending group that is ready and free. Returns: whether there was one."""
+        if any(job.alone for job in self.jobs.values()):
+            return False
         for work in self.pending:
-            if time.monotonic() < self.try_again_at.get(work.id, 0.0) or not self.board.ready(work):
+            if self.waiting.asked(work) or not self.board.ready(work):
                 continue
             held = self.folder.claim(work.group, keeps=bool(work.keeps), expiry_seconds=self.expiry_seconds)
             if held is None:
-                self.try_again_at[work.id] = time.monotonic() + LOOK_SECONDS
+                self.waiting.begin(work, idle=not self.jobs)
                 continue
+            self.waiting.end(work)
             self.heartbeat.keep(held)
             self.pending.remove(work)
             self.folder.refresh(now=True)
@@ -176,7 +185,7 @@ class _Runner:
             if not lacking:
                 self.heartbeat.drop(held)
                 return True
-            job = self.jobs[work.id] = Job(work=work, claim=held, attempts=deque([lacking]))
+            job = self.jobs[work.id] = Job(work=work, claim=held, attempts=deque([Attempt(cells=lacking)]))
             self.launch(job)
             return True
         return False
@@ -194,6 +203,10 @@ class _Runner:
 
     def attend(self, job: Job) -> None:
         """See whether a job's process has ended, and what follows from how it did."""
+        if job.handle is None:  # it waits to be alone
+            if not any(other.handle for other in self.jobs.values()):
+                self.launch(job)
+            return
         code = job.handle.poll()
         if code is None:
             if self.heartbeat.lost(job.claim):
@@ -205,43 +218,42 @@ class _Runner:
             return
         self.folder.refresh(now=True)
         self.folder.publish_missing(job.group.cells)
-        told = read_json(self.folder.part("progress") / f"{job.group.id}.json") or {}
-        # a process that was killed has said nothing: what was told is then another's, about losing it
-        error = told.get("error") if told.get("phase") == "failed" and code >= 0 else None
-        if code and not error:
-            error = f"{job.handle.ending()}; see {self.folder.show(job.handle.log)}"
-        error = error or job.handle.ending()
+        told, error = job.last_words(self.folder, code)
         if code == worker.CANNOT_WRITE:
             free = amount(shutil.disk_usage(self.folder.out).free)
             raise SweepError(
                 f"{self.folder.name}: cannot be written ({free} free; {error}); rows already there are safe"
             )
-        crashed = code not in (worker.BAD_TEACHER, worker.BAD_SIGNAL, worker.HOPELESS)
         self.board.look_again(job.group.cells)
         lacking = tuple(cell for cell in self.board.lacking(job.work) if cell in job.group.cells)
-        if not lacking:
+        if lacking:
+            self.answer(job, job.endings(self.folder, cause_of(code, error), error), lacking)
+        else:
             self.report(job, told)
-        elif code in (HOST_LOST, worker.BAD_SIGNAL) and (job.losses < MOST_LOSSES or job.got_further(self.folder)):
-            job.losses += 1
-            job.attempts.appendleft(lacking)
-            why = job.handle.ending() if code == HOST_LOST else error  # a damaged part of a teacher cache: made again
-            self.screen.event(f"warning: {job.group.id}: {why}; its {len(lacking)} unfinished cells start again")
-        elif code == worker.BAD_TEACHER and self.retrain(job, error):
-            job.attempts.clear()
-        elif crashed and job.got_further(self.folder):
-            self.screen.event(f"warning: {job.group.id}: {error}; it goes on from its checkpoint")
-            job.attempts.appendleft(job.group.cells)
-        elif crashed and len(job.group.cells) > 1:
-            self.screen.event(
-                f"warning: {job.group.id}: {error}; its {len(lacking)} unfinished cells are tried one by one"
-            )
-            job.attempts.extend((cell,) for cell in lacking)
-        else:
-            self.fail(lacking, error)
-        if job.attempts:
-            self.launch(job)
-        else:
+        if not job.attempts:
             self.end(job)
+        elif job.alone:
+            job.handle = None
+        else:
+            self.launch(job)
+
+    def answer(self, job: Job, endings: tuple[Ending, ...], lacking: tuple[Cell, ...]) -> None:
+        """Do what follows from how an attempt ended."""
+        last, teacher = endings[-1], job.group.teacher
+        # a job that began before its teacher was dropped had the same one
+        dropped = self.retrained_at.get(teacher.fingerprint) if teacher else None
+        answer = answer_to(endings, len(lacking), retrained=dropped is not None and job.started >= dropped)
+        if answer == "fail":
+            self.fail(lacking, last.line)
+        elif answer == "leave":
+            self.left |= {cell.id: last.line for cell in lacking}
+        elif answer == "train the teacher again":
+            self.retrain(teacher, last.error)
+            job.attempts.clear()
+        else:
+            job.try_again(lacking, answer, endings)
+        if answer not in ("fail", "train the teacher again"):
+            self.screen.event(f"warning: {job.group.id}: {last.line}; {what_follows(answer, last, len(lacking))}")
 
     def end(self, job: Job) -> None:
         job.tidy(self.folder)
@@ -252,41 +264,25 @@ class _Runner:
     def report(self, job: Job, told: dict) -> None:
         seconds = time.monotonic() - job.started
         self.eta.learn(job.group, seconds, told)
+        if told.get("note") and told["note"] not in self.notes:
+            self.notes.add(told["note"])
+            self.screen.event(f"warning: {told['note']}")
         for cell in job.group.cells:
             if self.board.failed(cell):
                 self.screen.event(f"failed: {cell.id}: {self.board.states[cell.id].error}")
         self.screen.event(f"finished: {job.group.id} in {duration(seconds)}")
 
-    def retrain(self, job: Job, error: str) -> bool:
-        """Drop a teacher's unusable checkpoint, so that it is trained again. False when this job has had one trained again."""
-        teacher = job.group.teacher
-        dropped = self.retrained_at.get(teacher.fingerprint)
-        if dropped is not None:  # a job that began before that had the same one
-            return job.started < dropped
+    def retrain(self, teacher: Cell, error: str) -> None:
+        """Drop a teacher's unusable checkpoint, so that it is trained again; once."""
+        if teacher.fingerprint in self.retrained_at:
+            return
         self.retrained_at[teacher.fingerprint] = time.monotonic()
         self.screen.event(f"warning: {error}; teacher {teacher.id} is trained again")
         entry = self.folder.teacher_entry(teacher)
         if entry is not None:
             self.folder.drop_teacher(entry)
-        return True
 
     def snapshot(self) -> Snapshot:
         """Where the sweep stands now, for the display."""
-        told = {one["group"]: one for one in progress_of(self.folder) if "group" in one}
-        mine = {job.work.id: told.pop(job.group.id, {"group": job.group.id}) for job in self.jobs.values()}
-        running = [
-            (job.work.id, job.group, time.monotonic() - job.started, mine[job.work.id]) for job in self.jobs.values()
-        ]
-        left, measured = self.eta.seconds_left(self.pending, running, len(told), self.execution.workers)
-        return Snapshot(
-            sweep=self.sweep.name,
-            cells=len(self.board.states),
-            done=self.board.count("done"),
-            failed=sum(self.board.failed(cell) for cell in self.sweep.cells),
-            groups_left=len(self.pending) + len(self.jobs),
-            running=tuple(Running.of(one) for one in mine.values()),
-            elsewhere=tuple(Running.of(one) for one in told.values()),
-            seconds_left=left,
-            measured=measured,
-            elapsed_seconds=time.monotonic() - self.began,
-        )
+        waiting = self.waiting.lines(self.pending)
+        return snapshot_of(self.board, self.eta, list(self.jobs.values()), self.pending, waiting)

@@ -14,7 +14,17 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from gaplaw.errors import SweepError
 from gaplaw.objects import is_url
-from gaplaw.sweep.engine import HOST_LOST, WORKER, carried, how_it_ended, missing, pairs, run_worker, worker_settings
+from gaplaw.sweep.engine import (
+    HOST_LOST,
+    OUT_OF_MEMORY,
+    WORKER,
+    carried,
+    how_it_ended,
+    missing,
+    pairs,
+    run_worker,
+    worker_settings,
+)
 
 if TYPE_CHECKING:
     from gaplaw.execution import Execution
@@ -57,7 +67,7 @@ class SlurmJob:
             raise SweepError(f"--executor slurm: job {self.job.job_id}: {' '.join(trace[-2:]).strip()}") from None
         except UncompletedJobError:
             self.lost = f"Slurm job {self.job.job_id} left no result (state {self.job.state})"
-            return HOST_LOST
+            return OUT_OF_MEMORY if "OUT_OF_ME" in str(self.job.state) else HOST_LOST
         if isinstance(found, str):
             raise SweepError(f"--executor slurm: {found}")
         return found

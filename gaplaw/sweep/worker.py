@@ -39,6 +39,7 @@ from gaplaw.sweep.folder import NOT_WRITABLE, RunFolder, seconds_now
 # Exit codes that tell the parent what to do next; any other failure is a crash, worth another try cell by cell.
 DONE, CANNOT_WRITE, BAD_TEACHER, HOPELESS, BAD_SIGNAL = 0, 5, 6, 7, 8
 REPORT_SECONDS = 0.5
+NO_HOST_MEMORY = "no pinned host memory, so a teacher whose outputs are cached stays in the devices' memory"
 
 
 def main(out: str, group_id: str, run_task: Callable[[RunFolder, dict], None] | None = None) -> int:
@@ -134,7 +135,7 @@ def train(folder: RunFolder, task: dict) -> Trained:
     import jax
 
     from gaplaw.train import checkpoint, run_group
-    from gaplaw.train.mesh import aside, make_mesh
+    from gaplaw.train.mesh import aside, has_pinned_host_memory, make_mesh
     from gaplaw.train.teacher import stored_teacher
 
     if jax.default_backend() == "cpu":
@@ -155,7 +156,10 @@ def train(folder: RunFolder, task: dict) -> Trained:
         if teacher[1] != group.teacher.model:
             raise CheckpointError(f"{entry}: holds a teacher of another shape than {group.teacher.name}")
         if group.signal.cached:  # wanted to fill the cache and to evaluate, not while students train
-            teacher = aside(teacher[0]), teacher[1]
+            if has_pinned_host_memory():
+                teacher = aside(teacher[0]), teacher[1]
+            elif first:
+                report.fixed["note"] = f"{jax.default_backend()} devices: {NO_HOST_MEMORY}"
     with folder.publishing(task["group"]) if first else contextlib.nullcontext():
         outcomes = run_group(
             group,

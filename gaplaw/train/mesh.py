@@ -170,6 +170,12 @@ def whole(mesh: Mesh, tree):
     return jax.jit(lambda same: same, out_shardings=NamedSharding(mesh, P()))(tree)
 
 
+def has_pinned_host_memory(devices=None) -> bool:
+    """Whether every device of this process (or of those given) can reach pinned memory of its host, which `aside` needs."""
+    devices = jax.local_devices() if devices is None else devices
+    return all(any(memory.kind == "pinned_host" for memory in one.addressable_memories()) for one in devices)
+
+
 def aside(tree):
     """Arrays moved from the devices' memory into their hosts', each part to its own host; `jax.device_put` brings them back."""
     return jax.device_put(tree, jax.tree.map(lambda array: array.sharding.with_memory_kind("pinned_host"), tree))

@@ -139,36 +139,36 @@ def test_a_url_that_is_no_folder_of_a_bucket_is_refused(tmp_path):
 
 def test_a_lease_is_held_by_one_until_released_or_silent(mirror, monkeypatch):
     mine, other = Leases(mirror=mirror), Leases(mirror=mirror)
-    held = mine.claim("tiny/locks/a")
-    assert held.beat() and other.claim("tiny/locks/a", expiry_seconds=60) is None
-    assert not other.clear("tiny/locks", expiry_seconds=60)
-    taken = other.claim("tiny/locks/a", expiry_seconds=0)
+    held = mine.claim(mirror.root / "tiny/locks/a")
+    assert held.beat() and other.claim(mirror.root / "tiny/locks/a", expiry_seconds=60) is None
+    assert not other.clear(mirror.root / "tiny/locks", expiry_seconds=60)
+    taken = other.claim(mirror.root / "tiny/locks/a", expiry_seconds=0)
     assert taken.number == 2 and not held.beat() and taken.beat()
     held.release()  # of a claim that was taken over: leaves the new one alone
-    assert other.claim("tiny/locks/a", expiry_seconds=60) is None
+    assert other.claim(mirror.root / "tiny/locks/a", expiry_seconds=60) is None
     taken.release()
-    assert mine.claim("tiny/locks/a", expiry_seconds=60).number == 3
+    assert mine.claim(mirror.root / "tiny/locks/a", expiry_seconds=60).number == 3
     assert mirror.names("tiny/locks/a") == ["00000003"]
 
 
 def test_a_lease_that_beats_never_expires_on_the_clock_of_whoever_looks(mirror):
     mine, other = Leases(mirror=mirror), Leases(mirror=mirror)
-    held = mine.claim("locks/a")
+    held = mine.claim(mirror.root / "locks/a")
     for _ in range(4):
         time.sleep(0.1)
-        assert held.beat() and other.claim("locks/a", expiry_seconds=0.15) is None
+        assert held.beat() and other.claim(mirror.root / "locks/a", expiry_seconds=0.15) is None
     time.sleep(0.2)
-    assert other.claim("locks/a", expiry_seconds=0.15) is not None
+    assert other.claim(mirror.root / "locks/a", expiry_seconds=0.15) is not None
 
 
 def test_the_lease_of_a_process_of_this_machine_that_is_gone_is_free_at_once(mirror):
     code = (
         "import sys; from pathlib import Path; from gaplaw.objects import Mirror; from gaplaw.sweep.lease import Leases\n"
-        "Leases(mirror=Mirror(sys.argv[1], Path(sys.argv[2]))).claim('locks/a')"
+        "Leases(mirror=Mirror(sys.argv[1], Path(sys.argv[2]))).claim(Path(sys.argv[2], 'locks/a'))"
     )
     subprocess.run([sys.executable, "-c", code, mirror.url, str(mirror.root)], check=True)
     assert mirror.text("locks/a/00000001") != RELEASED
-    assert Leases(mirror=mirror).claim("locks/a", expiry_seconds=60).number == 2
+    assert Leases(mirror=mirror).claim(mirror.root / "locks/a", expiry_seconds=60).number == 2
 
 
 # ---- S3, through a server on this machine

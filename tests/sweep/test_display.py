@@ -86,6 +86,16 @@ def test_an_unmeasured_time_left_is_called_an_estimate():
     assert "nothing left" in one_line(snapshot(seconds_left=None, groups_left=0))
 
 
+def test_no_time_is_promised_while_all_that_is_done_is_waiting_for_others():
+    held = "far (pid 4711) since 2026-01-01 10:00:00, runs/locks/x"
+    waiting = snapshot(running=(), waiting=(held, "near (pid 1), runs/locks/y"), seconds_left=14.0)
+    assert f"waiting for {held} and 1 others" in one_line(waiting) and " left" not in one_line(waiting)
+    console = Console(file=io.StringIO(), width=200, record=True)
+    console.print(picture(waiting, 200))
+    assert f"waiting for {held}" in console.export_text()
+    assert "about 1 min 15 s left" in one_line(snapshot(waiting=(held,)))  # something runs here
+
+
 @pytest.mark.parametrize("width", [40, 80, 160])
 def test_the_live_table_has_a_bar_per_group_and_one_for_the_sweep_at_any_width(width):
     elsewhere = tuple(Running.of(told(group=f"other-{i}", host="there")) for i in range(20))
