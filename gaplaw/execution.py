@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from gaplaw.canonical import refuse_unless
+from gaplaw.canonical import check_fields, refuse_unless
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +18,7 @@ class MeshSpec:
     student: int = 1
 
     def __post_init__(self):
+        check_fields(self)
         for name in ("data", "fsdp", "tensor", "student"):
             refuse_unless(getattr(self, name) >= 1, f"MeshSpec.{name}", getattr(self, name), "must be at least 1")
 
@@ -50,6 +51,7 @@ class HostsSpec:
     local_devices: int = 0
 
     def __post_init__(self):
+        check_fields(self)
         for name in ("processes", "initialization_timeout_seconds", "heartbeat_timeout_seconds"):
             refuse_unless(getattr(self, name) >= 1, f"HostsSpec.{name}", getattr(self, name), "must be at least 1")
         refuse_unless(self.local_devices >= 0, "HostsSpec.local_devices", self.local_devices, "must not be negative")
@@ -103,6 +105,7 @@ class Execution:
     keep_students: Literal["none", "last", "best"] = "none"
 
     def __post_init__(self):
+        check_fields(self)
         for name in ("workers", "chunk_tokens", "steps_per_dispatch", "evaluations", "accumulate"):
             refuse_unless(getattr(self, name) >= 1, f"Execution.{name}", getattr(self, name), "must be at least 1")
         every = self.checkpoint_seconds

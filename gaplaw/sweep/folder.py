@@ -33,6 +33,7 @@ from gaplaw.sweep.claim import Claim, claim, clear_dead
 from gaplaw.sweep.growth import grown
 
 NOT_WRITABLE = (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT)
+STORE = "store"  # beside the run folders
 PARTS = ("cells", "curves", "locks", "tasks", "progress", "logs")
 
 
@@ -75,7 +76,7 @@ class RunFolder:
 
     @cached_property
     def store(self) -> Path:
-        return self.out.absolute().parent / "store"
+        return self.out.absolute().parent / STORE
 
     def part(self, name: str) -> Path:
         return self.out / name
@@ -148,7 +149,9 @@ class RunFolder:
             )
         try:
             return from_dict(Sweep, json.loads(path.read_text())["sweep"])
-        except (ValueError, KeyError, TypeError, AttributeError, GaplawError) as fault:
+        except GaplawError as fault:  # of an earlier gaplaw, perhaps, which allowed more
+            raise SweepError(f"{path}: its sweep is refused: {fault}; use another run folder") from None
+        except (ValueError, KeyError, TypeError, AttributeError) as fault:
             raise SweepError(
                 f"{path}: not a readable sweep ({type(fault).__name__}); delete it and run again"
             ) from None
