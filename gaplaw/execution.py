@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 from gaplaw.canonical import check_fields, refuse_unless
@@ -25,6 +25,11 @@ class MeshSpec:
     @property
     def devices(self) -> int:
         return self.data * self.fsdp * self.tensor * self.student
+
+    def check_devices(self, devices: int) -> None:
+        """Raises: SpecError when there are fewer devices than the axes ask for."""
+        rule = f"the product of the axes, {self.devices}, must not exceed the {devices} devices here"
+        refuse_unless(self.devices <= devices, "Execution.mesh", asdict(self), rule)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,3 +125,20 @@ class Execution:
             self.workers,
             "must be 1 under hosts.launch = everywhere",
         )
+
+    def check_batch(self, sequences: int) -> None:
+        """Raises: SpecError unless the batch axes divide a batch, and every microbatch of it."""
+        ways = self.mesh.data * self.mesh.fsdp * self.accumulate
+        words = "data × fsdp" if self.accumulate == 1 else "data × fsdp × accumulate"
+        rule = f"must be a multiple of {words} = {ways}"
+        refuse_unless(sequences % ways == 0, "TrainSpec.batch_sequences", sequences, rule)
+
+    def check_devices(self, platform: str, devices: int) -> None:
+        """Raises: SpecError unless a machine's devices (of all processes together) are those that the plan says."""
+        if self.hosts.processes == 1:
+            self.mesh.check_devices(devices)
+        else:
+            rule = f"the product of the axes must be the {devices} devices of the {self.hosts.processes} processes"
+            refuse_unless(self.mesh.devices == devices, "Execution.mesh.devices", self.mesh.devices, rule)
+        if self.attention == "cudnn":
+            refuse_unless(platform == "gpu", "Execution.attention", "cudnn", f"needs an NVIDIA GPU, not a {platform}")

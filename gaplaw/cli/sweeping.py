@@ -56,20 +56,29 @@ def plan(
         target: cpu, v5e:4x4, v5p:4x4x8, v6e:16x16, gpu:h100x8 or another shape of these.
         price_per_chip_hour: in the currency of your choice; no price is built in.
     """
-    from gaplaw import sweep
+    import pandas as pd
+
+    from gaplaw import data, sweep
+    from gaplaw.law.enough import sweep_warnings, text_flags
     from gaplaw.sweep.bucket import folder_at
+    from gaplaw.sweep.checks import check_sweep
 
     absent: list[str] = []
     found = sweep.resolve(sweep.load_experiment(experiment), absent=absent)
     folder = folder_at(_out(out, found.name))
     folder.refresh(now=True)
-    made = sweep.plan(found, execution, folder)
+    here = target is None and not absent
+    corpora = check_sweep(found, execution, folder, corpus_of=data.counted, on_this_machine=here)
+    made = sweep.plan(found, execution, folder, corpora)
+    warnings = [*sweep_warnings(found), *(flag.message for flag in text_flags(pd.DataFrame(made.to_rows())))]
     if target is not None:
         from gaplaw.cli.forecasting import forecast_with_progress
 
         made = forecast_with_progress(made, found, execution, target, price_per_chip_hour)
         if out is not None:
             made.write(folder)
+    for line in warnings:
+        print(f"gaplaw: warning: {line}", file=sys.stderr)
     for line in absent:
         print(f"gaplaw: not on this machine, so cells have provisional identities: {line}", file=sys.stderr)
     if json:
@@ -125,6 +134,7 @@ def run(
         executor: where groups run: processes on this machine, tasks of a Ray cluster, or batch jobs.
     """
     from gaplaw import sweep
+    from gaplaw.law.enough import sweep_warnings
     from gaplaw.sweep.bucket import folder_at
     from gaplaw.sweep.local import LocalExecutor
 
@@ -137,7 +147,8 @@ def run(
     _refuse_hosts(execution.hosts, executor)
 
     def run_part(some) -> None:
-        summaries.append(sweep.run(some, place, execution, executor=engine))
+        doubts = [] if adaptive else sweep_warnings(some)
+        summaries.append(sweep.run(some, place, execution, executor=engine, warnings=doubts))
 
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the workers are stopped on the way out
     ending = contextlib.ExitStack()

@@ -27,9 +27,14 @@ class Document:
 
 
 class Source(Protocol):
-    """A corpus before tokenization: `manifest` is cheap and hashes the content, `documents` always streams in one order."""
+    """A corpus before tokenization: `manifest` is cheap and hashes the content, `documents` always streams in one order.
+
+    size_bytes: about what there is to read, known without reading it.
+    """
 
     def manifest(self) -> str: ...
+
+    def size_bytes(self) -> int: ...
 
     def documents(self) -> Iterator[Document]: ...
 

@@ -24,6 +24,7 @@ from gaplaw.errors import DataError
 RECIPE = "tfds-1"  # raise when the same dataset would yield other documents
 DOMAIN_FEATURES = ("domain", "label")
 READ_AHEAD = 256
+LIBRARY_BYTES = 20 << 20  # about; of CPython 3.11
 
 
 def open_source(source: str, cache: Path, *, fetch: bool = True) -> Source:
@@ -45,6 +46,9 @@ class StdlibSource:
 
     def manifest(self) -> str:
         return _library_manifest_once(library_folder())
+
+    def size_bytes(self) -> int:
+        return LIBRARY_BYTES
 
     def documents(self) -> Iterator[Document]:
         from filelock import FileLock
@@ -82,6 +86,9 @@ class TfdsSource:
         ]
         config = builder.builder_config.name if builder.builder_config else ""
         return short_hash([RECIPE, builder.name, config, str(builder.version), sorted(splits), self.wanted_split])
+
+    def size_bytes(self) -> int:
+        return sum(split.num_bytes or 0 for split in self._builder.info.splits.values())
 
     def documents(self) -> Iterator[Document]:
         builder = self._builder

@@ -162,13 +162,19 @@ class RunFolder:
         Returns: a line to show when the sweep grew or shrank, else None.
         Raises: SweepError naming the two sciences.
         """
-        if not (self.out / "sweep.json").exists():
-            self._record(sweep)
-            return None
-        both, note = grown(self.sweep(), sweep, self.name)
+        both, note = self.growth(sweep)
         if both is not None:
             self._record(both)
         return note
+
+    def growth(self, sweep: Sweep) -> tuple[Sweep | None, str | None]:
+        """What `adopt` would record (None: nothing new) and say; records nothing. Raises: SweepError as it does."""
+        path = self.out / "sweep.json"
+        if not path.exists():
+            return sweep, None
+        if (read_json(path) or {}).get("sweep") == json.loads(json.dumps(to_dict(sweep))):
+            return None, None
+        return grown(self.sweep(), sweep, self.name)
 
     def _record(self, sweep: Sweep) -> None:
         write_json(self.out / "sweep.json", {"gaplaw": __version__, "sweep": to_dict(sweep)})
@@ -185,7 +191,7 @@ class RunFolder:
         try:
             written = path.stat().st_mtime_ns
             row = results.read_rows(path).select(["fingerprint", "status", "error"]).to_pylist()[0]
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return MISSING
         except (TableError, KeyError, IndexError):
             if not path.exists():

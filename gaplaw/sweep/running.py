@@ -11,6 +11,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 
 from gaplaw.errors import SweepError
@@ -21,6 +22,7 @@ from gaplaw.spec import Cell
 from gaplaw.sweep import worker
 from gaplaw.sweep.board import Board
 from gaplaw.sweep.bucket import folder_at
+from gaplaw.sweep.checks import check_sweep
 from gaplaw.sweep.claim import EXPIRY_SECONDS, Heartbeat
 from gaplaw.sweep.cost import clock_for
 from gaplaw.sweep.display import screen_for
@@ -29,7 +31,8 @@ from gaplaw.sweep.eta import Eta, Running, Snapshot, progress_of
 from gaplaw.sweep.folder import NOT_WRITABLE, RunFolder, cannot_write
 from gaplaw.sweep.job import Job
 from gaplaw.sweep.local import LocalExecutor
-from gaplaw.sweep.planning import Work, amount, duration, foretell, starting_order, works_of
+from gaplaw.sweep.planned import amount, duration
+from gaplaw.sweep.planning import Work, foretell, starting_order, works_of
 from gaplaw.sweep.status import Summary
 
 POLL_SECONDS = 0.1
@@ -45,6 +48,7 @@ def run(
     *,
     executor: Executor | None = None,
     expiry_seconds: float = EXPIRY_SECONDS,
+    warnings: Sequence[str] = (),
 ) -> Summary:
     """Run what a sweep still lacks in a folder, with up to `execution.workers` groups at a time.
 
@@ -54,24 +58,38 @@ def run(
       console: a rich Console for the display, standard error if None.
       executor: the engine that starts groups; processes on this machine if None.
       expiry_seconds: after how long a silent `run` on another machine counts as dead.
+      warnings: lines to show first, once it is clear that the sweep can run.
     Returns: counts and failures. A failed cell is a row with its error, not an exception.
     Raises: SweepError for a folder that cannot be written or holds other science, or an engine that cannot be used;
     KeyboardInterrupt after stopping cleanly.
     """
     folder, executor = out if isinstance(out, RunFolder) else folder_at(out), executor or LocalExecutor()
     notes = [executor.prepare(execution)]
-    folder.prepare()
     try:
-        notes.append(folder.adopt(sweep))
-        foretell(sweep, execution, folder)
         with screen_for(console) as screen, Heartbeat() as heartbeat:
-            for note in filter(None, notes):
+            check(sweep, execution, folder, executor, screen)
+            folder.prepare()
+            notes.append(folder.adopt(sweep))
+            foretell(sweep, execution, folder)
+            for note in (*filter(None, notes), *(f"warning: {line}" for line in warnings)):
                 screen.event(note)
             return _Runner(sweep, folder, execution, executor, expiry_seconds, screen, heartbeat).until_finished()
     except OSError as fault:
         if fault.errno not in NOT_WRITABLE:
             raise
         raise SweepError(cannot_write(folder.name, fault)) from None
+
+
+def check(sweep: Sweep, execution: Execution, folder: RunFolder, executor: Executor, screen) -> None:
+    """Refuse what cannot run before anything is written; packs each corpus once, here, so that workers find it in the cache."""
+    from gaplaw import data
+
+    def corpus_of(spec):
+        screen.event(f"corpus: {spec.source}, tokenizer {spec.tokenizer}")
+        return data.load(spec)
+
+    folder.refresh(now=True)
+    check_sweep(sweep, execution, folder, corpus_of=corpus_of, on_this_machine=isinstance(executor, LocalExecutor))
 
 
 class _Runner:
@@ -97,7 +115,6 @@ class _Runner:
     def until_finished(self) -> Summary:
         try:
             self.settle()
-            self.prepare_data()
             while self.pending or self.jobs:
                 for job in list(self.jobs.values()):
                     self.attend(job)
@@ -133,14 +150,6 @@ class _Runner:
             if not self.board.failures:  # a failed group may go on from its checkpoint in a later run
                 shutil.rmtree(self.folder.part("checkpoints"), ignore_errors=True)
                 self.folder.forget_checkpoints()
-
-    def prepare_data(self) -> None:
-        """Pack each corpus once, here, so that workers find it in the cache."""
-        from gaplaw import data
-
-        for spec in {cell.data for work in self.pending for cell in work.group.cells}:
-            self.screen.event(f"corpus: {spec.source}, tokenizer {spec.tokenizer}")
-            data.load(spec)
 
     def settle(self) -> None:
         """See which groups are left, whoever finished the others, and fail the students of failed teachers."""

@@ -12,10 +12,11 @@ from gaplaw.execution import Execution
 from gaplaw.signal import TeacherSignal
 from gaplaw.sizes import count_params, forward_flops_per_token
 from gaplaw.sweep import plan
-from gaplaw.sweep import planning as planning_module
+from gaplaw.sweep import planned as planned_module
 from gaplaw.sweep.cost import Clock, Machine, Measured, clock_for, evaluation_flops, finish_seconds, training_flops
 from gaplaw.sweep.folder import RunFolder
-from gaplaw.sweep.planning import amount, duration, starting_order, works_of
+from gaplaw.sweep.planned import amount, duration
+from gaplaw.sweep.planning import starting_order, works_of
 from tests.sweep.sweeps import QUICK, ROOT
 
 
@@ -161,4 +162,4 @@ def test_the_table_names_every_cell_and_says_where_the_estimate_comes_from(sweep
     text = console.export_text()
     assert all(cell.id in text for cell in sweep.cells) and sweep.question in text
     assert "3 workers" in made.totals()[1] and "no group has run yet" in made.totals()[1]
-    assert planning_module.FINISHED == ("done", "stored")
+    assert planned_module.FINISHED == ("done", "stored")
