@@ -63,6 +63,20 @@ def check_sweep(
     return corpora
 
 
+def check_before_run(
+    sweep: Sweep, execution: Execution, folder: RunFolder, *, on_this_machine: bool, tell: Callable[[str], None]
+) -> None:
+    """Refuse what cannot run before anything is written; packs each corpus once, so that workers find it in the cache."""
+    from gaplaw import data
+
+    def corpus_of(spec: DataSpec):
+        tell(f"corpus: {spec.source}, tokenizer {spec.tokenizer}")
+        return data.load(spec)
+
+    folder.refresh(now=True)
+    check_sweep(sweep, execution, folder, corpus_of=corpus_of, on_this_machine=on_this_machine)
+
+
 def finished(folder: RunFolder, cell: Cell, *, teacher: bool) -> bool:
     """Whether a cell needs no training: its row is done, or an earlier sweep trained this teacher."""
     return folder.state(cell).status == "done" or (teacher and folder.teacher_entry(cell) is not None)
@@ -79,7 +93,7 @@ def _check_attention(cell: Cell, execution: Execution) -> None:
 
 
 def devices_of(execution: Execution, folder: RunFolder) -> tuple[str, int] | None:
-    """(platform, number) of the devices that a group's workers will find here; a process that ends at once is asked.
+    """(platform, number) of the devices that a group's workers will find here.
 
     Returns: None where it does not matter, or where only the workers can tell: several hosts, or no JAX here.
     """
@@ -90,6 +104,11 @@ def devices_of(execution: Execution, folder: RunFolder) -> tuple[str, int] | Non
         )
     if execution.mesh.devices == 1 and execution.attention != "cudnn":
         return None
+    return devices_here(execution, folder)
+
+
+def devices_here(execution: Execution, folder: RunFolder) -> tuple[str, int] | None:
+    """(platform, number) of this machine's devices, from a process of its own; None without JAX."""
     settings = os.environ | worker_settings(execution, folder)
     done = subprocess.run([sys.executable, "-c", _DEVICES], env=settings, capture_output=True, text=True)
     try:

@@ -22,7 +22,7 @@ from gaplaw.spec import Cell
 from gaplaw.sweep import worker
 from gaplaw.sweep.board import Board
 from gaplaw.sweep.bucket import folder_at
-from gaplaw.sweep.checks import check_sweep
+from gaplaw.sweep.checks import check_before_run
 from gaplaw.sweep.claim import EXPIRY_SECONDS, Heartbeat
 from gaplaw.sweep.cost import clock_for
 from gaplaw.sweep.display import screen_for
@@ -67,7 +67,8 @@ def run(
     notes = [executor.prepare(execution)]
     try:
         with screen_for(console) as screen, Heartbeat() as heartbeat:
-            check(sweep, execution, folder, executor, screen)
+            here = isinstance(executor, LocalExecutor)
+            check_before_run(sweep, execution, folder, on_this_machine=here, tell=screen.event)
             folder.prepare()
             notes.append(folder.adopt(sweep))
             foretell(sweep, execution, folder)
@@ -78,18 +79,6 @@ def run(
         if fault.errno not in NOT_WRITABLE:
             raise
         raise SweepError(cannot_write(folder.name, fault)) from None
-
-
-def check(sweep: Sweep, execution: Execution, folder: RunFolder, executor: Executor, screen) -> None:
-    """Refuse what cannot run before anything is written; packs each corpus once, here, so that workers find it in the cache."""
-    from gaplaw import data
-
-    def corpus_of(spec):
-        screen.event(f"corpus: {spec.source}, tokenizer {spec.tokenizer}")
-        return data.load(spec)
-
-    folder.refresh(now=True)
-    check_sweep(sweep, execution, folder, corpus_of=corpus_of, on_this_machine=isinstance(executor, LocalExecutor))
 
 
 class _Runner:
