@@ -69,6 +69,9 @@ def plan(
     folder.refresh(now=True)
     here = target is None and not absent
     corpora = check_sweep(found, execution, folder, corpus_of=data.counted, on_this_machine=here)
+    corpora |= {
+        spec: data.counted(spec) for spec in {cell.data for cell in found.cells} - set(corpora)
+    }  # of finished cells
     made = sweep.plan(found, execution, folder, corpora)
     warnings = [*sweep_warnings(found), *(flag.message for flag in text_flags(pd.DataFrame(made.to_rows())))]
     if target is not None:
