@@ -66,7 +66,7 @@ def check_sweep(
 def check_before_run(
     sweep: Sweep, execution: Execution, folder: RunFolder, *, on_this_machine: bool, tell: Callable[[str], None]
 ) -> None:
-    """Refuse what cannot run before anything is written; packs each corpus once, so that workers find it in the cache."""
+    """Refuse what cannot run before any file is written there; packs each corpus once, so that workers find it in the cache."""
     from gaplaw import data
 
     def corpus_of(spec: DataSpec):

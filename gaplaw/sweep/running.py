@@ -68,8 +68,8 @@ def run(
     try:
         with screen_for(console) as screen, Heartbeat() as heartbeat:
             here = isinstance(executor, LocalExecutor)
-            check_before_run(sweep, execution, folder, on_this_machine=here, tell=screen.event)
             folder.prepare()
+            check_before_run(sweep, execution, folder, on_this_machine=here, tell=screen.event)
             notes.append(folder.adopt(sweep))
             foretell(sweep, execution, folder)
             for note in (*filter(None, notes), *(f"warning: {line}" for line in warnings)):
