@@ -251,7 +251,10 @@ def forecast_rows(seen: View, forecast: dict | None) -> list[dict]:
     joined = done.merge(forecast["cells"], on="cell_id", how="left")
     rows = []
     for group, cells in joined.groupby("group_id", sort=True):
-        foretold, taken = cells["estimated_seconds"].sum(skipna=False), cells["group_wall_seconds"].iloc[0]
+        foretold, taken = (
+            cells["estimated_seconds"].astype(float).sum(skipna=False),
+            cells["group_wall_seconds"].iloc[0],
+        )
         if pd.isna(foretold) or pd.isna(taken):
             continue
         forward = cells["teacher_forward_flops"].fillna(0) if "teacher_forward_flops" in cells else 0

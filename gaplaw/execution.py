@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Literal
 
-from gaplaw.canonical import refuse_unless
+from gaplaw.canonical import check_fields, refuse_unless
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,12 +18,18 @@ class MeshSpec:
     student: int = 1
 
     def __post_init__(self):
+        check_fields(self)
         for name in ("data", "fsdp", "tensor", "student"):
             refuse_unless(getattr(self, name) >= 1, f"MeshSpec.{name}", getattr(self, name), "must be at least 1")
 
     @property
     def devices(self) -> int:
         return self.data * self.fsdp * self.tensor * self.student
+
+    def check_devices(self, devices: int) -> None:
+        """Raises: SpecError when there are fewer devices than the axes ask for."""
+        rule = f"the product of the axes, {self.devices}, must not exceed the {devices} devices here"
+        refuse_unless(self.devices <= devices, "Execution.mesh", asdict(self), rule)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +56,7 @@ class HostsSpec:
     local_devices: int = 0
 
     def __post_init__(self):
+        check_fields(self)
         for name in ("processes", "initialization_timeout_seconds", "heartbeat_timeout_seconds"):
             refuse_unless(getattr(self, name) >= 1, f"HostsSpec.{name}", getattr(self, name), "must be at least 1")
         refuse_unless(self.local_devices >= 0, "HostsSpec.local_devices", self.local_devices, "must not be negative")
@@ -103,6 +110,7 @@ class Execution:
     keep_students: Literal["none", "last", "best"] = "none"
 
     def __post_init__(self):
+        check_fields(self)
         for name in ("workers", "chunk_tokens", "steps_per_dispatch", "evaluations", "accumulate"):
             refuse_unless(getattr(self, name) >= 1, f"Execution.{name}", getattr(self, name), "must be at least 1")
         every = self.checkpoint_seconds
@@ -117,6 +125,23 @@ class Execution:
             self.workers,
             "must be 1 under hosts.launch = everywhere",
         )
+
+    def check_batch(self, sequences: int) -> None:
+        """Raises: SpecError unless the batch axes divide a batch, and every microbatch of it."""
+        ways = self.mesh.data * self.mesh.fsdp * self.accumulate
+        words = "data × fsdp" if self.accumulate == 1 else "data × fsdp × accumulate"
+        rule = f"must be a multiple of {words} = {ways}"
+        refuse_unless(sequences % ways == 0, "TrainSpec.batch_sequences", sequences, rule)
+
+    def check_devices(self, platform: str, devices: int) -> None:
+        """Raises: SpecError unless a machine's devices (of all processes together) are those that the plan says."""
+        if self.hosts.processes == 1:
+            self.mesh.check_devices(devices)
+        else:
+            rule = f"the product of the axes must be the {devices} devices of the {self.hosts.processes} processes"
+            refuse_unless(self.mesh.devices == devices, "Execution.mesh.devices", self.mesh.devices, rule)
+        if self.attention == "cudnn":
+            refuse_unless(platform == "gpu", "Execution.attention", "cudnn", f"needs an NVIDIA GPU, not a {platform}")
 
 
 def with_options(value, options: dict):

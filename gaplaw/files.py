@@ -1,4 +1,4 @@
-"""How does a file appear whole or not at all, and how is it known to hold what was written?
+"""How does a file appear whole or not at all, how is it known to hold what was written, and which names may it have?
 
 Second in the walk. A file is written under another name beside it, then renamed: whoever reads sees the old file or the
 new one, and a writer may be killed at any moment. What is kept for later carries the SHA-256 of its content: a folder in
@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import unicodedata
 import uuid
 from contextlib import contextmanager
 from functools import lru_cache
@@ -21,6 +22,29 @@ SUMS = "SHA256SUMS"
 _SUMS_LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 _MARK, _BLANK = b"gaplaw-sha256:", b"0" * 64
 UNMARKED = (_MARK + _BLANK).decode()  # where `marked` puts the checksum
+# Of 255 bytes that file systems allow a name; locks, Orbax and files in the making add a prefix, two hashes and an ending.
+LONGEST_NAME_BYTES = 160
+FORBIDDEN = '/\\:*?"<>|[]'
+RESERVED = ("store", "con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10)))
+NAME_RULE = (
+    f"must be a plain file name: at most {LONGEST_NAME_BYTES} bytes, none of {' '.join(FORBIDDEN)} and no control character, "
+    "no dot or space first or last, not empty, not 'store' and no device of Windows"
+)
+
+
+def is_plain_name(name: str) -> bool:
+    """Whether files and folders of every usual system can carry a name, with what is added to it; see NAME_RULE."""
+    return (
+        0 < len(name.encode("utf-8", "replace")) <= LONGEST_NAME_BYTES
+        and name == name.strip(". ")
+        and not any(one in FORBIDDEN or unicodedata.category(one) in ("Cc", "Cs", "Zl", "Zp") for one in name)
+        and name.partition(".")[0].lower() not in RESERVED
+    )
+
+
+def same_file_name(name: str) -> str:
+    """Equal for names that some file systems hold to be one: they differ by case or by how letters are composed."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 @contextmanager

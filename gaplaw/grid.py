@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
-from gaplaw.canonical import refuse_unless, short_hash, to_dict
+from gaplaw.canonical import check_fields, refuse_unless, short_hash, to_dict
+from gaplaw.files import NAME_RULE, is_plain_name, same_file_name
 from gaplaw.signal import LIVE, TeacherSignal
 from gaplaw.sizes import count_params, pruned_shape, size_name
 from gaplaw.spec import Cell, DataSpec, Init, ModelSpec, ObjectiveSpec, Role, TrainSpec, science
@@ -82,9 +83,13 @@ class Sweep:
     baselines: tuple[Cell, ...] = ()
 
     def __post_init__(self):
-        ids = [cell.id for cell in self.cells]
-        twice = sorted({i for i in ids if ids.count(i) > 1})
-        refuse_unless(not twice, "Sweep.cells", twice, "the same cell stands in the sweep twice")
+        check_fields(self)
+        refuse_unless(is_plain_name(self.name), "Sweep.name", self.name, NAME_RULE)
+        seen: dict[str, str] = {}
+        for own in (cell.id for cell in self.cells):
+            first = seen.setdefault(same_file_name(own), own)
+            rule = "the same cell stands in the sweep twice" if first == own else "one file name to some systems"
+            refuse_unless(first is own, "Sweep.cells", sorted({first, own}), rule)
         known = {teacher.fingerprint for teacher in self.teachers}
         for cell in self.students:
             refuse_unless(cell.teacher is not None, f"Sweep.students {cell.name}", None, "needs a teacher")

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gaplaw.canonical import refuse_unless
+from gaplaw.canonical import check_fields, refuse_unless
+
+
+def check_seed(where: str, seed: int) -> None:
+    """Raises: SpecError unless random keys tell this seed from every other: they read 32 bits."""
+    refuse_unless(0 <= seed < 2**32, where, seed, "must be from 0 to 4294967295 (2^32 - 1)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +25,7 @@ class ObjectiveSpec:
     temperature_squared: bool = True
 
     def __post_init__(self):
+        check_fields(self)
         refuse_unless(0 <= self.soft_weight <= 1, "ObjectiveSpec.soft_weight", self.soft_weight, "must be in [0, 1]")
         refuse_unless(self.temperature > 0, "ObjectiveSpec.temperature", self.temperature, "must be above 0")
         rule = "must be at most 1e5: above, float32 keeps less than two digits of the gradient"
@@ -53,6 +59,8 @@ class TrainSpec:
     batch_seed: int = 0
 
     def __post_init__(self):
+        check_fields(self)
+        check_seed("TrainSpec.batch_seed", self.batch_seed)
         for name in ("tokens", "batch_sequences", "learning_rate", "epsilon", "clip_norm"):
             refuse_unless(getattr(self, name) > 0, f"TrainSpec.{name}", getattr(self, name), "must be above 0")
         for name in ("warmup_fraction", "final_fraction", "beta1", "beta2"):

@@ -84,6 +84,7 @@ CELLS = {
     "calibration_error": (_REAL, "expected calibration error of the student's first choice, 21 equal bins"),
     "teacher_calibration_error": (_REAL, "the same for the teacher"),
     "validation_tokens": (_WHOLE, "tokens evaluated on; the same tokens for every cell of a corpus"),
+    "training_epochs": (_REAL, "how often training saw each window of its text, on average: 4 is every one four times"),
     "training_loss_nats": (
         _REAL,
         "mean objective over the last tenth of the steps (rounded up), each before its update",

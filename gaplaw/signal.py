@@ -6,11 +6,10 @@ cache is made and read is `gaplaw.distill.targets` and `gaplaw.train.cache`.
 
 from __future__ import annotations
 
-import typing
 from dataclasses import dataclass
 from typing import Literal
 
-from gaplaw.canonical import refuse_unless
+from gaplaw.canonical import check_fields, refuse_unless
 
 SignalKind = Literal["live", "topk", "sampled"]
 # Temperatures whose tail mass is kept as float16, as it always was: their numbers must stay.
@@ -30,9 +29,7 @@ class TeacherSignal:
     symbols: int = 0
 
     def __post_init__(self):
-        refuse_unless(
-            self.kind in typing.get_args(SignalKind), "TeacherSignal.kind", self.kind, "must be live, topk or sampled"
-        )
+        check_fields(self)
         rule = "must be at least 1 in a cache" if self.cached else "must be 0 for a live teacher, which keeps nothing"
         refuse_unless((self.symbols >= 1) == self.cached, "TeacherSignal.symbols", self.symbols, rule)
 

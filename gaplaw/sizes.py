@@ -1,6 +1,6 @@
 """How big is a model, what does a token cost, and which shape has a given size?
 
-The second stop of the walk, after spec: arithmetic on `ModelSpec`, no JAX. Three parts: size strings ("190M"), counts
+After shape in the walk: arithmetic on `ModelSpec`, no JAX. Three parts: size strings ("190M"), counts
 and FLOPs in closed form (equal to the built model, a test), and the one dial, `model_for`, from a size to a shape.
 """
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from gaplaw.canonical import refuse_unless
-from gaplaw.spec import Block, ModelSpec
+from gaplaw.shape import Block, ModelSpec
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "t": 10**12}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmbt]?)", re.IGNORECASE)

@@ -11,76 +11,16 @@ import typing
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from gaplaw.canonical import later, refuse_unless, short_hash
+from gaplaw.canonical import check_fields, later, refuse_unless, short_hash
+from gaplaw.files import NAME_RULE, is_plain_name
 from gaplaw.identity import science
-from gaplaw.recipe import ObjectiveSpec, TrainSpec
+from gaplaw.recipe import ObjectiveSpec, TrainSpec, check_seed
+from gaplaw.shape import ModelSpec
 from gaplaw.signal import LIVE, TeacherSignal
+from gaplaw.sizes import count_params
 
-Block = typing.Literal["gpt2", "llama"]
 Init = typing.Literal["scratch", "prune"]
 Role = typing.Literal["teacher", "student", "baseline"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelSpec:
-    """The shape of one decoder-only transformer; every array size follows from these fields.
-
-    `heads` and `hidden` hold one number for every layer, or one per layer (pruned models are uneven; 0 skips that half of
-    the layer). `kv_group` is the number of query heads that share one key/value head (1 = multi-head attention).
-    """
-
-    block: Block = "llama"
-    vocab_size: int
-    width: int
-    depth: int
-    heads: int | tuple[int, ...]
-    head_size: int
-    hidden: int | tuple[int, ...]
-    max_length: int
-    kv_group: int = 1
-    tied: bool = True
-
-    def __post_init__(self):
-        refuse_unless(self.block in typing.get_args(Block), "ModelSpec.block", self.block, "must be gpt2 or llama")
-        for name in ("vocab_size", "width", "depth", "head_size", "max_length", "kv_group"):
-            refuse_unless(getattr(self, name) >= 1, f"ModelSpec.{name}", getattr(self, name), "must be at least 1")
-        for name in ("heads", "hidden"):
-            value = getattr(self, name)
-            refuse_unless(
-                isinstance(value, int) or len(value) == self.depth,
-                f"ModelSpec.{name}",
-                value,
-                f"must be one number or one per layer (depth = {self.depth})",
-            )
-            refuse_unless(min(self._per_layer(value)) >= 0, f"ModelSpec.{name}", value, "must not be negative")
-        refuse_unless(
-            all(heads % self.kv_group == 0 for heads in self.heads_by_layer),
-            "ModelSpec.heads",
-            self.heads,
-            f"must be a multiple of kv_group = {self.kv_group} in every layer",
-        )
-        refuse_unless(
-            self.block == "gpt2" or self.head_size % 2 == 0,
-            "ModelSpec.head_size",
-            self.head_size,
-            "must be even under rotary positions (block llama)",
-        )
-
-    def _per_layer(self, value: int | tuple[int, ...]) -> tuple[int, ...]:
-        return (value,) * self.depth if isinstance(value, int) else tuple(value)
-
-    @property
-    def heads_by_layer(self) -> tuple[int, ...]:
-        return self._per_layer(self.heads)
-
-    @property
-    def hidden_by_layer(self) -> tuple[int, ...]:
-        return self._per_layer(self.hidden)
-
-    @property
-    def uniform(self) -> bool:
-        """True when every layer has the same shape, so that layers can be stacked and scanned."""
-        return len(set(self.heads_by_layer)) == 1 and len(set(self.hidden_by_layer)) == 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +43,8 @@ class DataSpec:
     separator: str | None = later(None)
 
     def __post_init__(self):
+        check_fields(self)
+        check_seed("DataSpec.split_seed", self.split_seed)
         kinds = ("tfds:", "folder:")
         refuse_unless(
             self.source == "stdlib" or any(self.source.startswith(k) and len(self.source) > len(k) for k in kinds),
@@ -112,7 +54,9 @@ class DataSpec:
         )
         kind, _, rest = self.tokenizer.partition(":")
         refuse_unless(
-            self.tokenizer == "bytes" or (kind == "bpe" and rest.isdigit()) or (kind == "file" and bool(rest)),
+            self.tokenizer == "bytes"
+            or (kind == "bpe" and rest.isascii() and rest.isdigit())
+            or (kind == "file" and bool(rest)),
             "DataSpec.tokenizer",
             self.tokenizer,
             "must be 'bytes', 'bpe:VOCAB' or 'file:PATH'",
@@ -147,7 +91,9 @@ class Cell:
     signal: TeacherSignal = LIVE
 
     def __post_init__(self):
-        refuse_unless(self.init in typing.get_args(Init), "Cell.init", self.init, "must be scratch or prune")
+        check_fields(self)
+        refuse_unless(is_plain_name(self.name), "Cell.name", self.name, NAME_RULE)
+        check_seed(f"{self.name}: Cell.seed", self.seed)
         refuse_unless(
             self.split == "train" or self.data.teacher_fraction > 0,
             f"{self.name}: Cell.split",
@@ -201,8 +147,12 @@ class Cell:
             "must be given under init = 'prune', and only there",
         )
         if self.init == "prune":
-            from gaplaw.sizes import count_params  # sizes follows spec in the walk; only this check looks ahead
-
+            refuse_unless(
+                self.seed == self.train.batch_seed,
+                f"{self.name}: Cell.seed",
+                self.seed,
+                f"must equal TrainSpec.batch_seed = {self.train.batch_seed} under init = 'prune': a seed then only orders batches",
+            )
             size = count_params(self.teacher.model).non_embedding
             refuse_unless(
                 self.target_params < size,

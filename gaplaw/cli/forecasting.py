@@ -6,7 +6,7 @@ from __future__ import annotations
 from gaplaw.execution import Execution
 from gaplaw.grid import Sweep
 from gaplaw.sweep.forecast import Forecast, forecast
-from gaplaw.sweep.planning import Plan
+from gaplaw.sweep.planned import Plan
 from gaplaw.sweep.targets import target
 
 

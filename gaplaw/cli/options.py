@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -48,13 +49,35 @@ def numbers(text: str, option: str) -> tuple[int, ...]:
 
 
 def print_wide(table) -> None:
-    """A rich table on standard output: long lines in a narrow window are better than lost digits."""
+    """A rich table on standard output, no digit lost: in a narrow window its columns are folded, in a file its lines are long."""
     from rich.console import Console
     from rich.measure import Measurement
 
-    console = Console()
-    wide = Measurement.get(console, console.options.update(max_width=500), table).maximum
-    Console(width=max(console.width, wide)).print(table)
+    def width_of(some) -> int:
+        return Measurement.get(console, console.options.update(max_width=500), some).maximum
+
+    console, shown = Console(), table
+    if console.is_terminal or "COLUMNS" in os.environ:
+        folds = (folded(table, lines) for lines in range(1, len(table.columns)))
+        shown = next((some for some in folds if width_of(some) <= console.width), folded(table, len(table.columns) - 1))
+    Console(width=max(console.width, width_of(shown))).print(shown)
+
+
+def folded(table, lines: int):
+    """The same table with its columns after the first stacked, `lines` of them in one: a row then takes that many lines."""
+    from rich.table import Table
+
+    if lines == 1:
+        return table
+    first, *rest = table.columns
+    made = Table(title=table.title, title_justify=table.title_justify, title_style=table.title_style, box=table.box)
+    stacks = [[first]] + [rest[at : at + lines] for at in range(0, len(rest), lines)]
+    for stack in stacks:
+        made.add_column("\n".join(str(column.header) for column in stack), justify=stack[-1].justify, no_wrap=True)
+    cells = [[list(column.cells) for column in stack] for stack in stacks]
+    for number, row in enumerate(table.rows):
+        made.add_row(*("\n".join(column[number] for column in stack) for stack in cells), style=row.style)
+    return made
 
 
 def print_json(value: object) -> None:

@@ -58,8 +58,12 @@ def plan(
         target: cpu, v5e:4x4, v5p:4x4x8, v6e:16x16, gpu:h100x8 or another shape of these.
         price_per_chip_hour: in the currency of your choice; no price is built in.
     """
-    from gaplaw import sweep
+    import pandas as pd
+
+    from gaplaw import data, sweep
+    from gaplaw.law.enough import sweep_warnings, text_flags
     from gaplaw.sweep.bucket import folder_at
+    from gaplaw.sweep.checks import check_sweep
     from gaplaw.sweep.load import home_of
 
     if target is not None:
@@ -69,13 +73,21 @@ def plan(
     found = sweep.resolve(found, absent=absent, home=home_of(experiment))
     folder = folder_at(_out(out, found.name))
     folder.refresh(now=True)
-    made = sweep.plan(found, execution, folder)
+    here = target is None and not absent
+    corpora = check_sweep(found, execution, folder, corpus_of=data.counted, on_this_machine=here)
+    corpora |= {
+        spec: data.counted(spec) for spec in {cell.data for cell in found.cells} - set(corpora)
+    }  # of finished cells
+    made = sweep.plan(found, execution, folder, corpora)
+    warnings = [*sweep_warnings(found), *(flag.message for flag in text_flags(pd.DataFrame(made.to_rows())))]
     if target is not None:
         from gaplaw.cli.forecasting import forecast_with_progress
 
         made = forecast_with_progress(made, found, execution, target, price_per_chip_hour)
         if out is not None:
             made.write(folder)
+    for line in warnings:
+        print(f"gaplaw: warning: {line}", file=sys.stderr)
     for line in absent:
         print(f"gaplaw: not on this machine, so cells have provisional identities: {line}", file=sys.stderr)
     if json:
@@ -134,6 +146,7 @@ def run(
         executor: where groups run: processes on this machine, tasks of a Ray cluster, or batch jobs.
     """
     from gaplaw import sweep
+    from gaplaw.law.enough import sweep_warnings
     from gaplaw.sweep.bucket import folder_at
     from gaplaw.sweep.load import home_of
     from gaplaw.sweep.local import LocalExecutor
@@ -150,7 +163,9 @@ def run(
     _refuse_hosts(execution.hosts, executor)
 
     def run_part(some) -> None:
-        summaries.append(sweep.run(some, place, execution, executor=engine, remove_junk=remove_junk))
+        doubts = [] if adaptive else sweep_warnings(some)
+        done = sweep.run(some, place, execution, executor=engine, remove_junk=remove_junk, warnings=doubts)
+        summaries.append(done)
 
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the workers are stopped on the way out
     ending = contextlib.ExitStack()

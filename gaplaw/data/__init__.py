@@ -22,7 +22,9 @@ from gaplaw.errors import DataError
 from gaplaw.files import damage
 from gaplaw.spec import DataSpec
 
-__all__ = ["Corpus", "Validation", "cache_folder", "describe", "load", "resolve", "vocab_size"]
+__all__ = ["Corpus", "Validation", "cache_folder", "counted", "describe", "load", "resolve", "vocab_size"]
+
+PREPARED_AT_ONCE_BYTES = 64 << 20  # seconds of work; a plan does not wait for more
 
 
 def resolve(spec: DataSpec, *, fetch: bool = True) -> DataSpec:
@@ -65,6 +67,20 @@ def load(spec: DataSpec, cache_dir: Path | None = None) -> Corpus:
         resolve(spec)  # the source must still be what the manifest says before its tokens go under that name
         prepare(spec, open_source(spec.source, cache), folder)
     return Corpus(spec, folder)
+
+
+def counted(spec: DataSpec) -> Corpus | None:
+    """The corpus of a spec if its tokens can be counted now: it lies in the cache, or is small enough to be prepared at once.
+
+    Returns: None for a source of more than PREPARED_AT_ONCE_BYTES that was never prepared, and for one that is not here.
+    Raises: DataError as `load`.
+    """
+    if not spec.manifest:
+        return None
+    cache = cache_folder()
+    here = damage(packed_folder(spec, cache)) is None
+    small = here or open_source(spec.source, cache, fetch=False).size_bytes() <= PREPARED_AT_ONCE_BYTES
+    return load(spec) if small else None
 
 
 def vocab_size(spec: DataSpec) -> int:

@@ -66,6 +66,15 @@ class Corpus:
         """Windows that one epoch visits: all that fit whatever the epoch's offset, so one fewer than the quotient."""
         return self.tokens_in(split) // self.spec.sequence_tokens - 1
 
+    def check_batch(self, split: str, batch_sequences: int) -> None:
+        """Raises: DataError when the split holds less than one batch."""
+        if self.windows_per_epoch(split) < batch_sequences:
+            raise DataError(
+                f"DataSpec.source = {self.spec.source!r}: the {split} split holds {self.tokens_in(split)} tokens, fewer than one "
+                f"batch of {batch_sequences} sequences of {self.spec.sequence_tokens} (and one to spare); use more text or "
+                "smaller batches"
+            )
+
     def batch(
         self, split: str, batch_sequences: int, seed: int, steps: range, *, rows: slice = slice(None)
     ) -> np.ndarray:
@@ -84,12 +93,8 @@ class Corpus:
         Returns: int32 [len(steps), rows, L+1].
         Raises: DataError when the split holds less than one batch.
         """
+        self.check_batch(split, batch_sequences)
         windows, length = self.windows_per_epoch(split), self.spec.sequence_tokens
-        if windows < batch_sequences:
-            raise DataError(
-                f"DataSpec.source = {self.spec.source!r}: the {split} split holds {self.tokens_in(split)} tokens, fewer than "
-                f"one batch of {batch_sequences} sequences of {length} (and one to spare); use more text or smaller batches"
-            )
         in_batch = np.arange(batch_sequences, dtype=np.uint64)[rows]
         step_S = np.asarray(steps, dtype=np.uint64)
         sample = step_S[:, None] * np.uint64(batch_sequences) + in_batch[None, :]
@@ -102,20 +107,9 @@ class Corpus:
     def validation(self) -> Validation:
         """Windows of L+1 tokens spread evenly over each domain's validation documents, about `validation_tokens` in all.
 
-        Domains share the windows in proportion to their validation tokens, each getting at least 2 % as far as it has
-        them.
-
         Raises: DataError when no domain holds one window.
         """
-        length, entry = self.spec.sequence_tokens, self._entry("validation")
-        ranges = [entry["domains"].get(name, {"start": 0, "end": 0}) for name in self.domains]
-        available_D = np.array([max(0, (r["end"] - r["start"] - 1) // length) for r in ranges])
-        if not available_D.any():
-            raise DataError(
-                f"DataSpec.validation_fraction = {self.spec.validation_fraction}: the validation split of "
-                f"{self.spec.source!r} holds {entry['tokens']} tokens, not one window of {length + 1} in any domain"
-            )
-        wanted_D = shares(available_D, max(1, self.spec.validation_tokens // length))
+        length, (ranges, available_D, wanted_D) = self.spec.sequence_tokens, self._validation_windows
         views = sliding_window_view(self.tokens("validation"), length + 1)
         parts = []
         for r, available, wanted in zip(ranges, available_D.tolist(), wanted_D.tolist(), strict=True):
@@ -126,6 +120,27 @@ class Corpus:
             domain_N=np.repeat(np.arange(len(self.domains), dtype=np.int32), wanted_D),
             domains=self.domains,
         )
+
+    @property
+    def validation_tokens(self) -> int:
+        """Tokens that an evaluation predicts. Raises: DataError as `validation`."""
+        return int(self._validation_windows[2].sum()) * self.spec.sequence_tokens
+
+    @cached_property
+    def _validation_windows(self) -> tuple[list[dict], np.ndarray, np.ndarray]:
+        """By domain: where its validation tokens lie, the windows there, and how many of them are used.
+
+        Domains share the windows in proportion to their validation tokens, each getting at least 2 % as far as it has them.
+        """
+        length, entry = self.spec.sequence_tokens, self._entry("validation")
+        ranges = [entry["domains"].get(name, {"start": 0, "end": 0}) for name in self.domains]
+        available_D = np.array([max(0, (r["end"] - r["start"] - 1) // length) for r in ranges])
+        if not available_D.any():
+            raise DataError(
+                f"DataSpec.validation_fraction = {self.spec.validation_fraction}: the validation split of "
+                f"{self.spec.source!r} holds {entry['tokens']} tokens, not one window of {length + 1} in any domain"
+            )
+        return ranges, available_D, shares(available_D, max(1, self.spec.validation_tokens // length))
 
     def _entry(self, split: str) -> dict:
         if split not in self.index["splits"]:

@@ -44,11 +44,14 @@ class Source(Protocol):
     """A corpus before tokenization: `manifest` is cheap and hashes the content, `documents` always streams in one order.
 
     left_out: what the source holds and does not read, by kind, counted.
+    size_bytes: about what there is to read, known without reading it.
     """
 
     left_out: dict[str, int]
 
     def manifest(self) -> str: ...
+
+    def size_bytes(self) -> int: ...
 
     def documents(self) -> Iterator[Document]: ...
 

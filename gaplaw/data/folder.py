@@ -57,6 +57,9 @@ class FolderSource:
         """A hash over relative paths and contents: the same folder elsewhere, or under another name, is the same data."""
         return files_manifest(RECIPE, [(name, self._digest(name)) for name in self.files])
 
+    def size_bytes(self) -> int:
+        return sum((self.root / name).stat().st_size for name in self.files)
+
     def documents(self) -> Iterator[Document]:
         readers = {".txt": self._txt, ".jsonl": self._jsonl, ".parquet": self._parquet}
         for name in self.files:

@@ -28,6 +28,7 @@ RECIPE = "tfds-2"  # raise when the same dataset would yield other documents
 DOMAIN_FEATURES = ("domain", "label")
 READ_AHEAD = 256
 DESCRIPTION = "dataset_info.json"  # its words and dates do not change a document; counts and lengths stand in the files
+LIBRARY_BYTES = 20 << 20  # about; of CPython 3.11
 
 
 def open_source(source: str, cache: Path, *, fetch: bool = True) -> Source:
@@ -49,6 +50,9 @@ class StdlibSource:
 
     def manifest(self) -> str:
         return _library_manifest_once(library_folder())
+
+    def size_bytes(self) -> int:
+        return LIBRARY_BYTES
 
     def documents(self) -> Iterator[Document]:
         from filelock import FileLock
@@ -98,6 +102,9 @@ class TfdsSource:
         except OSError as error:
             raise DataError(f"{self.where}: {error.filename} cannot be read: {error.strerror}") from error
         return short_hash([RECIPE, builder.name, config, str(builder.version), content, self.wanted_split])
+
+    def size_bytes(self) -> int:
+        return sum(split.num_bytes or 0 for split in self._builder.info.splits.values())
 
     def documents(self) -> Iterator[Document]:
         text, domain = self._text_feature(), self._domain_feature()

@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from gaplaw.law.design import Layout
-from gaplaw.law.flags import FEWEST_STUDENTS, FEWEST_TEACHERS, Flag, worst_first
+from gaplaw.law.enough import grid_flags, text_flags
+from gaplaw.law.flags import Flag, worst_first
 from gaplaw.law.intervals import no_bowl
 from gaplaw.law.joint import JointFit
 
@@ -38,18 +39,7 @@ def _few(layout: Layout):
     design = layout.design
     per_student = [len(np.unique(design.teacher[design.student == s])) for s in np.unique(design.student)]
     sizes = len(np.unique(np.round(np.log(layout.student_params), 6)))
-    if max(per_student) < FEWEST_TEACHERS:
-        yield Flag(
-            "few_teachers",
-            f"no student has met more than {max(per_student)} teachers; at least {FEWEST_TEACHERS} on one grid are needed",
-            "refusal",
-        )
-    if sizes < FEWEST_STUDENTS:
-        yield Flag(
-            "few_students",
-            f"{sizes} student size{'s' if sizes > 1 else ''}; a law over sizes needs at least {FEWEST_STUDENTS}",
-            "refusal",
-        )
+    yield from grid_flags(max(per_student), sizes)
 
 
 def _bowl(layout: Layout, pilot: JointFit, surface):
@@ -129,5 +119,6 @@ def _data(table, layout: Layout):
                 f"no teacher beats training without one for students of {', '.join(losers)} parameters",
                 "warning",
             )
+    yield from text_flags(frame)
     for note in table.notes:
         yield Flag("table_note", note, "note")

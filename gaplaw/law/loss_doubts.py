@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import chdtri
 
+from gaplaw.law.enough import text_flags
 from gaplaw.law.flags import FEWEST_STUDENTS, FEWEST_TEACHERS, Flag
 from gaplaw.law.loss_forms import residual_functions, whitener
 from gaplaw.law.loss_stack import HUBER_TUNING, places, ridge_of
@@ -83,6 +84,7 @@ def doubts(table, surface, stack, frame) -> tuple[str, list[Flag]]:
         if weak:
             text = f"{weak} rows have a teacher no better than the student alone"
             flags.append(Flag("teacher_no_better", text, "note"))
+    flags += text_flags(frame)
     bad = [part for part in stack.components if part.status != "converged"]
     status = bad[0].status if bad else "converged"
     for part in bad:

@@ -14,6 +14,7 @@ from gaplaw.errors import GaplawError, TableError
 
 SIZES = ("student_params", "student_tokens", "teacher_params", "teacher_tokens")
 LOSSES = ("student_loss", "teacher_loss", "no_teacher_loss")
+TEXT_COLUMNS = ("training_epochs", "validation_tokens")  # what a sweep's own rows say of their text; see `enough`
 CANONICAL = (*SIZES, *LOSSES, "seed", "group", "weight")
 COORDINATES = ("teacher_params", "teacher_loss")
 
@@ -72,7 +73,10 @@ def read_numbers(frame: pd.DataFrame, required, where: Where) -> pd.DataFrame:
             if frame[name].isna().any():
                 raise TableError(f"{where.row(frame.index[frame[name].isna()][0])}, column {name}: missing value")
             result[name] = frame[name].astype(str) if name == "group" else frame[name]
-    return result[[name for name in CANONICAL if name in result]]
+    for name in TEXT_COLUMNS:
+        if name in frame:
+            result[name] = pd.to_numeric(frame[name], errors="coerce").astype(float)
+    return result[[name for name in (*CANONICAL, *TEXT_COLUMNS) if name in result]]
 
 
 def _shown(value: float) -> str:

@@ -24,7 +24,7 @@ from pathlib import Path
 from gaplaw.errors import SweepError
 from gaplaw.objects import Mirror, is_url, join, refuse_credentials
 from gaplaw.spec import Cell
-from gaplaw.sweep.folder import RunFolder
+from gaplaw.sweep.folder import STORE, RunFolder
 from gaplaw.sweep.lease import Leases
 
 SCRATCH = "GAPLAW_SCRATCH"  # the local copy, for workers on the machine of their `run`
@@ -34,7 +34,11 @@ NOT_PULLED = ("locks", "presence", "tasks", "logs", "checkpoints", "checkpoint")
 
 
 def folder_at(place: Path | str) -> RunFolder:
-    """The run folder at a path or a URL. Raises: SweepError when a URL cannot be used."""
+    """The run folder at a path or a URL. Raises: SweepError when it cannot be used."""
+    if str(place).rstrip("/").rpartition("/")[2] == STORE:
+        raise SweepError(
+            f"{place}: no run folder may be called {STORE!r}, which holds the teachers of the sweeps beside it"
+        )
     if not is_url(place):
         return RunFolder(Path(place))
     refuse_credentials(

@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+import operator
 import os
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from dataclasses import dataclass, replace
 
 from gaplaw import results
 from gaplaw.canonical import from_dict
-from gaplaw.errors import GaplawError
+from gaplaw.errors import GaplawError, SpecError
 from gaplaw.execution import Execution
 from gaplaw.grid import Group
 from gaplaw.sizes import count_params, forward_flops_per_token
@@ -119,6 +120,20 @@ def disk_bytes(cell: Cell, *, checkpoint: bool) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Phases:
+    """Seconds of a group by what it does: start a process, compile, train, evaluate."""
+
+    start_seconds: float = 0.0
+    compile_seconds: float = 0.0
+    train_seconds: float = 0.0
+    evaluate_seconds: float = 0.0
+
+    @property
+    def total_seconds(self) -> float:
+        return self.start_seconds + self.compile_seconds + self.train_seconds + self.evaluate_seconds
+
+
+@dataclass(frozen=True, kw_only=True)
 class Measured:
     """What a finished or running group took: until its first step had run, and (extrapolated to the end) after it."""
 
@@ -141,12 +156,23 @@ class Clock:
         return f"{len(self.measured)} measured group{'s' if len(self.measured) > 1 else ''} of this folder"
 
     def seconds(self, group: Group) -> float:
-        start, scale = self._correction(group.teacher is not None)
-        return start + scale * self._plain_seconds(group)
+        return self.phases(group).total_seconds
 
     def rest_seconds(self, group: Group) -> float:
         """Without start and compilation."""
-        return self._correction(group.teacher is not None)[1] * self._plain_seconds(group)
+        found = self.phases(group)
+        return found.train_seconds + found.evaluate_seconds
+
+    def phases(self, group: Group) -> Phases:
+        """Where a group's time goes. Measured groups correct training and evaluation by one factor."""
+        start, scale = self._correction(group.teacher is not None)
+        train, evaluate = self._plain_seconds(group)
+        return Phases(
+            start_seconds=min(start, PROCESS_SECONDS),
+            compile_seconds=max(0.0, start - PROCESS_SECONDS),
+            train_seconds=scale * train,
+            evaluate_seconds=scale * evaluate,
+        )
 
     def knowing(self, *more: Measured) -> Clock:
         return replace(self, measured=(*self.measured, *more))
@@ -154,25 +180,23 @@ class Clock:
     def _correction(self, taught: bool) -> tuple[float, float]:
         """(start seconds, scale of the rest) from groups of the same kind, else from all, else the defaults."""
         alike = [m for m in self.measured if (m.group.teacher is not None) == taught] or self.measured
-        plain = sum(self._plain_seconds(m.group) for m in alike)
+        plain = sum(sum(self._plain_seconds(m.group)) for m in alike)
         if not plain:
             return START_SECONDS, 1.0
         return sum(m.start_seconds for m in alike) / len(alike), sum(m.rest_seconds for m in alike) / plain
 
-    def _plain_seconds(self, group: Group) -> float:
+    def _plain_seconds(self, group: Group) -> tuple[float, float]:
         """Training and evaluation, before correction."""
         machine = measure_machine(self.execution.single_thread)
         models = [c.model for c in group.cells] + ([group.teacher.model] if group.teacher else [])
         cell = group.cells[0]
         held = cell.data.validation_tokens * self.execution.evaluations
-        elements = sum(
-            elements_per_token(model, cell.data.sequence_tokens)
-            * (held + cell.steps * cell.batch_tokens * (1 if number == len(group.cells) else 3))
-            for number, model in enumerate(models)
-        )
-        flops = training_flops(group) + evaluation_flops(group, self.execution)
+        elements = [elements_per_token(model, cell.data.sequence_tokens) for model in models]
+        passes = [1 if number == len(group.cells) else 3 for number in range(len(models))]  # of a teacher, of a student
+        trained = cell.steps * cell.batch_tokens * sum(map(operator.mul, elements, passes))
         width = max(model.width for model in models)
-        return cell.steps * OVERHEAD_SECONDS + machine.seconds(width, flops, elements)
+        train = cell.steps * OVERHEAD_SECONDS + machine.seconds(width, training_flops(group), trained)
+        return train, machine.seconds(width, evaluation_flops(group, self.execution), held * sum(elements))
 
 
 def clock_for(folder: RunFolder, execution: Execution) -> Clock:
@@ -192,13 +216,17 @@ def clock_for(folder: RunFolder, execution: Execution) -> Clock:
         ):
             groups.setdefault(row["group_id"], []).append(row)
     whole = (rows for rows in groups.values() if len(rows) == rows[0]["group_cells"])  # others would look too slow
-    return Clock(execution=execution).knowing(*(_measured(rows) for rows in whole))
+    return Clock(execution=execution).knowing(*filter(None, map(_measured, whole)))
 
 
-def _measured(rows: list[dict]) -> Measured:
+def _measured(rows: list[dict]) -> Measured | None:
     compiled = rows[0]["compile_seconds"] or 0.0
+    try:
+        cells = tuple(from_dict(Cell, json.loads(row["spec"])) for row in rows)
+    except SpecError:  # of an earlier gaplaw, which allowed more
+        return None
     return Measured(
-        group=Group(cells=tuple(from_dict(Cell, json.loads(row["spec"])) for row in rows)),
+        group=Group(cells=cells),
         start_seconds=PROCESS_SECONDS + compiled,
         rest_seconds=max(0.0, rows[0]["group_wall_seconds"] - compiled),
     )

@@ -19,7 +19,7 @@ from rich.text import Text
 
 from gaplaw.sizes import size_name
 from gaplaw.sweep.eta import Running, Snapshot
-from gaplaw.sweep.planning import duration
+from gaplaw.sweep.planned import duration
 
 PLAIN_SECONDS = 10.0
 LIVE_SECONDS = 0.5

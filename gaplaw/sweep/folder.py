@@ -36,6 +36,7 @@ from gaplaw.sweep.growth import grown
 from gaplaw.sweep.owner import Holder
 
 NOT_WRITABLE = (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT)
+STORE = "store"  # beside the run folders
 PARTS = ("cells", "curves", "locks", "presence", "tasks", "progress", "logs")
 
 
@@ -78,7 +79,7 @@ class RunFolder:
 
     @cached_property
     def store(self) -> Path:
-        return self.out.absolute().parent / "store"
+        return self.out.absolute().parent / STORE
 
     def part(self, name: str) -> Path:
         return self.out / name
@@ -151,7 +152,9 @@ class RunFolder:
             )
         try:
             return from_dict(Sweep, json.loads(path.read_text())["sweep"])
-        except (ValueError, KeyError, TypeError, AttributeError, GaplawError) as fault:
+        except GaplawError as fault:  # of an earlier gaplaw, perhaps, which allowed more
+            raise SweepError(f"{path}: its sweep is refused: {fault}; use another run folder") from None
+        except (ValueError, KeyError, TypeError, AttributeError) as fault:
             raise SweepError(
                 f"{path}: not a readable sweep ({type(fault).__name__}); delete it and run again"
             ) from None
@@ -162,13 +165,19 @@ class RunFolder:
         Returns: a line to show when the sweep grew or shrank, else None.
         Raises: SweepError naming the two sciences.
         """
-        if not (self.out / "sweep.json").exists():
-            self._record(sweep)
-            return None
-        both, note = grown(self.sweep(), sweep, self.name)
+        both, note = self.growth(sweep)
         if both is not None:
             self._record(both)
         return note
+
+    def growth(self, sweep: Sweep) -> tuple[Sweep | None, str | None]:
+        """What `adopt` would record (None: nothing new) and say; records nothing. Raises: SweepError as it does."""
+        path = self.out / "sweep.json"
+        if not path.exists():
+            return sweep, None
+        if (read_json(path) or {}).get("sweep") == json.loads(json.dumps(to_dict(sweep))):
+            return None, None
+        return grown(self.sweep(), sweep, self.name)
 
     def _record(self, sweep: Sweep) -> None:
         write_json(self.out / "sweep.json", {"gaplaw": __version__, "sweep": to_dict(sweep)})
@@ -185,7 +194,7 @@ class RunFolder:
         try:
             written = path.stat().st_mtime_ns
             row = results.read_rows(path).select(["fingerprint", "status", "error"]).to_pylist()[0]
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return MISSING
         except (TableError, KeyError, IndexError):
             if not path.exists():

@@ -18,7 +18,8 @@ from gaplaw.sizes import size_name
 from gaplaw.sweep.compiler import Compiler
 from gaplaw.sweep.folder import RunFolder
 from gaplaw.sweep.ladder import change_that_fits
-from gaplaw.sweep.planning import FINISHED, FORECAST, Plan, amount, duration
+from gaplaw.sweep.planned import FINISHED, Plan, amount, duration
+from gaplaw.sweep.planning import FORECAST
 from gaplaw.sweep.roofline import Program, roofline
 from gaplaw.sweep.shrink import program_key
 from gaplaw.sweep.targets import Target, fitted_to_all
@@ -45,7 +46,7 @@ class Forecast:
 
     def seconds(self, cell) -> float:
         """A planned cell's share of its group's time: measured rates on this machine, the roofline elsewhere."""
-        if self.target.chip.kind == "cpu":
+        if self.target.chip.kind == "cpu" and cell.estimated_seconds is not None:
             return cell.estimated_seconds
         return self.programs[cell.group_id].roofline_seconds / self._members(cell)
 

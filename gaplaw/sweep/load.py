@@ -65,8 +65,6 @@ def load(name: str) -> tuple[Sweep, Execution]:
         )
     if not found.cells:
         raise SweepError(f"{path}: its sweep {found.name!r} has no cells")
-    if found.name != Path(found.name).name or found.name.startswith("."):
-        raise SweepError(f"{path}: Sweep.name = {found.name!r}: must be usable as a folder name")
     return found, execution
 
 

@@ -6,21 +6,20 @@ already done in the folder. The same works, in the same order, are what `gaplaw.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-
-from rich.table import Table
 
 from gaplaw.canonical import short_hash
 from gaplaw.execution import Execution
 from gaplaw.files import read_json, write_json
 from gaplaw.grid import Group, Sweep
 from gaplaw.results import describe_cell
-from gaplaw.sizes import size_name
-from gaplaw.spec import Cell, Role
-from gaplaw.sweep.cost import Clock, clock_for, disk_bytes, finish_seconds
+from gaplaw.spec import Cell, DataSpec, Role
+from gaplaw.sweep.cost import Clock, Phases, clock_for, disk_bytes, finish_seconds
 from gaplaw.sweep.folder import RunFolder
+from gaplaw.sweep.planned import FINISHED, LONGEST_SECONDS, Plan, PlannedCell
 
-FINISHED = ("done", "stored")
 FORECAST = "forecast.json"  # in a run folder
 
 
@@ -33,120 +32,32 @@ class Work:
     keeps: tuple[str, ...]
     needs: str | None
     seconds: float
+    phases: Phases = Phases()
 
     @property
     def id(self) -> str:
         return self.group.id
 
 
-@dataclass(frozen=True, kw_only=True)
-class PlannedCell:
-    """One cell of a plan. `flops` = student training + teacher forward; seconds are the group's, shared by its cells."""
-
-    cell_id: str
-    role: Role
-    status: str  # "done", "stored" (a teacher that an earlier sweep trained), "failed", "corrupt" or "missing"
-    group_id: str
-    seed: int
-    protocol: str
-    fingerprint: str
-    teacher_id: str | None
-    student_params: int
-    student_params_embedding: int
-    student_params_active: int
-    student_params_unique: int
-    student_params_total: int
-    student_tokens: int
-    teacher_params: int | None
-    student_training_flops: float
-    teacher_forward_flops: float
-    teacher_training_flops: float
-    flops: float
-    estimated_seconds: float
-    disk_bytes: int
-    teacher_signal: str | None
-    teacher_cache_bytes: (
-        int  # of the whole cache that the cell reads; cells of one teacher and order of batches share it
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """Every cell of a sweep with its cost; totals are over what is left to do."""
-
-    sweep: str
-    question: str
-    cells: tuple[PlannedCell, ...]
-    groups_left: int
-    workers: int
-    wall_seconds: float
-    estimate_from: str
-    teacher_cache_bytes: int  # of all caches that what is left reads, each once
-
-    @property
-    def left(self) -> tuple[PlannedCell, ...]:
-        return tuple(cell for cell in self.cells if cell.status not in FINISHED)
-
-    @property
-    def flops_left(self) -> float:
-        return sum(cell.flops for cell in self.left)
-
-    @property
-    def disk_bytes_left(self) -> int:
-        return sum(cell.disk_bytes for cell in self.left)
-
-    def to_rows(self) -> list[dict]:
-        """One plain object per cell, for `--json`."""
-        return [asdict(cell) for cell in self.cells]
-
-    def table(self) -> Table:
-        """One line per cell for the terminal; `to_rows` has the exact numbers."""
-        table = Table(title=f"{self.sweep}: {self.question}", title_justify="left", title_style="bold", box=None)
-        table.add_column("cell", no_wrap=True)
-        table.add_column("role", no_wrap=True)
-        for name in ("params", "all params", "tokens", "train FLOPs", "teacher FLOPs", "seconds*", "disk"):
-            table.add_column(name, justify="right", no_wrap=True)
-        table.add_column("state", no_wrap=True)
-        for cell in self.cells:
-            todo = cell.status not in FINISHED
-            table.add_row(
-                cell.cell_id,
-                cell.role,
-                size_name(cell.student_params),
-                size_name(cell.student_params_total),
-                size_name(cell.student_tokens),
-                f"{cell.student_training_flops:.2e}",
-                f"{cell.teacher_forward_flops:.2e}" if cell.teacher_params else "-",
-                f"{cell.estimated_seconds:.1f}" if todo else "-",
-                amount(cell.disk_bytes),
-                "to do" if cell.status == "missing" else cell.status,
-                style=None if todo else "dim",
-            )
-        return table
-
-    def totals(self) -> list[str]:
-        """What the table sums to, in plain lines."""
-        left, caches = self.left, self.teacher_cache_bytes
-        kept = f", {amount(caches)} in teacher caches" if caches else ""
-        return [
-            f"{len(self.cells)} cells, {len(self.cells) - len(left)} done; {len(left)} left in {self.groups_left} groups: "
-            f"{self.flops_left:.2e} FLOPs, {amount(self.disk_bytes_left)} on disk{kept}",
-            f"estimate: {duration(self.wall_seconds)} with {self.workers} worker{'s' if self.workers > 1 else ''} "
-            f"(* estimate from {self.estimate_from}; a cell's share of its group's seconds)",
-        ]
-
-
-def plan(sweep: Sweep, execution: Execution, folder: RunFolder | None = None) -> Plan:
+def plan(
+    sweep: Sweep,
+    execution: Execution,
+    folder: RunFolder | None = None,
+    corpora: Mapping[DataSpec, object] | None = None,
+) -> Plan:
     """What `run` would do.
 
-    Args: folder: the run folder whose finished cells are marked and whose measured rates are used; None for an empty
-    one.
+    Args:
+      folder: the run folder whose finished cells are marked and whose measured rates are used; None for an empty one.
+      corpora: the corpora whose tokens are counted, by spec; see `gaplaw.sweep.checks`.
     """
+    corpora = corpora or {}
     clock = clock_for(folder, execution) if folder else Clock(execution=execution)
     works = works_of(sweep, clock)
     planned, left, caches = [], set(), {}
     for work in works:
         first, signal = work.group.cells[0], work.group.signal
+        text = _text_of(first, corpora.get(first.data))
         cache_bytes = (
             signal.token_bytes(first.model.vocab_size, work.group.temperatures) * first.steps * first.batch_tokens
         )
@@ -164,7 +75,8 @@ def plan(sweep: Sweep, execution: Execution, folder: RunFolder | None = None) ->
                     teacher_forward_flops=forward,
                     teacher_training_flops=known.get("teacher_training_flops") or 0.0,
                     flops=known["student_training_flops"] + forward,
-                    estimated_seconds=work.seconds / len(work.group.cells),
+                    **text,
+                    estimated_seconds=None if work.seconds > LONGEST_SECONDS else work.seconds / len(work.group.cells),
                     disk_bytes=disk_bytes(cell, checkpoint=cell.id in work.keeps),
                     teacher_cache_bytes=cache_bytes,
                 )
@@ -181,6 +93,7 @@ def plan(sweep: Sweep, execution: Execution, folder: RunFolder | None = None) ->
         groups_left=len(left),
         workers=execution.workers,
         wall_seconds=finish_seconds(tasks, {}, execution.workers),
+        phases=_sum(work.phases for work in works if work.id in left),
         estimate_from=clock.source,
         teacher_cache_bytes=sum(caches.values()),
     )
@@ -213,17 +126,33 @@ def _status(folder: RunFolder, cell: Cell, work: Work) -> str:
     return status
 
 
+def _text_of(cell: Cell, corpus) -> dict:
+    if corpus is None:
+        return {"training_epochs": None, "validation_tokens": None}
+    epochs = cell.steps * cell.train.batch_sequences / corpus.windows_per_epoch(cell.split)
+    return {"training_epochs": epochs, "validation_tokens": corpus.validation_tokens}
+
+
+def _sum(some: Iterable[Phases]) -> Phases:
+    totals = Counter()
+    for one in some:
+        totals.update(asdict(one))
+    return Phases(**totals)
+
+
 def works_of(sweep: Sweep, clock: Clock) -> list[Work]:
     """The groups of a sweep with what each waits for, teachers first."""
     groups, teachers = sweep.groups(), {cell.id for cell in sweep.teachers}
     trained_in = {cell.fingerprint: group.id for group in groups for cell in group.cells if cell.id in teachers}
+    phases = {group.id: clock.phases(group) for group in groups}
     return [
         Work(
             group=group,
             role=sweep.role(group.cells[0]),
             keeps=tuple(cell.id for cell in group.cells if cell.id in teachers),
             needs=trained_in[group.teacher.fingerprint] if group.teacher else None,
-            seconds=clock.seconds(group),
+            seconds=phases[group.id].total_seconds,
+            phases=phases[group.id],
         )
         for group in groups
     ]
@@ -239,21 +168,3 @@ def starting_order(works: list[Work]) -> list[Work]:
         return work.seconds + max((path(other) for other in waiting.get(work.id, ())), default=0.0)
 
     return sorted(works, key=path, reverse=True)
-
-
-def amount(size_bytes: float) -> str:
-    """Bytes for people: 1536 → "1.5 kB"."""
-    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if size_bytes >= scale:
-            return f"{size_bytes / scale:.1f} {unit}"
-    return f"{size_bytes:.0f} B"
-
-
-def duration(seconds: float) -> str:
-    """Seconds for people, two significant parts: 3725 → "1 h 02 min"."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

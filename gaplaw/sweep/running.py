@@ -11,6 +11,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 
 from gaplaw.errors import SweepError
@@ -20,6 +21,7 @@ from gaplaw.spec import Cell
 from gaplaw.sweep import worker
 from gaplaw.sweep.board import Board
 from gaplaw.sweep.bucket import folder_at
+from gaplaw.sweep.checks import check_before_run
 from gaplaw.sweep.claim import Heartbeat
 from gaplaw.sweep.cost import clock_for
 from gaplaw.sweep.display import screen_for
@@ -29,7 +31,8 @@ from gaplaw.sweep.folder import NOT_WRITABLE, RunFolder, cannot_write
 from gaplaw.sweep.job import Attempt, Job
 from gaplaw.sweep.local import LocalExecutor
 from gaplaw.sweep.owner import EXPIRY_SECONDS
-from gaplaw.sweep.planning import Work, amount, duration, foretell, starting_order, works_of
+from gaplaw.sweep.planned import amount, duration
+from gaplaw.sweep.planning import Work, foretell, starting_order, works_of
 from gaplaw.sweep.retry import Ending, answer_to, cause_of, what_follows
 from gaplaw.sweep.status import Summary, summary_of
 from gaplaw.sweep.system import refuse_system
@@ -47,6 +50,7 @@ def run(
     executor: Executor | None = None,
     expiry_seconds: float = EXPIRY_SECONDS,
     remove_junk: bool = False,
+    warnings: Sequence[str] = (),
 ) -> Summary:
     """Run what a sweep still lacks in a folder, with up to `execution.workers` groups at a time.
 
@@ -57,6 +61,7 @@ def run(
       executor: the engine that starts groups; processes on this machine if None.
       expiry_seconds: after how long a silent `run` on another machine counts as dead.
       remove_junk: whether to remove what stands in the place of a claim and is none.
+      warnings: lines to show first, once it is clear that the sweep can run.
     Returns: counts and failures. A failed cell is a row with its error, not an exception.
     Raises: SweepError for a folder that cannot be written or holds other science, or an engine that cannot be used;
     KeyboardInterrupt after stopping cleanly.
@@ -64,14 +69,16 @@ def run(
     refuse_system()
     folder, executor = out if isinstance(out, RunFolder) else folder_at(out), executor or LocalExecutor()
     notes = [executor.prepare(execution)]
-    folder.prepare()
     try:
-        notes.append(folder.adopt(sweep))
-        foretell(sweep, execution, folder)
         with screen_for(console) as screen, Heartbeat() as heartbeat:
+            here = isinstance(executor, LocalExecutor)
+            folder.prepare()
             heartbeat.keep(folder.be_present())
+            check_before_run(sweep, execution, folder, on_this_machine=here, tell=screen.event)
             notes += [f"removed, no claim: {place}" for place in folder.remove_junk()] if remove_junk else []
-            for note in filter(None, notes):
+            notes.append(folder.adopt(sweep))
+            foretell(sweep, execution, folder)
+            for note in (*filter(None, notes), *(f"warning: {line}" for line in warnings)):
                 screen.event(note)
             return _Runner(sweep, folder, execution, executor, expiry_seconds, screen, heartbeat).until_finished()
     except OSError as fault:
@@ -105,7 +112,6 @@ class _Runner:
     def until_finished(self) -> Summary:
         try:
             self.settle()
-            self.prepare_data()
             while self.pending or self.jobs:
                 for job in list(self.jobs.values()):
                     self.attend(job)
@@ -135,14 +141,6 @@ class _Runner:
             if not (self.board.failures or self.left):  # such a group may go on from its checkpoint in a later run
                 shutil.rmtree(self.folder.part("checkpoints"), ignore_errors=True)
                 self.folder.forget_checkpoints()
-
-    def prepare_data(self) -> None:
-        """Pack each corpus once, here, so that workers find it in the cache."""
-        from gaplaw import data
-
-        for spec in {cell.data for work in self.pending for cell in work.group.cells}:
-            self.screen.event(f"corpus: {spec.source}, tokenizer {spec.tokenizer}")
-            data.load(spec)
 
     def settle(self) -> None:
         """See which groups are left, whoever finished the others, and fail the students of failed teachers."""

@@ -216,6 +216,7 @@ def _shrunk(
         target_params=target,
         data=replace(data, sequence_tokens=length),
         train=replace(cell.train, tokens=STEPS * batch * length, batch_sequences=batch, batch_seed=number),
+        seed=number if cell.init == "prune" else cell.seed,  # a pruned student's seed is that of its batches
     )
 
 

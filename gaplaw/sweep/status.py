@@ -15,7 +15,7 @@ from gaplaw.sweep.bucket import folder_at
 from gaplaw.sweep.display import describe
 from gaplaw.sweep.eta import Running, progress_of
 from gaplaw.sweep.owner import EXPIRY_SECONDS, Holder
-from gaplaw.sweep.planning import duration
+from gaplaw.sweep.planned import duration
 
 _MOST_FAILURES = 20
 

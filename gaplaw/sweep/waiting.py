@@ -11,7 +11,8 @@ from collections.abc import Callable
 from gaplaw.errors import SweepError
 from gaplaw.sweep.folder import RunFolder
 from gaplaw.sweep.owner import Holder
-from gaplaw.sweep.planning import Work, duration
+from gaplaw.sweep.planned import duration
+from gaplaw.sweep.planning import Work
 
 LOOK_SECONDS = 1.0  # how often rows and claims of other `run` commands are looked at
 

@@ -38,12 +38,12 @@ class Ahead:
         import jax
 
         from gaplaw import models
-        from gaplaw.train.mesh import check_batch, make_mesh, placed
+        from gaplaw.train.mesh import make_mesh, placed
         from gaplaw.train.stack import abstract_state, stacks_of, teacher_on
 
         self.group, self.execution = group, execution
         self.first, self.mesh = group.cells[0], make_mesh(execution.mesh, devices)
-        check_batch(self.mesh, self.first.train.batch_sequences, "TrainSpec.batch_sequences", execution.accumulate)
+        execution.check_batch(self.first.train.batch_sequences)
         self.stacks = stacks_of(group.cells, {cell.fingerprint: cell.model for cell in group.cells}, execution)
         self.states = [placed(self.mesh, abstract_state(stack), stacked=True) for stack in self.stacks]
         self.model = group.teacher.model if group.teacher else None

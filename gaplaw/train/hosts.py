@@ -59,11 +59,7 @@ def connect(execution: Execution, give_up: Callable[[str], None]) -> int:
         )  # the end of process 0 would cut the others off
     if count != hosts.processes:
         raise SpecError(f"Execution.hosts.processes = {hosts.processes}: the plan's number, but {count} are here")
-    if devices != execution.mesh.devices:
-        raise SpecError(
-            f"Execution.mesh.devices = {execution.mesh.devices}: the product of the axes must be the {devices} devices "
-            f"of the {count} processes"
-        )
+    execution.check_devices(jax.default_backend(), devices)
     return jax.process_index()
 
 

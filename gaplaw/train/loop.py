@@ -23,7 +23,7 @@ from gaplaw.spec import Cell, ModelSpec
 from gaplaw.train.best import Best
 from gaplaw.train.checkpoint import InFlight, Record
 from gaplaw.train.hosts import begun_together
-from gaplaw.train.mesh import check_batch, make_mesh, placed, put, put_rows, shardings, whole
+from gaplaw.train.mesh import make_mesh, placed, put, put_rows, shardings, whole
 from gaplaw.train.outcome import CellOutcome, Progress, last_steps, measured_columns
 from gaplaw.train.signal import signal_of
 from gaplaw.train.stack import abstract_state, cut_from_teacher, params_of, stacks_of, start
@@ -81,7 +81,7 @@ class _Run:
         self.first = first = group.cells[0]
         self.split, self.sequences, self.seed = first.split, first.train.batch_sequences, first.train.batch_seed
         self.mesh = make_mesh(execution.mesh)
-        check_batch(self.mesh, self.sequences, "TrainSpec.batch_sequences", execution.accumulate)
+        execution.check_batch(self.sequences)
         self.compile_seconds, self.done = None, 0
         told = partial(self.tell, "teacher", 0, {})
         self.signal = signal_of(group, corpus, execution, self.mesh, signals, teacher, told)
@@ -291,4 +291,6 @@ class _Run:
     def measured(self, cell: Cell) -> dict:
         training_loss_nats = self.last_losses[cell.id] / len(last_steps(cell.steps))
         found = measured_columns(self.scores[cell.id], self.teacher_scores, self.domains, training_loss_nats)
+        sequences = cell.steps * self.sequences
+        found["training_epochs"] = sequences / self.corpus.windows_per_epoch(self.split)
         return found | self.signal.columns(cell.objective.temperature)

@@ -16,7 +16,6 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from gaplaw.distill import Layout
-from gaplaw.errors import SpecError
 from gaplaw.execution import Execution, MeshSpec
 from gaplaw.models.attention import Kernel, attend
 
@@ -43,12 +42,8 @@ def make_mesh(spec: MeshSpec, devices=None) -> Mesh:
     Raises: SpecError when there are fewer devices than the axes ask for.
     """
     devices = list(jax.devices() if devices is None else devices)
+    spec.check_devices(len(devices))
     shape = (spec.student, spec.data, spec.fsdp, spec.tensor)
-    if len(devices) < spec.devices:
-        raise SpecError(
-            f"Execution.mesh = {dict(zip(AXES, shape, strict=True))}: the product of the axes, {spec.devices}, "
-            f"must not exceed the {len(devices)} devices here"
-        )
     return Mesh(np.asarray(devices[: spec.devices]).reshape(shape), AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
@@ -121,14 +116,6 @@ def placed(mesh: Mesh, shapes, *, stacked: bool):
 def batch_sharding(mesh: Mesh, dimensions: int) -> NamedSharding:
     """For [K, B, …] arrays of batches: B over the batch axes."""
     return NamedSharding(mesh, P(None, BATCH, *(None,) * (dimensions - 2)))
-
-
-def check_batch(mesh: Mesh, sequences: int, what: str, accumulate: int = 1) -> None:
-    """Raises: SpecError unless the batch axes divide the batch, and every microbatch of it."""
-    ways = mesh.shape["data"] * mesh.shape["fsdp"] * accumulate
-    if sequences % ways:
-        words = "data × fsdp" if accumulate == 1 else "data × fsdp × accumulate"
-        raise SpecError(f"{what} = {sequences}: must be a multiple of {words} = {ways}")
 
 
 def microbatches(mesh: Mesh, tree, count: int):

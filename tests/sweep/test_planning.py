@@ -5,17 +5,20 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
-from gaplaw import results
+from gaplaw import data, results
+from gaplaw.cli.options import print_wide
 from gaplaw.execution import Execution
 from gaplaw.signal import TeacherSignal
 from gaplaw.sizes import count_params, forward_flops_per_token
 from gaplaw.sweep import plan
-from gaplaw.sweep import planning as planning_module
+from gaplaw.sweep import planned as planned_module
 from gaplaw.sweep.cost import Clock, Machine, Measured, clock_for, evaluation_flops, finish_seconds, training_flops
 from gaplaw.sweep.folder import RunFolder
-from gaplaw.sweep.planning import amount, duration, starting_order, works_of
+from gaplaw.sweep.planned import amount, duration
+from gaplaw.sweep.planning import starting_order, works_of
 from tests.sweep.sweeps import QUICK, ROOT
 
 
@@ -161,4 +164,60 @@ def test_the_table_names_every_cell_and_says_where_the_estimate_comes_from(sweep
     text = console.export_text()
     assert all(cell.id in text for cell in sweep.cells) and sweep.question in text
     assert "3 workers" in made.totals()[1] and "no group has run yet" in made.totals()[1]
-    assert planning_module.FINISHED == ("done", "stored")
+    assert planned_module.FINISHED == ("done", "stored")
+
+
+def test_a_plan_says_where_the_time_goes(sweep):
+    made = plan(sweep, QUICK)
+    works = works_of(sweep, Clock(execution=QUICK))
+    assert made.phases.total_seconds == pytest.approx(sum(work.seconds for work in works))
+    assert made.phases.start_seconds == pytest.approx(3.0 * len(works))
+    twice = plan(sweep, replace(QUICK, evaluations=2)).phases
+    assert twice.evaluate_seconds == pytest.approx(2 * made.phases.evaluate_seconds)
+    assert replace(twice, evaluate_seconds=0.0) == replace(made.phases, evaluate_seconds=0.0)
+    shown = made.totals()[2]
+    assert all(f"{name} " in shown for name in ("start", "compile", "train", "evaluate")) and shown.count("%") == 4
+
+
+def test_without_a_rate_for_the_size_no_hours_are_given(sweep, monkeypatch):
+    slow = Machine(matrix_flops_per_second={16: 0.1}, elements_per_second=0.1, memory_bytes_per_second=1.0)
+    monkeypatch.setattr("gaplaw.sweep.cost.measure_machine", lambda single_thread: slow)
+    made = plan(sweep, QUICK)
+    assert {cell.estimated_seconds for cell in made.cells if cell.role == "student"} == {None}
+    text = "\n".join(made.totals())
+    assert "no measured rate for this size" in text and " h " not in text
+    assert json.loads(json.dumps(made.to_rows()))[-1]["estimated_seconds"] is None
+
+
+def test_epochs_and_held_out_tokens_stand_in_the_plan(sweep):
+    assert "not counted yet" in plan(sweep, QUICK).totals()[-1]
+    corpus = data.load(sweep.cells[0].data)
+    made = plan(sweep, QUICK, corpora={sweep.cells[0].data: corpus})
+    windows = corpus.tokens_in("train") // 16 - 1
+    for cell, row in zip(sweep.cells, made.cells, strict=True):
+        assert row.training_epochs == pytest.approx(cell.steps * 8 / windows)
+        assert row.validation_tokens == corpus.validation().tokens_NxL1[:, 1:].size
+    assert "epochs of training" in made.totals()[-1] and f"{corpus.validation_tokens:,} held-out" in made.totals()[-1]
+
+
+@pytest.mark.parametrize("columns", [30, 60, 80, 100, 120, 121, 200])
+def test_a_narrow_window_folds_columns_and_loses_no_digit(sweep, columns, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    table = plan(sweep, QUICK).table()
+    print_wide(table)
+    shown = capsys.readouterr().out
+    lines = shown.splitlines()
+    values = [str(value) for column in table.columns for value in (column.header, *column.cells)]
+    assert sorted(value for value in shown.split("?", 1)[1].split()) == sorted(" ".join(values).split())
+    starts = [number for number, line in enumerate(lines) if any(line.split()[:1] == [cell.id] for cell in sweep.cells)]
+    assert len(starts) == len(sweep.cells) and len(set(np.diff(starts))) == 1  # every row takes the same few lines
+    assert columns < 60 or max(map(len, lines)) <= columns
+    assert columns < 160 or set(np.diff(starts)) == {1}
+
+
+def test_a_file_gets_one_line_for_each_cell(sweep, monkeypatch, capsys):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    print_wide(plan(sweep, QUICK).table())
+    shown = capsys.readouterr().out
+    assert all(f" {cell.id} " in shown for cell in sweep.cells) and shown.count("to do") == len(sweep.cells)
+    assert all("to do" in line for line in shown.splitlines() if any(cell.id in line for cell in sweep.cells))

@@ -53,6 +53,8 @@ def test_reported_numbers_agree_with_each_other(corpus, teacher):
     shares = np.bincount(corpus.validation().domain_N) / len(corpus.validation().domain_N)
     mixed = shares @ [row["domain_even_loss_nats"], row["domain_odd_loss_nats"]]
     assert row["loss_student_ce_nats"] == pytest.approx(mixed, rel=1e-5)
+    cell = outcome.cell
+    assert row["training_epochs"] == cell.steps * cell.train.batch_sequences / corpus.windows_per_epoch("train")
     assert row["kl_teacher_student_nats"] > 0 and 0 <= row["agreement"] <= 1
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from gaplaw.errors import SpecError
-from gaplaw.execution import MeshSpec
+from gaplaw.execution import Execution, MeshSpec
 from gaplaw.grid import Group
 from gaplaw.train import mesh as meshes
 from gaplaw.train import run_group
@@ -69,6 +69,6 @@ def test_impossible_meshes_are_refused():
     with pytest.raises(SpecError, match="must not exceed"):
         meshes.make_mesh(MeshSpec(data=1024))
     with pytest.raises(SpecError, match="multiple of data × fsdp = 3"):
-        meshes.check_batch(meshes.make_mesh(MeshSpec(data=3)), 16, "TrainSpec.batch_sequences")
+        Execution(mesh=MeshSpec(data=3)).check_batch(16)
     with pytest.raises(SpecError, match="at least 1"):
         MeshSpec(tensor=0)

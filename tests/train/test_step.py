@@ -10,9 +10,9 @@ import pytest
 from gaplaw import models
 from gaplaw.distill import TopK
 from gaplaw.errors import SpecError
-from gaplaw.execution import MeshSpec
+from gaplaw.execution import Execution, MeshSpec
 from gaplaw.signal import LIVE, TeacherSignal
-from gaplaw.train.mesh import check_batch, make_mesh, put
+from gaplaw.train.mesh import make_mesh, put
 from gaplaw.train.stack import params_of, stacks_of, start, teacher_on
 from gaplaw.train.step import held_shape, train_program
 from tests import toy
@@ -98,7 +98,7 @@ def test_scanned_layers_are_held_as_one_array():
 
 def test_a_batch_that_does_not_divide_into_microbatches_is_refused():
     with pytest.raises(SpecError, match="data × fsdp × accumulate = 12"):
-        check_batch(make_mesh(MeshSpec(fsdp=4)), 16, "TrainSpec.batch_sequences", 3)
+        Execution(mesh=MeshSpec(fsdp=4), accumulate=3).check_batch(16)
 
 
 @pytest.mark.parametrize("accumulate", [1, 4])
