@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 export GAPLAW_CACHE ?= $(CURDIR)/.cache
 
-.PHONY: quickstart test test-all check coverage clean
+.PHONY: quickstart test test-all check notebooks figure coverage clean
 
 $(READY): requirements.txt setup.cfg pyproject.toml
 	@test -n "$(PYTHON)" || { echo "gaplaw needs Python 3.11 or newer: none found on PATH (set PYTHON=/path/to/python)"; exit 2; }
@@ -31,6 +31,15 @@ test-all: $(READY)
 check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+
+# Run the notebooks on the committed example and store their outputs in them.
+notebooks: $(READY)
+	$(BIN)/python -m tests.notebook_run
+
+# The figure at the top of README.md.
+figure: $(READY)
+	$(BIN)/python -c "import analysis, gaplaw; run = 'experiments/results/quickstart'; \
+	analysis.student_loss(gaplaw.read(run), gaplaw.law.load_law(run + '/law.json')).savefig('docs/quickstart.png', dpi=111)"
 
 coverage: $(READY)
 	$(BIN)/python -m gaplaw.law.coverage --workers 2

@@ -1,10 +1,12 @@
 """Ink only: from a results table and a fitted law to figures and one page. Reads what it is given, fits nothing.
 
-Reading order: style → view → figures → detail_figures → law_figures → summary → report.
+Reading order: style → protocols → view → figures → curve_figures → detail_figures → law_figures → summary → advice → tables →
+report.
 """
 
+from analysis.curve_figures import loss_curves
 from analysis.detail_figures import domain_losses, fidelity, seed_pairing
-from analysis.figures import loss_curves, student_loss
+from analysis.figures import student_loss
 from analysis.law_figures import optimal_teacher, regret, residuals
 from analysis.report import write_report
 

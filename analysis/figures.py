@@ -1,4 +1,4 @@
-"""What was measured? Student loss against teacher size, and loss against tokens.
+"""What was measured? Student loss against teacher size, and the parts that other figures share.
 
 After view in the walk of analysis. Every function takes the frame that `gaplaw.read` returns (or an outside table under the
 canonical names) and returns one matplotlib figure; `law` only adds ink. Nothing is fitted here.
@@ -10,22 +10,24 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from analysis.style import (
     ACCENT,
+    FEWEST_FOR_A_CURVE,
     INK,
     MUTED,
     WIDE,
     colours,
     empty,
+    grouped_panels,
     in_style,
-    panels,
+    joined,
     ratio_text,
     size_axis,
     size_text,
+    ticks_at,
 )
-from analysis.view import Student, View, averaged_curves, paired, view
+from analysis.view import Student, View, paired, view
 from gaplaw.errors import GaplawError
 
 NOTHING = "No finished student yet, so there is nothing to draw."
@@ -34,32 +36,37 @@ _GRID_POINTS = 160
 
 @in_style
 def student_loss(cells: pd.DataFrame, law=None, *, width: float = WIDE) -> Figure:
-    """Student loss against its teacher, one panel per student, with the optimum and its interval.
+    """Student loss against its teacher, one panel per student, protocols apart, with the optimum and its interval.
 
     Faint dots are single runs with their seed effect removed, large dots their means with 90 % paired intervals, the dashed line
     is the same student without a teacher. With a law: its curve, and at the foot the joint optimum (diamond) with 50 %
     (thick) and 90 % (thin) interval; an arrow says that the optimum lies beyond the teachers that were tried. A law that
-    refused is not drawn.
+    refused is not drawn, and fewer than three teachers are drawn as points, without a curve.
 
     Args: cells: results table. law: a fitted `gaplaw.law.Law`, or None. width: inches.
     """
     seen = view(cells, law.coordinate if law else None)
     if not seen.students:
         return empty(width, NOTHING)
-    figure, axes = panels(width, len(seen.students), height=2.9)
+    figure, axes = student_panels(width, seen, height=2.9)
     colour = colours(s.params for s in seen.students)
     law = None if law is not None and law.refused else law  # a refused law leaves the measurements to speak
     for ax, student in zip(axes, seen.students, strict=True):
         teacher_axis(ax, seen)
-        means = _measured(ax, student, colour[student.params], join=law is None)
         optimum = measured_optimum(law, student)
-        _title(ax, student, optimum, law, means, seen.coordinate)
-        if law is not None:
+        means = _measured(ax, student, colour[student.params], join=optimum is None)
+        _title(ax, student, optimum, means, seen.coordinate)
+        if optimum is not None and len(means) >= FEWEST_FOR_A_CURVE:
             _fitted(ax, law, student, means)
         if optimum is not None:
             _mark_optimum(ax, optimum, seen.coordinate)
     shared_labels(figure, seen, "validation loss, nats")
     return figure
+
+
+def student_panels(width: float, seen: View, *, height: float):
+    """One panel per student, in blocks by protocol. Returns the figure and the axes in the order of `seen.students`."""
+    return grouped_panels(width, {name: len(own) for name, own in seen.by_protocol.items()}, height=height)
 
 
 def _measured(ax: Axes, student: Student, colour: str, *, join: bool) -> pd.DataFrame:
@@ -73,7 +80,8 @@ def _measured(ax: Axes, student: Student, colour: str, *, join: bool) -> pd.Data
         means["teacher"],
         means["value"],
         yerr=width,
-        fmt="o-" if join else "o",
+        fmt="o",
+        **(joined(len(means)) if join else {}),
         ms=5,
         lw=1.1,
         elinewidth=1.4,
@@ -124,27 +132,34 @@ def measured_optimum(law, student: Student):
     return None
 
 
-def _title(ax: Axes, student: Student, optimum, law, means: pd.DataFrame, coordinate: str) -> None:
+def _title(ax: Axes, student: Student, optimum, means: pd.DataFrame, coordinate: str) -> None:
     joint = optimum.method("joint") if optimum is not None else None
+    lowest = float(means["teacher"][means["value"].idxmin()])
+    measured = f"lowest measured {place_text(lowest, coordinate)}"
     if joint is not None and joint.censored:
-        verdict = f"best teacher {censored_text(joint.censored, coordinate)}"
+        verdict = f"law: {censored_text(joint.censored, coordinate)}; {measured}"
     elif joint is not None and joint.point is not None:
-        verdict = f"best teacher {teacher_text(joint.point, coordinate, student.params)}"
-    elif law is not None:
-        verdict = "no optimum claimed"
+        verdict = f"law {teacher_text(joint.point, coordinate, student.params)}; {measured}"
+    elif joint is not None:
+        verdict = f"no optimum claimed; {measured}"
+    elif len(means) < FEWEST_FOR_A_CURVE:
+        verdict = f"{len(means)} teacher{'s' * (len(means) > 1)}: points, no curve"
     else:
-        best = float(means["teacher"][means["value"].idxmin()])
-        verdict = f"best measured {teacher_text(best, coordinate, student.params)}"
-    ax.set_title(f"{student.label} student", fontsize=9.5, pad=17)
-    ax.annotate(verdict, (0, 1), xycoords="axes fraction", xytext=(0, 5), textcoords="offset points", fontsize=8.5,
+        verdict = f"lowest measured {teacher_text(lowest, coordinate, student.params)}"
+    ax.set_title(f"{student.size_label} student", fontsize=9.5, pad=17)
+    ax.annotate(verdict, (0, 1), xycoords="axes fraction", xytext=(0, 5), textcoords="offset points", fontsize=8.2,
                 color=ACCENT if joint is not None and joint.point is not None else MUTED)  # fmt: skip
+
+
+def place_text(value: float, coordinate: str) -> str:
+    """A teacher without its ratio: '14k' in parameters, '1.92 nats' in loss."""
+    return size_text(value) if coordinate == "teacher_params" else f"{value:.3g} nats"
 
 
 def teacher_text(value: float, coordinate: str, student_params: float) -> str:
     """A teacher for people: '14k (9×)' in parameters, '1.92 nats' in loss."""
-    if coordinate == "teacher_loss":
-        return f"{value:.3g} nats"
-    return f"{size_text(value)} ({ratio_text(value / student_params)})"
+    ratio = f" ({ratio_text(value / student_params)})" if coordinate == "teacher_params" else ""
+    return place_text(value, coordinate) + ratio
 
 
 def censored_text(censored: str, coordinate: str) -> str:
@@ -158,17 +173,24 @@ def is_stronger(censored: str, coordinate: str) -> bool:
 
 
 def teacher_axis(ax: Axes, seen: View) -> None:
-    """A logarithmic axis with the tried teachers as ticks; in loss, better teachers stand to the right."""
+    """A logarithmic axis with a tick at every tried teacher; in loss, better teachers stand to the right."""
     ladder = seen.ladder
     ax.set_xscale("log")
-    if seen.coordinate == "teacher_params":
-        size_axis(ax.xaxis, ladder)
-    else:
-        ax.xaxis.set_major_formatter(lambda value, _: f"{value:.3g}")
-        ax.xaxis.set_minor_formatter(lambda value, _: f"{value:.3g}")
     room = (ladder[-1] / ladder[0]) ** 0.06 if len(ladder) > 1 else 1.5
     left, right = ladder[0] / room, ladder[-1] * room
     ax.set_xlim((left, right) if seen.coordinate == "teacher_params" else (right, left))
+    teacher_ticks(ax.xaxis, ladder, seen.coordinate)
+
+
+def teacher_ticks(axis, teachers, coordinate: str, *, beyond: bool = False) -> None:
+    """Ticks at these teachers, labelled in sizes or in nats; None: they are not known, and the axis has round numbers."""
+    if teachers is not None:
+        ticks_at(axis, teachers, size_text if coordinate == "teacher_params" else "{:.3g}".format, beyond=beyond)
+    elif coordinate == "teacher_params":
+        size_axis(axis)
+    else:
+        axis.set_major_formatter(lambda value, _: f"{value:.3g}")
+        axis.set_minor_formatter(lambda value, _: f"{value:.3g}")
 
 
 def _fitted(ax: Axes, law, student: Student, means: pd.DataFrame) -> None:
@@ -216,62 +238,3 @@ def shared_labels(figure: Figure, seen: View, quantity: str) -> None:
     teacher = "teacher, non-embedding parameters" if seen.coordinate == "teacher_params" else "teacher loss, nats"
     figure.supxlabel(teacher, fontsize=9)
     figure.supylabel(quantity, fontsize=9)
-
-
-@in_style
-def loss_curves(cells: pd.DataFrame, curves: pd.DataFrame | None, *, width: float = WIDE) -> Figure:
-    """Validation loss against tokens, means over seeds: what each teacher changes, and when.
-
-    The first panel has the teachers, and the students alone (dashed). The others have one student each: its loss under every
-    teacher, and alone (dashed), less the mean over its teachers at the same tokens.
-    """
-    seen = view(cells)
-    column = "validation_loss_nats"
-    if curves is None or curves.empty or column not in curves or not curves[column].notna().any():
-        return empty(width, "No loss curves were recorded.")
-    alone = {s.label: averaged_curves(curves, s.baseline, "student_params").add_prefix("alone ") for s in seen.students}
-    taught = {s.label: averaged_curves(curves, s.rows, "teacher") for s in seen.students}
-    teachers = averaged_curves(curves, seen.teachers, "student_params")
-    first = pd.concat([teachers, *alone.values()], axis=1).sort_index()
-    figure, axes = panels(width, 1 + len(seen.students), height=2.6)
-    colour = colours(
-        [*teachers.columns, *(t for frame in taught.values() for t in frame.columns)], palette="plasma", high=0.8
-    )
-    _draw_curves(axes[0], first, {size: colour[size] for size in teachers.columns})
-    axes[0].set_title("teachers and students alone", fontsize=9)
-    for ax, (label, frame) in zip(axes[1:], taught.items(), strict=True):
-        together = frame.join(alone[label], how="left")
-        _draw_curves(ax, together.sub(frame.mean(axis=1, skipna=False), axis=0).loc[frame.index], colour)
-        ax.set_title(f"{label} student, less the mean", fontsize=9)
-    handles = [Line2D([], [], color=c, lw=2, label=size_text(k)) for k, c in colour.items()]
-    handles.append(Line2D([], [], color=INK, ls=_DASHED, label="no teacher"))
-    figure.legend(handles=handles, title="teacher", loc="outside upper center", ncols=4 if width < 6 else 10)
-    figure.supylabel("validation loss, nats", fontsize=9)
-    return figure
-
-
-_DASHED = (0, (4, 2))
-
-
-def _draw_curves(ax: Axes, lines: pd.DataFrame, colour: dict) -> None:
-    """Columns against tokens; what has no colour is a student alone. The first fall stays out of view."""
-    for name in lines:
-        line = lines[name].dropna()
-        style = {"color": colour[name], "lw": 1.3} if name in colour else {"color": INK, "lw": 1.2, "ls": _DASHED}
-        ax.plot(line.index, line.to_numpy(), **style)
-    framed = lines[[name for name in lines if name in colour]] if len(colour) else lines
-    late = framed[framed.index >= 0.1 * framed.index.max()]
-    if late.notna().any(axis=None):
-        low, high = float(late.min().min()), float(late.max().max())
-        rest = lines.drop(columns=list(framed)).loc[late.index]
-        if rest.notna().any(axis=None):  # a student alone widens the frame, up to twice the height
-            reach = high - low
-            low, high = (
-                max(min(low, float(rest.min().min())), low - reach),
-                min(max(high, float(rest.max().max())), high + reach),
-            )
-        pad = 0.06 * (high - low) or 0.001
-        ax.set_ylim(low - pad, high + pad)
-    ax.set_xscale("log")
-    size_axis(ax.xaxis)
-    ax.set_xlabel("tokens")

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
-from analysis.figures import NOTHING, is_stronger, law_question, student_level, teacher_axis
+from analysis.figures import NOTHING, is_stronger, law_question, student_level, teacher_axis, teacher_ticks
 from analysis.style import (
     ACCENT,
     INK,
@@ -29,7 +29,7 @@ from analysis.style import (
     panels,
     size_axis,
 )
-from analysis.view import paired, view
+from analysis.view import of_the_law, paired, view
 from gaplaw.errors import LawError
 
 PUBLISHED_RATIO = 2.5  # Zhang et al. 2023 (2311.07052): students pruned from their teacher
@@ -38,12 +38,14 @@ _POINTS = 60
 
 
 @in_style
-def optimal_teacher(law, *, width: float = WIDE) -> Figure:
+def optimal_teacher(law, *, teachers=None, width: float = WIDE) -> Figure:
     """The optimal teacher T* against the student S: the law with 50 and 90 % bands for a new student, and what each student says.
 
     Full circles are the joint fit's optima with 90 % intervals, hollow marks the two local methods; arrows are optima beyond the
     tried teachers. The shaded box is what was measured, outside it the law is extrapolated (dashed). A law that refused
     draws no line. In parameters, the dotted line is the published 2.5 ratio, measured on pruned students.
+
+    Args: teachers: the measured ones, for the ticks; without them the axis has round numbers.
     """
     if not law.students:
         return empty(width, "The law holds no student, so there is nothing to draw.")
@@ -70,13 +72,10 @@ def optimal_teacher(law, *, width: float = WIDE) -> Figure:
     for found in law.students:
         for method in found.methods:
             _student_mark(ax, found, method, (low, high), law.coordinate)
-    size_axis(ax.xaxis)
-    if in_params:
-        size_axis(ax.yaxis)
-    else:
-        ax.yaxis.set_major_formatter(lambda value, _: f"{value:.3g}")
-        ax.yaxis.set_minor_formatter(lambda value, _: f"{value:.3g}")
+    size_axis(ax.xaxis, measured, beyond=True)
+    if not in_params:
         ax.invert_yaxis()
+    teacher_ticks(ax.yaxis, teachers, law.coordinate, beyond=in_params)
     ax.set_xlabel("student S, non-embedding parameters")
     ax.set_ylabel("optimal teacher T*, " + ("parameters" if in_params else "nats (better is higher)"))
     figure.legend(
@@ -145,11 +144,19 @@ def _law_legend(law, in_params: bool) -> list:
 
 @in_style
 def regret(
-    law, choice=None, *, student_params: float | None = None, student_tokens: float | None = None, width: float = WIDE
+    law,
+    choice=None,
+    *,
+    student_params: float | None = None,
+    student_tokens: float | None = None,
+    teachers=None,
+    width: float = WIDE,
 ):
     """Expected regret of a teacher for one student, in nats above the best possible teacher, with its 90 % band.
 
     Dots are the teachers that a choice weighed; the recommended one is full. Shaded ends lie outside the measured teachers.
+
+    Args: teachers: the measured ones, for the ticks; without them the axis has round numbers.
     """
     if choice is not None:
         student_params, student_tokens = choice.student_params, choice.student_tokens
@@ -182,14 +189,11 @@ def regret(
                     bbox={"fc": "white", "ec": "none", "alpha": 0.75, "pad": 0.8})  # fmt: skip
     ax.set_ylim(bottom=-0.05 * ax.get_ylim()[1])
     ax.margins(x=0.04)
-    if law.coordinate == "teacher_params":
-        size_axis(ax.xaxis)
-        ax.set_xlabel("teacher, non-embedding parameters")
-    else:
-        ax.xaxis.set_major_formatter(lambda value, _: f"{value:.3g}")
-        ax.xaxis.set_minor_formatter(lambda value, _: f"{value:.3g}")
+    in_params = law.coordinate == "teacher_params"
+    if not in_params:
         ax.invert_xaxis()
-        ax.set_xlabel("teacher loss, nats")
+    teacher_ticks(ax.xaxis, teachers, law.coordinate, beyond=in_params)
+    ax.set_xlabel("teacher, non-embedding parameters" if in_params else "teacher loss, nats")
     ax.set_ylabel("expected regret, nats")
     return figure
 
@@ -204,20 +208,20 @@ def residuals(cells: pd.DataFrame, law, *, width: float = WIDE) -> Figure:
 
     Each student's own level is free in the law, so its residuals average zero; a pattern along either axis is misfit.
     """
-    seen = view(cells, law.coordinate)
+    seen = of_the_law(view(cells, law.coordinate), law)
     if not seen.students:
         return empty(width, NOTHING)
     figure, (left, right) = panels(width, 2, height=3.0)
-    colour, mark = colours(s.params for s in seen.students), markers(s.label for s in seen.students)
+    colour, mark = colours(s.params for s in seen.students), markers(s.size_label for s in seen.students)
     handles = []
     for student in seen.students:
         means = paired(student).means
         predicted = law.predict(law_question(law, student, means["teacher"].to_numpy()))
         rest = means["value"].to_numpy() - predicted - student_level(law, student, means)
-        style = {"marker": mark[student.label], "color": colour[student.params], "ms": 5}
+        style = {"marker": mark[student.size_label], "color": colour[student.params], "ms": 5}
         left.errorbar(means["teacher"], rest, yerr=means["half_width"].fillna(0), ls="", elinewidth=1, **style)
         right.plot(student.params * np.linspace(0.97, 1.03, len(rest)), rest, ls="", **style)
-        handles.append(Line2D([], [], ls="", label=student.label, **style))
+        handles.append(Line2D([], [], ls="", label=student.size_label, **style))
     teacher_axis(left, seen)
     right.set_xscale("log")
     size_axis(right.xaxis, [s.params for s in seen.students])

@@ -19,8 +19,10 @@ import pandas as pd
 import pyarrow as pa
 from markupsafe import Markup, escape
 
-from analysis import detail_figures, figures, law_figures, summary, tables
-from analysis.style import NARROW, WIDE, missing, size_text, svg
+from analysis import curve_figures, detail_figures, figures, law_figures, summary, tables
+from analysis.advice import advice
+from analysis.protocols import protocol_labels
+from analysis.style import FEWEST_FOR_A_CURVE, NARROW, WIDE, missing, size_text, svg
 from analysis.view import View, view
 from gaplaw.canonical import from_dict
 from gaplaw.errors import GaplawError, TableError
@@ -51,11 +53,21 @@ class Run:
         return tuple(cell.id for cell in self.sweep.cells if cell.id not in known)
 
 
-def read_run(folder: Path | str) -> Run:
-    """Read a run folder as far as it can be read. Raises: TableError when there is no such folder."""
-    folder = Path(folder)
+def require_run(folder: Path | str, name: str | None = None) -> None:
+    """Raise a TableError unless the folder is a run's; `name` is what people call it, where that is no local path."""
+    folder, name = Path(folder), name or folder
     if not folder.is_dir():
-        raise TableError(f"{folder}: no such folder; `gaplaw run EXPERIMENT --out {folder}` makes one")
+        what = "is a file, and a run is a folder" if folder.is_file() else "no such folder"
+        raise TableError(f"{name}: {what}; `gaplaw run EXPERIMENT --out FOLDER` makes one")
+    if not ((folder / "sweep.json").exists() or row_files(folder)):
+        files = "no sweep.json, no cells/*.parquet"
+        raise TableError(f"{name}: holds no run ({files}); `gaplaw run EXPERIMENT --out FOLDER` makes one")
+
+
+def read_run(folder: Path | str) -> Run:
+    """Read a run folder as far as it can be read. Raises: TableError when there is no such folder, or it holds no run."""
+    require_run(folder)
+    folder = Path(folder)
     damaged: list[str] = []
     cells, curves = (_read(folder, table, damaged) for table in ("cells", "curves"))
     return Run(
@@ -125,12 +137,14 @@ def write_report(folder: Path | str, law=None, choice=None, out: Path | str | No
 def render(run: Run, law=None, choice=None) -> str:
     """The page of a run as one HTML string."""
     seen = view(run.cells, law.coordinate if law else None)
+    found = summary.headline(seen, law)
     loader = jinja2.FileSystemLoader(_FOLDER)
     environment = jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["size"] = size_text
     environment.filters["raised"] = lambda text: Markup(re.sub(r"\^([\w.]+)", r"<sup>\1</sup>", str(escape(text))))
+    environment.filters["cell"] = tables.cell_text
     environment.filters["flops"] = tables.flops_text
     asked = summary.measured_choices(law, seen) if law is not None else []
     page = environment.get_template("report.html.j2").render(
@@ -139,7 +153,10 @@ def render(run: Run, law=None, choice=None) -> str:
         law=law,
         choice=choice,
         asked=asked,
-        headline=summary.headline(seen, law, choice),
+        headline=found,
+        advice=advice(found, seen, law, choice, **_names(run), unfinished=_unfinished(run, seen)),
+        law_protocol=_law_protocol(seen, law),
+        points_only=any(len(student.teachers) < FEWEST_FOR_A_CURVE for student in seen.students),
         facts=_facts(run, seen),
         pictures=_pictures(run, seen, law, choice, asked),
         optima=tables.optima_rows(law) if law else [],
@@ -157,6 +174,21 @@ def render(run: Run, law=None, choice=None) -> str:
     return page.replace(" %", "\u00a0%")  # a number and its sign stay on one line
 
 
+def _names(run: Run) -> dict[str, str]:
+    """What commands on the page call this run."""
+    return {"folder": f"runs/{run.name}", "experiment": run.sweep.name if run.sweep else "EXPERIMENT"}
+
+
+def _unfinished(run: Run, seen: View) -> int:
+    return len(run.missing) + len(seen.failed)
+
+
+def _law_protocol(seen: View, law) -> str:
+    """The short name of the law's protocol, where the run has several."""
+    named = law.provenance.get("protocol") if law is not None else None
+    return protocol_labels(seen.protocols).get(named, "") if named else ""
+
+
 def _facts(run: Run, seen: View) -> list[tuple[str, str]]:
     rows = seen.rows
     done = int((rows["status"] == "done").sum())
@@ -164,7 +196,8 @@ def _facts(run: Run, seen: View) -> list[tuple[str, str]]:
     seeds = sorted({int(v) for s in seen.students for v in s.rows["seed"].dropna()})
     return [
         ("teachers", str(len(seen.ladder))),
-        ("students", str(len(seen.students))),
+        ("student sizes", str(len({student.params for student in seen.students}))),
+        *([("protocols", str(len(seen.by_protocol)))] if len(seen.by_protocol) > 1 else []),
         ("seeds a student", str(len(seeds)) if seeds else "none stated"),
         ("cells done", f"{done} of {planned}" if planned else str(done)),
         ("failed", str(len(seen.failed) + len(run.damaged))),
@@ -173,29 +206,29 @@ def _facts(run: Run, seen: View) -> list[tuple[str, str]]:
 
 def _pictures(run: Run, seen: View, law, choice, asked) -> dict[str, Markup]:
     """Every figure of the page, at both widths, with its text alternative."""
-    labels = ", ".join(student.label for student in seen.students) or "no student yet"
+    labels = "; ".join(student.label for student in seen.students) or "no student yet"
     draw: dict[str, tuple[Callable, str]] = {
         "student_loss": (lambda width: figures.student_loss(run.cells, law, width=width), _describe(seen)),
         "pairing": (
             lambda width: detail_figures.seed_pairing(run.cells, width=width),
-            f"Spread of the difference between two teachers with seeds unpaired and paired, for students {labels}.",
+            f"Spread of the difference between two teachers with seeds unpaired and paired, for: {labels}.",
         ),
         "curves": (
-            lambda width: figures.loss_curves(run.cells, run.curves, width=width),
-            f"Validation loss against training tokens for the teachers and for students {labels}.",
+            lambda width: curve_figures.loss_curves(run.cells, run.curves, width=width),
+            f"Validation loss against training tokens for the teachers and for: {labels}.",
         ),
         "domains": (
             lambda width: detail_figures.domain_losses(run.cells, width=width),
-            f"Loss above each domain's best teacher against teacher size, for students {labels}.",
+            f"Loss above each domain's best teacher against teacher size, for: {labels}.",
         ),
         "fidelity": (
             lambda width: detail_figures.fidelity(run.cells, width=width),
-            f"KL divergence from the teacher, agreement and calibration error against teacher size, for students {labels}.",
+            f"KL divergence from the teacher, agreement and calibration error against teacher size, for: {labels}.",
         ),
     }
     if law is not None:
         draw["optimal_teacher"] = (
-            lambda width: law_figures.optimal_teacher(law, width=width),
+            lambda width: law_figures.optimal_teacher(law, teachers=seen.ladder, width=width),
             "Optimal teacher against student size: each student's optimum with its interval, and the law with its bands.",
         )
         if seen.students and not law.refused:
@@ -206,16 +239,14 @@ def _pictures(run: Run, seen: View, law, choice, asked) -> dict[str, Markup]:
         main = choice or (asked[-1]["choice"] if asked else None)
         if main is not None and not law.refused:
             draw["regret"] = (
-                lambda width: law_figures.regret(law, main, width=width),
+                lambda width: law_figures.regret(law, main, teachers=seen.ladder, width=width),
                 f"Expected regret against teacher for a student of {size_text(main.student_params)} parameters.",
             )
     return {name: picture(function, text) for name, (function, text) in draw.items()}
 
 
 def _describe(seen: View) -> str:
-    best = "; ".join(
-        f"{s.label} student lowest at teacher {summary.lowest_text(s, seen.coordinate)}" for s in seen.students
-    )
+    best = "; ".join(f"{s.label}: lowest at teacher {summary.lowest_text(s, seen.coordinate)}" for s in seen.students)
     return f"Validation loss of each student against its teacher. {best or 'Nothing was measured yet'}."
 
 
@@ -235,8 +266,7 @@ def picture(draw: Callable, text: str) -> Markup:
 
 
 def _commands(run: Run, seen: View, law) -> list[str]:
-    name = run.sweep.name if run.sweep else "EXPERIMENT"
-    folder = f"runs/{run.name}"
+    folder, name = _names(run).values()
     protocol = f" --protocol '{seen.protocols[0]}'" if len(seen.protocols) > 1 else ""
     question = ""
     if law is not None and law.students:

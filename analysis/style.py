@@ -11,7 +11,7 @@ import functools
 import io
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import matplotlib
 from matplotlib.figure import Figure
@@ -76,16 +76,44 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def panels(width: float, count: int, *, height: float = 2.7, most: int = 3, sharex=False, sharey=False):
+def panels(width: float, count: int, *, height: float = 2.7, most: int = 3):
     """A figure with `count` panels in rows of as many as fit the width. Returns the figure and its axes."""
-    rows = -(-count // max(1, min(most, round(width / 3.1))))
-    columns = -(-count // rows)  # four panels stand two by two, not three and one
-    figure = new_figure(width, rows * height)
-    grid = figure.subplots(rows, columns, squeeze=False, sharex=sharex, sharey=sharey)
-    axes = list(grid.flat)
-    for spare in axes[count:]:
-        spare.remove()
-    return figure, axes[:count]
+    return grouped_panels(width, {"": count}, height=height, most=most)
+
+
+def grouped_panels(width: float, groups: Mapping[str, int], *, height: float = 2.7, most: int = 3):
+    """A figure with a block of panels for each group, under its name. Returns the figure and all axes, in order."""
+    fit = max(1, min(most, round(width / 3.1)))
+    if len(groups) == 1:  # four panels stand two by two, not three and one; groups keep one width of panel
+        (count,) = groups.values()
+        fit = -(-count // -(-count // fit))
+    fit = min(fit, max(groups.values()))
+    rows = {name: -(-count // fit) for name, count in groups.items()}
+    heights = [rows[name] * height + (_HEADING_INCHES if name else 0.0) for name in groups]
+    figure = new_figure(width, sum(heights))
+    blocks = (
+        figure.subfigures(len(groups), 1, height_ratios=heights, squeeze=False)[:, 0] if len(groups) > 1 else [figure]
+    )
+    axes = []
+    for block, (name, count) in zip(blocks, groups.items(), strict=True):
+        grid = list(block.subplots(rows[name], fit, squeeze=False).flat)
+        if name:
+            block.suptitle(name[0].upper() + name[1:], x=0.01, ha="left", fontsize=10.5, fontweight="bold")
+        for spare in grid[count:]:
+            spare.remove()
+        axes += grid[:count]
+    return figure, axes
+
+
+_HEADING_INCHES = 0.3
+
+
+def joined(points: int) -> dict:
+    """How measured points are drawn: joined by a line from three on; two points would only look like a curve."""
+    return {"ls": "-"} if points >= FEWEST_FOR_A_CURVE else {"ls": ""}
+
+
+FEWEST_FOR_A_CURVE = 3
 
 
 def colours(keys: Iterable, *, palette: str = "viridis", low: float = 0.0, high: float = 0.68) -> dict:
@@ -122,31 +150,71 @@ def ratio_text(ratio: float) -> str:
     return f"{float(f'{ratio:.2g}'):g}×"
 
 
-def size_axis(axis, at: Sequence[float] | None = None) -> None:
-    """Label a logarithmic axis in sizes: the given ones where they leave room, else 1, 2 and 5 of each decade."""
-    axis.set_minor_locator(NullLocator())
-    axis.set_minor_formatter(NullFormatter())
-    axis.set_major_formatter(FuncFormatter(lambda value, _: size_text(value)))
+def size_axis(axis, at: Sequence[float] | None = None, *, beyond: bool = False) -> None:
+    """Label a logarithmic axis in sizes: at the given ones, else at 1, 2 and 5 of each decade. See `ticks_at`."""
     if at is None or len(at) == 0:
+        axis.set_minor_locator(NullLocator())
+        axis.set_minor_formatter(NullFormatter())
+        axis.set_major_formatter(FuncFormatter(lambda value, _: size_text(value)))
         axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=8))
-        return
-    inches = axis.axes.get_position().width * axis.get_figure().get_figwidth()
-    axis.set_major_locator(FixedLocator(thinned(sorted(set(at)), _LABEL_INCHES / inches)))
+    else:
+        ticks_at(axis, at, size_text, beyond=beyond)
 
 
-_LABEL_INCHES = 0.4  # room that one size label needs
+def ticks_at(axis, values: Sequence[float], text: Callable[[float], str], *, beyond: bool = False) -> None:
+    """A tick at each value of a logarithmic axis, and a label where it leaves room.
+
+    Args: beyond: outside the values, 1, 2 and 5 of each decade have ticks too.
+    """
+    values = sorted(set(map(float, values)))
+    low, high = sorted(axis.get_view_interval())
+    inches = _axis_inches(axis)
+    upright = axis.axis_name == "y"
+
+    def room(one: float, other: float) -> float:
+        """Distance that two labels need, in units of ln value."""
+        letters = (len(text(one)) + len(text(other))) / 2
+        return (_LINE_INCHES if upright else letters * _LETTER_INCHES + _GAP_INCHES) / inches * math.log(high / low)
+
+    labelled = thinned(values, room)
+    if beyond:
+        decades = (step * 10.0**power for power in range(-3, 16) for step in (1, 2, 5))
+        outside = [v for v in decades if low <= v <= high and not values[0] <= v <= values[-1]]
+        for value in sorted(outside, key=lambda v: min(abs(math.log(v / values[0])), abs(math.log(v / values[-1])))):
+            if all(abs(math.log(value / other)) >= 2 * room(value, other) for other in labelled):
+                labelled.append(value)
+    axis.set_major_locator(FixedLocator(sorted(labelled)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: text(value)))
+    axis.set_minor_locator(FixedLocator([value for value in values if value not in labelled]))
+    axis.set_minor_formatter(NullFormatter())
 
 
-def thinned(values: Sequence[float], least_share: float) -> list[float]:
-    """Values far enough apart (in logs, as a share of their span) for their labels not to touch; both ends stay."""
-    if len(values) < 3:
-        return list(values)
-    span = math.log(values[-1] / values[0])
-    kept = [values[0]]
+_LETTER_INCHES, _GAP_INCHES, _LINE_INCHES = 0.076, 0.06, 0.19  # of tick labels at 8.5 points
+_MARGIN_INCHES = 0.6  # what tick labels and titles beside a panel take
+
+
+def _axis_inches(axis) -> float:
+    """About how long the axis will be once the layout is done."""
+    figure, spec = axis.axes.figure, axis.axes.get_subplotspec()
+    rows, columns = spec.get_gridspec().get_geometry()
+    whole = figure.bbox.width if axis.axis_name == "x" else figure.bbox.height
+    return max(whole / figure.dpi / (columns if axis.axis_name == "x" else rows) - _MARGIN_INCHES, 0.5)
+
+
+def thinned(values: Sequence[float], room: Callable[[float, float], float]) -> list[float]:
+    """Ascending values whose labels do not touch: each `room(one, other)` apart in ln value; both ends stay if they can."""
+
+    def apart(one: float, other: float) -> bool:
+        return math.log(other / one) >= room(one, other)
+
+    first, last = values[0], values[-1]
+    if first == last or not apart(first, last):
+        return [first]
+    kept = [first]
     for value in values[1:-1]:
-        if min(math.log(value / kept[-1]), math.log(values[-1] / value)) >= least_share * span:
+        if apart(kept[-1], value) and apart(value, last):
             kept.append(value)
-    return [*kept, values[-1]]
+    return [*kept, last]
 
 
 @in_style

@@ -1,4 +1,4 @@
-"""What does the run say in words? The headline, what each student showed, and which teacher to take.
+"""What does the run say in words? The headline, what each student showed, and which teacher the law takes.
 
 After the figures in the walk of analysis; `report` puts these on the page. Plain strings only: every number is read from
 the table, the law or the choice, and what is missing is said, never filled in.
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from analysis.figures import teacher_text
 from analysis.style import size_text
-from analysis.view import Student, View, indistinguishable, paired
+from analysis.view import Student, View, indistinguishable, of_the_law, paired
 from gaplaw.law.words import interval_words
 
 FEWEST_INTERIOR = 3  # students with an optimum inside the ladder before a law is called identified
@@ -18,7 +18,7 @@ FEWEST_INTERIOR = 3  # students with an optimum inside the ladder before a law i
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Headline:
-    """The answer in one sentence, its verdict ('identified', 'not identified', 'no law', 'no data'), and what stands behind it."""
+    """What was found in one sentence, its verdict ('identified', 'not identified', 'no law', 'no data'), and each student's."""
 
     verdict: str
     sentence: str
@@ -36,19 +36,21 @@ def interior(law) -> list:
     return found
 
 
-def headline(seen: View, law=None, choice=None) -> Headline:
-    """Say first what a reader came for: is there a law, and which teacher for which student."""
+def headline(seen: View, law=None) -> Headline:
+    """Is there a law, and which teacher for which student? What to do about it is said by `advice`."""
     if not seen.students:
         text = "No distilled student has finished yet, so there is nothing to conclude."
         return Headline(verdict="no data", sentence=text, details=())
     measured = tuple(_measured_sentence(student, seen.coordinate) for student in seen.students)
     if law is None:
-        text = "No law was fitted to this run; below is what was measured, student by student."
+        text = "No law was fitted to this run; what was measured stands below, student by student."
         return Headline(verdict="no law", sentence=text, details=measured)
     inside = interior(law)
     seeds = max(len(student.rows["seed"].dropna().unique()) for student in seen.students)
     if law.refused or len(inside) < FEWEST_INTERIOR or seeds < 2:
-        sentence = f"This run does not identify a teacher law: {_why_not(law, inside, seeds)}{_without_teacher(seen)}"
+        sentence = (
+            f"This run does not identify a teacher law: {_why_not(law, inside, seeds)}{_without_teacher(seen, law)}"
+        )
         return Headline(verdict="not identified", sentence=sentence, details=measured)
     first, last = inside[0], inside[-1]
     parts = [
@@ -56,9 +58,7 @@ def headline(seen: View, law=None, choice=None) -> Headline:
         for s in (first, last)
     ]
     sentence = f"The law is identified on {len(inside)} of {len(law.students)} students: {parts[0]}, and {parts[1]}."
-    sentence += _without_teacher(seen)
-    if choice is not None:
-        sentence += " " + choice_sentence(choice)
+    sentence += _without_teacher(seen, law)
     return Headline(verdict="identified", sentence=sentence, details=measured)
 
 
@@ -72,17 +72,21 @@ def _why_not(law, inside: list, seeds: int) -> str:
     return f"it has {seeds} seed a student, and 2 are needed to tell the gap from chance."
 
 
-def _without_teacher(seen: View) -> str:
+def _without_teacher(seen: View, law) -> str:
     """What a reader must know before distilling at all: how many students do better alone on the same tokens."""
-    known = [s for s in seen.students if s.baseline_loss is not None]
-    alone = [s.label for s in known if s.baseline_loss <= float(paired(s).means["value"].min())]
+    known, alone = better_alone(of_the_law(seen, law))
     if not alone:
         return ""
     if len(alone) == len(known):
         return " Every student does better still without a teacher on the same tokens."
-    return (
-        f" On the same tokens, {len(alone)} of {len(known)} students ({', '.join(alone)}) do better without a teacher."
-    )
+    named = ", ".join(s.size_label for s in alone)
+    return f" On the same tokens, {len(alone)} of {len(known)} students ({named}) do better without a teacher."
+
+
+def better_alone(seen: View) -> tuple[list[Student], list[Student]]:
+    """Students whose loss without a teacher is known, and those of them that no teacher of the run helps."""
+    known = [s for s in seen.students if s.baseline_loss is not None]
+    return known, [s for s in known if s.baseline_loss <= float(paired(s).means["value"].min())]
 
 
 def _teacher_with_interval(student, coordinate: str) -> str:
@@ -95,7 +99,8 @@ def _measured_sentence(student: Student, coordinate: str) -> str:
     """One student's near-optimal set, straight from its paired means."""
     close, best, tolerance = indistinguishable(student)
     named = ", ".join(_value_text(value, coordinate) for value in close)
-    text = f"{student.label} student: lowest mean loss from the teacher of {teacher_text(best, coordinate, student.params)}"
+    place = teacher_text(best, coordinate, student.params)
+    text = f"{student.label}: lowest mean loss from the teacher of {place}"
     if tolerance is None:
         text += "; a single run of each, so nothing separates the teachers from chance"
     elif len(close) > 1:
@@ -107,19 +112,6 @@ def _measured_sentence(student: Student, coordinate: str) -> str:
         gain = alone - float(paired(student).means["value"].min())
         text += f"; distilling {'gains' if gain > 0 else 'loses'} {abs(gain):.4f} nats against no teacher"
     return text + "."
-
-
-def choice_sentence(choice) -> str:
-    """The recommendation in one sentence."""
-    student = size_text(choice.student_params)
-    if choice.recommended is None:
-        reason = next((f.message for f in choice.flags if f.kind == "not_worth_it"), "no teacher can be recommended")
-        return f"For a {student} student: {reason}."
-    chosen = choice.teacher(choice.recommended)
-    return (
-        f"For a {student} student, of {len(choice.teachers)} teachers, take {chosen.name} "
-        f"(expected regret {chosen.expected_regret_nats:.4f} nats, best of them with probability {100 * chosen.p_best:.0f} %)."
-    )
 
 
 def _value_text(value: float, coordinate: str) -> str:

@@ -6,6 +6,7 @@ After summary in the walk of analysis. A number that is missing is an empty text
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -180,8 +181,17 @@ def _cell(value, form) -> str:
     return form(value)
 
 
+def cell_text(name: str) -> str:
+    """A cell's or group's name for people. Where students start in several ways, the name of a run without a teacher says whose
+    batches it shares; it was never pruned itself, so this is said in words: s1k-alone-prune-r0-1a2b3c."""
+    return _ALONE.sub(lambda m: f"-{m[2]}, no teacher, batches as for students {_STARTS[m[1]]}", name)
+
+
+_ALONE = re.compile(r"-alone-(prune|scratch)-(\S+)$")
+_STARTS = {"prune": "that are pruned", "scratch": "from scratch"}
+
 _CELL_COLUMNS = (
-    ("cell_id", "cell", str),
+    ("cell_id", "cell", cell_text),
     ("role", "role", str),
     ("student_params", "S", size_text),
     ("teacher_params", "T", size_text),
@@ -199,6 +209,7 @@ _CELL_COLUMNS = (
 )
 
 
+_TEXTS = (str, cell_text)
 _ROLES = {"teacher": 0, "baseline": 1, "student": 2}
 
 
@@ -209,18 +220,18 @@ def cells_table(seen: View) -> dict:
     shown = [(c, head, form) for c, head, form in _CELL_COLUMNS if c in frame and frame[c].notna().any()]
     rows = [
         [
-            ("", "") if pd.isna(row[c]) else (form(row[c]), row[c] if form is str else float(row[c]))
+            ("", "") if pd.isna(row[c]) else (form(row[c]), form(row[c]) if form in _TEXTS else float(row[c]))
             for c, _, form in shown
         ]
         for _, row in frame.iterrows()
     ]
-    return {"head": [(head, form is not str) for _, head, form in shown], "rows": rows}
+    return {"head": [(head, form not in _TEXTS) for _, head, form in shown], "rows": rows}
 
 
 def failures(seen: View) -> list[dict]:
     return [
         {
-            "cell": row["cell_id"] or "a row without a name",
+            "cell": cell_text(row["cell_id"] or "a row without a name"),
             "status": row["status"] if row["status"] != "done" else "done, but without a loss",
             "error": row["error"] if isinstance(row["error"], str) and row["error"] else "no error text was recorded",
         }
@@ -246,7 +257,7 @@ def forecast_rows(seen: View, forecast: dict | None) -> list[dict]:
         forward = cells["teacher_forward_flops"].fillna(0) if "teacher_forward_flops" in cells else 0
         rows.append(
             {
-                "group": group,
+                "group": cell_text(group),
                 "foretold": f"{foretold:.3g}",
                 "taken": f"{taken:.3g}",
                 "ratio": f"{taken / foretold:.2g}" if foretold else "",

@@ -1,8 +1,8 @@
 """Which rows are teachers, students and baselines, and which differences between them are paired?
 
-After style in the walk of analysis. Takes the frame that `gaplaw.read` returns, or any outside table under the canonical
-names (student_params, teacher_params, student_loss, …), and sorts it for drawing. Means and error bars here describe what
-was measured; whatever a decision rests on comes from `gaplaw.law`.
+After style and protocols in the walk of analysis. Takes the frame that `gaplaw.read` returns, or any outside table under the
+canonical names (student_params, teacher_params, student_loss, …), and sorts it for drawing. Means and error bars here describe
+what was measured; whatever a decision rests on comes from `gaplaw.law`.
 
 Pairing: one student seed means the same initialisation and batches under every teacher, so a student's losses are read as
 L[seed, teacher] = seed effect + teacher effect + residual. The seed effect cancels between teachers; drawn seeds have it
@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
+from analysis.protocols import protocol_labels
 from analysis.style import size_text
 
 _ALIASES = {"loss_student_ce_nats": "student_loss", "loss_teacher_ce_nats": "teacher_loss"}
@@ -34,16 +35,23 @@ DONE = "done"
 class Student:
     """One student size under one protocol and token budget: the unit that has an optimal teacher.
 
-    rows: finished distilled rows, with the teacher's coordinate (parameters, or loss in nats) as column `teacher`.
-    baseline: finished rows of the same student without a teacher (may be empty).
+    size_label: its size, and its tokens where sizes have several budgets. protocol_label: what tells its protocol from the others
+    of the table, empty when there is one. rows: finished distilled rows, with the teacher's coordinate (parameters, or loss in
+    nats) as column `teacher`. baseline: finished rows of the same student without a teacher (may be empty).
     """
 
     params: float
     tokens: float | None
     protocol: str | None
-    label: str
+    size_label: str
+    protocol_label: str
     rows: pd.DataFrame
     baseline: pd.DataFrame
+
+    @property
+    def label(self) -> str:
+        """Its name in a sentence: '894 student', or '894 student, temperature 2' where a table has several protocols."""
+        return f"{self.size_label} student" + (f", {self.protocol_label}" if self.protocol_label else "")
 
     @property
     def teachers(self) -> np.ndarray:
@@ -74,6 +82,12 @@ class View:
         return tuple(dict.fromkeys(s.protocol for s in self.students if s.protocol))
 
     @property
+    def by_protocol(self) -> dict[str, tuple[Student, ...]]:
+        """Protocol label → its students, in the order of `students`; one entry, under an empty label, for a single protocol."""
+        labels = dict.fromkeys(s.protocol_label for s in self.students)
+        return {label: tuple(s for s in self.students if s.protocol_label == label) for label in labels}
+
+    @property
     def ladder(self) -> np.ndarray:
         """Every teacher on the axis, in ascending order of the coordinate."""
         return np.unique(np.concatenate([s.teachers for s in self.students])) if self.students else np.array([])
@@ -93,28 +107,35 @@ def view(cells: pd.DataFrame | None, coordinate: str | None = None) -> View:
     done, failed = frame[finished], frame[~finished]
     distilled = done[(done["role"] == "student") & done["teacher"].notna()]
     baselines = done[done["role"] == "baseline"]
-    many_protocols = distilled["protocol"].nunique() > 1
     students = []
     keys = ["protocol", "student_params", "student_tokens"]
+    protocols = distilled["protocol"]
+    short = protocol_labels(sorted(protocols.dropna().unique()) + ([None] if protocols.isna().any() else []))
     for (protocol, params, tokens), rows in distilled.groupby(keys, dropna=False, sort=True):
         many_budgets = distilled.loc[distilled["student_params"] == params, "student_tokens"].nunique() > 1
-        label = size_text(params)
-        label += f", {size_text(tokens)} tokens" if many_budgets else ""
-        label += f" ({protocol})" if many_protocols else ""
         own = baselines[(baselines["student_params"] == params) & _same(baselines["student_tokens"], tokens)]
+        protocol = None if pd.isna(protocol) else protocol
         students.append(
             Student(
                 params=float(params),
                 tokens=None if pd.isna(tokens) else float(tokens),
-                protocol=None if pd.isna(protocol) else str(protocol),
-                label=label,
+                protocol=None if protocol is None else str(protocol),
+                size_label=size_text(params) + (f", {size_text(tokens)} tokens" if many_budgets else ""),
+                protocol_label=short[protocol],
                 rows=rows,
-                baseline=own,
+                baseline=_of_the_same_batches(own, rows),
             )
         )
     students.sort(key=lambda s: (s.protocol or "", s.params, s.tokens or 0.0))
     ladder = done[done["role"] == "teacher"]
     return View(coordinate=coordinate, students=tuple(students), teachers=ladder, failed=failed, rows=frame)
+
+
+def of_the_law(seen: View, law) -> View:
+    """The same view with the students of the law's own protocol only; all of them where the law does not name one."""
+    named = law.provenance.get("protocol") if law is not None else None
+    own = tuple(s for s in seen.students if named is None or s.protocol in (None, named))
+    return replace(seen, students=own)
 
 
 def _canonical(cells: pd.DataFrame) -> pd.DataFrame:
@@ -138,6 +159,17 @@ def _canonical(cells: pd.DataFrame) -> pd.DataFrame:
             json.loads(frame.at[i, "spec"]).get("target_params") or frame.at[i, "student_params"] for i in pruned
         ]
     return frame.reset_index(drop=True)
+
+
+def _of_the_same_batches(baselines: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+    """Baselines whose seed and batch order are those of the students; all of them where a table does not tell."""
+    keys = ["seed", "batch_seed"]
+    if not set(keys) <= set(baselines) or baselines.empty:
+        return baselines
+    ours, theirs = (map(tuple, frame[keys].astype(float).to_numpy().tolist()) for frame in (rows, baselines))
+    ours = set(ours)
+    same = [pair in ours for pair in theirs]
+    return baselines[same] if any(same) else baselines
 
 
 def _same(column: pd.Series, value) -> pd.Series:

@@ -1,14 +1,18 @@
 """What can a person do wrong, and what are they told? One class per kind of refusal; each message is one line.
 
-First in the walk: everything may import it, it imports nothing. The command line prints the message without a traceback and
-exits with `exit_code`.
+Everything may import it. The command line prints the message without a traceback and exits with `exit_code`.
 """
+
+from gaplaw.credentials import mask_credentials
 
 
 class GaplawError(Exception):
     """A refusal that a person can act on: the message names the field, the value and the rule, in one line."""
 
     exit_code = 2
+
+    def __init__(self, message: object = ""):
+        super().__init__(mask_credentials(message))
 
 
 class SpecError(GaplawError):
@@ -17,6 +21,10 @@ class SpecError(GaplawError):
 
 class DataError(GaplawError):
     """A corpus or tokenizer that cannot be used: missing folder, not UTF-8, vocabulary mismatch."""
+
+
+class AbsentDataError(DataError):
+    """A corpus or a tokenizer file that is not on this machine; it may be on another."""
 
 
 class TableError(GaplawError, ValueError):

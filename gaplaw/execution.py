@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from gaplaw.canonical import refuse_unless
@@ -117,3 +117,17 @@ class Execution:
             self.workers,
             "must be 1 under hosts.launch = everywhere",
         )
+
+
+def with_options(value, options: dict):
+    """A dataclass with the options that a person gave in place of its own values.
+
+    Args: options: by field; those of a field that is a dataclass are a dict again.
+
+    Raises: SpecError for what cannot be.
+    """
+    new = {
+        name: with_options(getattr(value, name), option) if isinstance(option, dict) else option
+        for name, option in options.items()
+    }
+    return replace(value, **new)

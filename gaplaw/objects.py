@@ -12,8 +12,10 @@ import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
+from gaplaw.credentials import has_credentials, mask_answer, mask_credentials
 from gaplaw.errors import SweepError
 from gaplaw.files import renamed
+from gaplaw.packages import install_with
 
 # Protocols whose exclusive creation fsspec passes on to the store. Others would only look first, and two writers could both win.
 EXCLUSIVE = ("s3", "s3a", "gs", "gcs", "file", "local", "memory")
@@ -25,6 +27,15 @@ def is_url(place: Path | str) -> bool:
 
 def join(url: str, *names: str) -> str:
     return "/".join([url.rstrip("/"), *names])
+
+
+def refuse_credentials(url: str, instead: str) -> None:
+    """Refuse a URL that holds credentials: it would stand in logs and process lists.
+
+    Raises: SweepError saying where they belong.
+    """
+    if has_credentials(url):
+        raise SweepError(f"{url}: a URL must not hold credentials (masked here) or a query; {instead}")
 
 
 class Mirror:
@@ -154,9 +165,9 @@ class Mirror:
         except (SweepError, FileExistsError):
             raise
         except ImportError as fault:
-            raise SweepError(f"{self.url}: needs a package ({fault}); pip install 'gaplaw[cloud]'") from None
+            raise SweepError(f"{self.url}: needs a package ({fault}); {install_with('cloud')}") from None
         except Exception as fault:
-            why = " ".join(str(fault).split())[:200] or "no message"
+            why = mask_answer(" ".join(str(fault).split()), self.url)[:200] or "no message"
             raise SweepError(
                 f"{self.url}: {what} ({type(fault).__name__}: {why}); what was finished there is safe"
             ) from None
@@ -180,7 +191,7 @@ def brought_here(place: Path | str, *folders: str):
 
     def put(path: Path) -> str:
         mirror.push(path)
-        return join(parent, path.relative_to(root).as_posix())
+        return mask_credentials(join(parent, path.relative_to(root).as_posix()))
 
     root = Path(tempfile.mkdtemp(prefix="gaplaw-"))
     try:

@@ -15,7 +15,7 @@ from gaplaw.law.simulate import simulate
 from tests.sweep.sweeps import texts
 
 ROOT = Path(__file__).parents[1]
-VERBS = ("plan", "run", "status", "emit", "fit", "choose", "predict", "next", "report", "power")
+VERBS = ("plan", "run", "status", "rehearse", "emit", "fit", "choose", "predict", "next", "report", "power")
 QUICK = ["--workers", "2", "--chunk-tokens", "128", "--steps-per-dispatch", "8", "--evaluations", "2"]
 
 
@@ -216,9 +216,17 @@ def test_a_refused_law_ends_with_3_says_why_in_one_line_and_still_writes_the_fil
     assert (tmp_path / "few.json").exists() and any(f["severity"] == "refusal" for f in json.loads(out)["flags"])
 
 
-def test_the_report_of_an_empty_sweep_folder_is_a_page(call, tmp_path):
-    code, out, _ = call("report", tmp_path)
-    assert code == 0 and (tmp_path / "report.html").read_text().startswith("<!")
+def test_the_report_of_a_sweep_that_has_not_run_is_a_page_and_a_folder_that_is_no_run_is_refused(call, tmp_path):
+    for name in ("law.json", "notes.txt"):
+        (tmp_path / name).write_text("{}")
+    code, out, err = call("report", tmp_path)
+    assert (code, out) == (2, "") and "holds no run" in err and str(tmp_path) in err and err.count("\n") == 1
+    assert not (tmp_path / "report.html").exists()
+    (tmp_path / "law.json").unlink()
+    (tmp_path / "sweep.json").write_text("{}")  # not a readable one: said on the page
+    assert call("report", tmp_path)[0] == 0 and (tmp_path / "report.html").read_text().startswith("<!")
+    code, _, err = call("report", tmp_path / "notes.txt")
+    assert code == 2 and "is a file" in err and err.count("\n") == 1
 
 
 @pytest.mark.parametrize(

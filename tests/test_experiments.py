@@ -9,7 +9,7 @@ import pytest
 from gaplaw.cli import main
 from gaplaw.execution import MeshSpec
 from gaplaw.grid import Group
-from gaplaw.sweep.load import load_execution, load_experiment
+from gaplaw.sweep.load import load, load_experiment
 from gaplaw.sweep.targets import check_mesh, fitted_to, target
 from gaplaw.train.ahead import Ahead
 from tests.conftest import ROOT
@@ -33,7 +33,7 @@ def test_a_big_experiment_is_planned_without_its_data(name, capsys, tmp_path, mo
 
 @pytest.mark.parametrize(("name", "where"), BIG.items())
 def test_the_default_mesh_of_its_target_suits_every_group(name, where):
-    execution = load_execution(path(name))
+    execution = load(path(name))[1]
     for group in load_experiment(path(name)).groups():
         fitted = fitted_to(target(where), execution, group)
         check_mesh(target(where), fitted.mesh, group, fitted.accumulate)
@@ -65,8 +65,6 @@ def small(cell):
 
 
 def test_a_shrunken_minima_compiles_on_a_mesh():
-    execution = dataclasses.replace(
-        load_execution(path("minima_3b")), mesh=MeshSpec(fsdp=4, tensor=2), core_blocked=False
-    )
+    execution = dataclasses.replace(load(path("minima_3b"))[1], mesh=MeshSpec(fsdp=4, tensor=2), core_blocked=False)
     group = Group(cells=tuple(small(cell) for cell in load_experiment(path("minima_3b")).students))
     assert Ahead(group, execution, jax.devices()).training().compile().memory_analysis().temp_size_in_bytes > 0

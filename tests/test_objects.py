@@ -82,7 +82,9 @@ def test_a_store_that_cannot_refuse_a_second_writer_is_refused(tmp_path):
 
 def test_a_missing_package_names_the_extra(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "s3fs", None)
-    with pytest.raises(SweepError, match=r"s3://bucket/runs: needs a package .*s3fs.*; pip install 'gaplaw\[cloud\]'"):
+    with pytest.raises(
+        SweepError, match=r"s3://bucket/runs: needs a package .*s3fs.*; install with: pip install -e '.*\[cloud\]'"
+    ):
         Mirror("s3://bucket/runs", tmp_path)
 
 

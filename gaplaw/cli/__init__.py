@@ -15,6 +15,7 @@ import sys
 import tempfile
 import traceback
 
+from gaplaw.credentials import has_credentials, mask_credentials
 from gaplaw.errors import GaplawError
 
 _DESCRIPTION = """Which teacher should a student learn from? Sweep teachers and students, fit the law, choose.
@@ -57,14 +58,13 @@ def _dispatch(words: list[str]) -> int:
     import tyro
 
     from gaplaw.cli import asking, emitting, rehearsing, sweeping
-    from gaplaw.cli.options import own_execution
 
     verbs = {
-        "plan": own_execution(sweeping.plan, words),
-        "run": own_execution(sweeping.run, words),
+        "plan": sweeping.plan,
+        "run": sweeping.run,
         "status": sweeping.status,
-        "rehearse": own_execution(rehearsing.rehearse, words),
-        "emit": own_execution(emitting.emit, words, at=1),
+        "rehearse": rehearsing.rehearse,
+        "emit": emitting.emit,
         "fit": asking.fit,
         "choose": asking.choose,
         "predict": asking.predict,
@@ -72,13 +72,20 @@ def _dispatch(words: list[str]) -> int:
         "report": asking.report,
         "power": asking.power,
     }
-    code = tyro.extras.subcommand_cli_from_dict(
-        verbs,
-        prog="gaplaw",
-        description=_DESCRIPTION,
-        args=words,
-        config=(tyro.conf.FlagCreatePairsOff, tyro.conf.HelptextFromCommentsOff),
-    )
+    secret = any(map(has_credentials, words)) and not {"-h", "--help"} & {*words}
+    try:
+        code = tyro.extras.subcommand_cli_from_dict(
+            verbs,
+            prog="gaplaw",
+            description=_DESCRIPTION,
+            args=words,
+            console_outputs=not secret,
+            config=(tyro.conf.HelptextFromCommentsOff,),
+        )
+    except SystemExit as ended:
+        if secret and ended.code == 2:  # tyro would repeat the words that it does not know
+            return _tell("error: unknown words, which are not repeated because a URL holds credentials; see --help", 2)
+        raise
     return code or 0
 
 
@@ -89,10 +96,10 @@ def _tell(line: str, code: int) -> int:
 
 def _unexpected(fault: Exception) -> int:
     """One line for what should not happen; the traceback goes to a file that the line names."""
-    message = " ".join(str(fault).split())[:300]
+    message = mask_credentials(" ".join(str(fault).split()))[:300]
     try:
         with tempfile.NamedTemporaryFile("w", prefix="gaplaw-", suffix=".log", delete=False) as log:
-            traceback.print_exception(fault, file=log)
+            log.write(mask_credentials("".join(traceback.format_exception(fault))))
         where = f"traceback in {log.name}"
     except OSError:
         where = "--debug shows the traceback"

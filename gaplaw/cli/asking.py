@@ -196,14 +196,12 @@ def report(folder: Folder, /, law: OutFile = None, out: OutFile = None) -> int:
         law: the law to show (DIR/law.json if it is there).
         out: the page (DIR/report.html if not given).
     """
-    from analysis.report import write_report
-    from gaplaw.errors import TableError
+    from analysis.report import require_run, write_report
     from gaplaw.law import load_law
     from gaplaw.objects import brought_here
 
     with brought_here(folder, "cells", "curves", "sweep.json", "law.json", "forecast.json") as (place, put):
-        if not place.is_dir():
-            raise TableError(f"{folder}: no such folder")
+        require_run(place, folder)
         given = law or place / "law.json"
         page = write_report(place, law=load_law(given) if law or given.exists() else None, out=out)
         print(f"report written to {page if out else put(page)}")

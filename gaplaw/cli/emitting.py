@@ -6,9 +6,10 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional
 
-from gaplaw.cli.options import Experiment, HowToRun, named, required
+from gaplaw.cli.execution_options import NO_OPTIONS, ExecutionOptions
+from gaplaw.cli.options import Experiment, named, required
 from gaplaw.errors import SpecError, SweepError
-from gaplaw.execution import Execution
+from gaplaw.packages import install_with
 
 
 def emit(
@@ -18,7 +19,7 @@ def emit(
     target: Annotated[str, required("TARGET")],
     out: Annotated[str, required("URL")],
     image: Annotated[str | None, named("IMAGE")] = None,
-    execution: HowToRun = Execution(),  # noqa: B008 (frozen)
+    execution: ExecutionOptions = NO_OPTIONS,
 ) -> int:
     """Print the manifest that runs an experiment on a TPU slice or a GPU host, for you to look at and submit.
 
@@ -30,24 +31,24 @@ def emit(
 
     Args:
         kind: a JobSet for GKE (needs --image) or a task for SkyPilot (takes the working directory along).
-        experiment: as on the hosts: a file's path from the working directory there, or the bare name of one in experiments/.
+        experiment: as on the hosts: a file's path from the working directory there, or the bare name of one in
+            experiments/. It is code that is run, here and there: give only files that you trust.
         target: such as v5e:4x4, v5p:4x4x8, v6e:16x16 or gpu:h100x8.
-        out: the run folder in a bucket; several hosts mount the bucket, which then must be gs://.
+        out: the run folder in a bucket, without credentials; several hosts mount the bucket, which then must be gs://.
         image: a container image with gaplaw, its extras train and cloud, JAX for the accelerator and the experiment.
     """
-    from gaplaw.sweep import load_experiment
     from gaplaw.sweep.emit import jobset, order, skypilot
-    from gaplaw.sweep.load import load_execution
+    from gaplaw.sweep.load import load
     from gaplaw.sweep.targets import target as parse
 
     try:
         import yaml
     except ImportError:
-        raise SweepError("emit: needs the package PyYAML; pip install 'gaplaw[cloud]'") from None
+        raise SweepError(f"emit: needs the package PyYAML; {install_with('cloud')}") from None
     if kind == "gke-jobset" and not image:
         raise SpecError("emit gke-jobset: needs --image IMAGE, a container image that the cluster can pull")
-    default = load_execution(experiment)
-    made = order(load_experiment(experiment), experiment, out, parse(target), execution, default)
+    sweep, own = load(experiment)
+    made = order(sweep, experiment, out, parse(target), own, execution)
     manifest = jobset(made, image) if kind == "gke-jobset" else skypilot(made, image)
     print(yaml.safe_dump(manifest, sort_keys=False, width=1000), end="")
     return 0

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import functools
-import itertools
 import json
 from pathlib import Path
 from typing import Annotated
 
-from tyro.conf import Positional, arg
+from tyro.conf import FlagCreatePairsOff, Positional, arg
 
-from gaplaw.errors import GaplawError, SpecError
-from gaplaw.execution import Execution
+from gaplaw.errors import SpecError
 from gaplaw.sizes import parse_size
 
 
@@ -32,8 +29,7 @@ OutFolder = Annotated[str | None, named("DIR|URL")]
 OutFile = Annotated[Path | None, named("FILE")]
 Size = Annotated[str | None, named("SIZE")]
 Number = Annotated[float | None, named("X")]
-Flag = Annotated[bool, arg(help_behavior_hint="")]
-HowToRun = Annotated[Execution, arg(name="")]
+Flag = Annotated[bool, FlagCreatePairsOff, arg(help_behavior_hint="")]
 
 
 def size(text: str | None, option: str) -> int | None:
@@ -49,27 +45,6 @@ def size(text: str | None, option: str) -> int | None:
 def numbers(text: str, option: str) -> tuple[int, ...]:
     """Whole numbers separated by commas. Raises: SpecError naming the option."""
     return tuple(size(part, option) for part in text.split(",") if part.strip())
-
-
-def own_execution(verb, words: list[str], at: int = 0):
-    """A verb whose default execution is the one that the experiment among the words of its command line asks for.
-
-    The experiment is the first word after the verb that is no option and no option's value, or the one `at` places on.
-    """
-    given = [
-        word
-        for before, word in itertools.pairwise(words)
-        if not word.startswith("-")
-        and (not before.startswith("-") or "=" in before or before in ("--json", "--adaptive"))
-    ]
-    if not given or words[0] != verb.__name__:
-        return verb
-    from gaplaw.sweep.load import load_execution
-
-    try:
-        return functools.partial(verb, execution=load_execution(given[0]))
-    except GaplawError:  # the verb says so, after the options have been looked at
-        return verb
 
 
 def print_wide(table) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from dataclasses import asdict
 
-from gaplaw.cli.options import Experiment, Flag, HowToRun, print_json
-from gaplaw.execution import Execution
+from gaplaw.cli.execution_options import NO_OPTIONS, ExecutionOptions, load_with_options
+from gaplaw.cli.options import Experiment, Flag, print_json
+from gaplaw.packages import DATA, TRAINING, refuse_without
 
 
 def rehearse(
@@ -15,28 +16,30 @@ def rehearse(
     processes: int = 4,
     devices: int = 8,
     json: Flag = False,
-    execution: HowToRun = Execution(),  # noqa: B008 (frozen)
+    execution: ExecutionOptions = NO_OPTIONS,
 ) -> int:
     """Run two steps of every distinct program of an experiment here, in real processes on virtual CPU devices.
 
     Example: gaplaw rehearse quickstart --processes 4 --devices 8 --mesh.data 64 --mesh.fsdp 4
 
-    Give the execution options of the real run. The mesh is shrunk axis by axis, models above 4M parameters are scaled down,
-    batches and text are small; then each program is compiled, trained, checkpointed, killed, resumed and its rows are written.
+    Give the execution options of the real run. Groups that differ in seeds, sizes and other numbers only are one
+    program. The mesh is shrunk axis by axis, models above 4M parameters are scaled down, and batches are small. Of the
+    experiment's own data the start is read; where they are not on this machine, the embedded corpus. Then each program
+    is compiled, trained, checkpointed, killed on purpose, resumed, and its rows are written.
     Ends with 1 when something failed. Says nothing of memory and speed: `gaplaw plan` does.
 
     Args:
-        experiment: a Python file that builds a Sweep, or the bare name of one in experiments/; its data is not read.
+        experiment: a Python file that builds a Sweep, or the bare name of one in experiments/. It is code that is run:
+            give only files that you trust.
         processes: processes that stand for hosts, at most; each gets an equal share of the devices.
         devices: virtual CPU devices in all, at most.
         json: print one JSON list, one object per program.
     """
-    from gaplaw import sweep
     from gaplaw.sweep.rehearsal import rehearse
 
+    refuse_without("rehearse", TRAINING | DATA)
     found = rehearse(
-        sweep.load_experiment(experiment),
-        execution,
+        *load_with_options(experiment, execution),
         processes=processes,
         devices=devices,
         tell=lambda line: print(line, file=sys.stderr),

@@ -11,11 +11,11 @@ from typing import Annotated, Literal
 
 from tyro.conf import arg
 
+from gaplaw.cli.execution_options import NO_OPTIONS, ExecutionOptions, load_with_options
 from gaplaw.cli.options import (
     Experiment,
     Flag,
     Folder,
-    HowToRun,
     Number,
     OutFolder,
     Size,
@@ -25,7 +25,8 @@ from gaplaw.cli.options import (
     size,
 )
 from gaplaw.errors import SpecError
-from gaplaw.execution import Execution, HostsSpec
+from gaplaw.execution import HostsSpec
+from gaplaw.packages import DATA, TRAINING, refuse_without
 from gaplaw.sweep.ray import RayExecutor
 from gaplaw.sweep.slurm import SlurmExecutor
 
@@ -37,7 +38,7 @@ def plan(
     json: Flag = False,
     target: Annotated[str | None, named("TARGET")] = None,
     price_per_chip_hour: Number = None,
-    execution: HowToRun = Execution(),  # noqa: B008 (frozen)
+    execution: ExecutionOptions = NO_OPTIONS,
 ) -> int:
     """Print every cell of an experiment with parameters, FLOPs, an estimate of time and disk. Trains nothing.
 
@@ -49,7 +50,8 @@ def plan(
     its speed, device-hours, and the smallest change for what does not fit. A mesh of one device then stands for all chips.
 
     Args:
-        experiment: a Python file that builds a Sweep, or the bare name of one in experiments/.
+        experiment: a Python file that builds a Sweep, or the bare name of one in experiments/. It is code that is run:
+            give only files that you trust.
         out: the run folder whose finished cells are marked (runs/NAME if not given); with --target, where the forecast is kept for
             the report, if given.
         json: print one JSON list instead, one object per cell.
@@ -59,8 +61,11 @@ def plan(
     from gaplaw import sweep
     from gaplaw.sweep.bucket import folder_at
 
+    if target is not None:
+        refuse_without("plan --target", TRAINING)
     absent: list[str] = []
-    found = sweep.resolve(sweep.load_experiment(experiment), absent=absent)
+    found, execution = load_with_options(experiment, execution)
+    found = sweep.resolve(found, absent=absent)
     folder = folder_at(_out(out, found.name))
     folder.refresh(now=True)
     made = sweep.plan(found, execution, folder)
@@ -91,7 +96,7 @@ def run(
     target_tokens: Size = None,
     tolerance: Annotated[float, arg(metavar="NATS")] = 0.002,
     budget_flops: Number = None,
-    execution: HowToRun = Execution(),  # noqa: B008 (frozen)
+    execution: ExecutionOptions = NO_OPTIONS,
     executor: Literal["local", "ray", "slurm"] = "local",
     ray: RayExecutor = RayExecutor(),  # noqa: B008 (frozen)
     slurm: SlurmExecutor = SlurmExecutor(),  # noqa: B008 (frozen)
@@ -114,7 +119,8 @@ def run(
     when cells failed: their rows say why.
 
     Args:
-        experiment: a Python file that builds a Sweep, or the bare name of one in experiments/.
+        experiment: a Python file that builds a Sweep, or the bare name of one in experiments/. It is code that is run:
+            give only files that you trust.
         out: the run folder (runs/NAME if not given).
         json: print the summary as one JSON object.
         adaptive: run a coarse part of the grid first, then only the cells that help to choose a teacher for --target.
@@ -130,8 +136,11 @@ def run(
 
     if adaptive and target is None:
         raise SpecError("--adaptive: needs --target SIZE, the student that the choice is for")
+    trains_here = executor == "local"  # engines train elsewhere; data are prepared here in any case
+    refuse_without("run", TRAINING | DATA if trains_here else DATA)
     wanted, wanted_tokens = size(target, "--target"), size(target_tokens, "--target-tokens")
-    found = sweep.resolve(sweep.load_experiment(experiment))
+    found, execution = load_with_options(experiment, execution)
+    found = sweep.resolve(found)
     place, summaries = folder_at(_out(out, found.name)), []
     engine = {"local": LocalExecutor(), "ray": ray, "slurm": slurm}[executor]
     _refuse_hosts(execution.hosts, executor)

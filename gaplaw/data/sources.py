@@ -20,6 +20,7 @@ from gaplaw.data.documents import Document, Source, text_group
 from gaplaw.data.folder import FolderSource
 from gaplaw.data.stdlib_corpus.texts import library_folder, library_manifest
 from gaplaw.errors import DataError
+from gaplaw.packages import install_with
 
 RECIPE = "tfds-1"  # raise when the same dataset would yield other documents
 DOMAIN_FEATURES = ("domain", "label")
@@ -137,7 +138,7 @@ def _import_tfds():
     try:
         return importlib.import_module("tensorflow_datasets")
     except ImportError as error:
-        raise DataError(f"TensorFlow Datasets cannot be imported ({error}); install tensorflow-datasets") from error
+        raise DataError(f"TensorFlow Datasets cannot be imported ({error}); {install_with('train')}") from error
 
 
 @contextlib.contextmanager

@@ -26,6 +26,7 @@ from gaplaw.law.cost import (
 )
 from gaplaw.law.flags import Flag, worst_first
 from gaplaw.law.law import Law, Optimum
+from gaplaw.law.notebook_view import ChoiceView
 from gaplaw.law.rules import RuleChoice, rule_choices
 from gaplaw.law.values import to_number
 
@@ -34,8 +35,8 @@ FAR_RANGES = 1.0  # extrapolation beyond this many measured ranges is called a g
 HOPELESS_RANGES = 3.0  # and beyond this many there is no answer
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Choice:
+@dataclass(frozen=True, kw_only=True, slots=True, repr=False)
+class Choice(ChoiceView):
     """The answer: `recommended` is a teacher's name, or None when refused or when no teacher is worth it."""
 
     recommended: str | None

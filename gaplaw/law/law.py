@@ -19,6 +19,7 @@ from gaplaw.errors import LawError
 from gaplaw.files import renamed
 from gaplaw.law.central import Interval, interval
 from gaplaw.law.flags import Flag, refuses
+from gaplaw.law.notebook_view import LawView
 from gaplaw.objects import brought_here
 
 SCHEMA_VERSION = 1
@@ -126,8 +127,8 @@ class Noise:
     seeds: int = 1
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Law:
+@dataclass(frozen=True, kw_only=True, slots=True, repr=False)
+class Law(LawView):
     """A fitted teacher law: `optimum`, `optimum_draws`, `regret_draws`, `predict`, `choose`; `save` and `load`."""
 
     coordinate: str  # 'teacher_params' | 'teacher_loss'

@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pandas as pd
 
+from gaplaw.credentials import mask_credentials
 from gaplaw.errors import MixedProtocolsError, TableError
 from gaplaw.law.values import (
     CANONICAL,
@@ -129,10 +130,10 @@ def _load(source) -> tuple[pd.DataFrame, str, bool]:
     if is_url(source) and not PurePosixPath(source).suffix:
         from gaplaw.results import read
 
-        return read(source), str(source), False
+        return read(source), mask_credentials(source), False
     if is_url(source):
         with brought_here(source) as (path, _):
-            return _load(path)[0], str(source), path.suffix not in (".parquet", ".pq")
+            return _load(path)[0], mask_credentials(source), path.suffix not in (".parquet", ".pq")
     path = Path(source)
     if path.is_dir():
         return _load_folder(path), str(source), False

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from gaplaw.errors import SweepError
 from gaplaw.grid import Group
-from gaplaw.objects import Mirror, is_url, join
+from gaplaw.objects import Mirror, is_url, join, refuse_credentials
 from gaplaw.spec import Cell
 from gaplaw.sweep.folder import RunFolder
 from gaplaw.sweep.lease import Lease, Leases
@@ -38,6 +38,9 @@ def folder_at(place: Path | str) -> RunFolder:
     """The run folder at a path or a URL. Raises: SweepError when a URL cannot be used."""
     if not is_url(place):
         return RunFolder(Path(place))
+    refuse_credentials(
+        str(place), "the store's client finds them in the environment, in its own file or from the machine's role"
+    )
     parent, _, name = str(place).rstrip("/").rpartition("/")
     if not name or parent.endswith("/"):
         raise SweepError(f"{place}: a run folder is a folder in a bucket, such as s3://bucket/runs/{name or 'NAME'}")

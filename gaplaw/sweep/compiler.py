@@ -22,6 +22,7 @@ from gaplaw.errors import SweepError
 from gaplaw.execution import Execution
 from gaplaw.files import read_json, write_json
 from gaplaw.grid import Group
+from gaplaw.packages import install_with
 from gaplaw.sweep.engine import how_it_ended
 from gaplaw.sweep.shrink import program_key
 from gaplaw.sweep.targets import Target
@@ -47,9 +48,7 @@ class Compiler:
             self.platform = "gpu" if self.package else "cpu"  # virtual devices stand in
         for package, extra in (("jax", "train"), (self.package, "tpu")):
             if package and find_spec(package) is None:
-                raise SweepError(
-                    f"--target {target.name}: needs {package}; install it with: pip install 'gaplaw[{extra}]'"
-                )
+                raise SweepError(f"--target {target.name}: needs {package}; {install_with(extra)}")
         self.folder = Path(os.environ.get("GAPLAW_CACHE") or Path.home() / ".cache" / "gaplaw") / "forecasts"
 
     def __enter__(self) -> Compiler:

@@ -39,8 +39,10 @@ class Screen(Protocol):
     def __exit__(self, *_) -> None: ...
 
 
-def screen_for(console: Console | None) -> Screen:
-    """The live table when standard error (or the given console) is a terminal, plain lines when not."""
+def screen_for(console: Console | Screen | None) -> Screen:
+    """The live table if standard error (or the given console) is a terminal, plain lines if not; a screen is itself."""
+    if console is not None and not isinstance(console, Console):
+        return console
     console = console or Console(stderr=True)
     return LiveScreen(console) if console.is_terminal and not console.is_dumb_terminal else PlainScreen(console)
 
@@ -119,12 +121,15 @@ def time_left(now: Snapshot) -> str:
 
 
 def picture(now: Snapshot, width: int = 120) -> Group:
-    """The live table for a terminal of that many columns: narrow ones lose the loss and the host, then the rate."""
+    """The live table for a terminal of that many columns: narrow ones lose the loss and the host, then the rate.
+
+    The loss is the training objective, the mean over the group's cells, as `_HEADS` says above it.
+    """
     columns = ["group", "bar", "share", "state", "loss", "host"][: 6 if width >= 100 else 4 if width >= 70 else 3]
     bar_width = 24 if width >= 70 else 8
-    table = Table(box=None, padding=(0, 1), show_header=False)
+    table = Table(box=None, padding=(0, 1), show_header="loss" in columns, header_style="dim")
     for name in columns:
-        table.add_column(name, no_wrap=True, justify="right" if name in ("share", "loss") else "left")
+        table.add_column(_HEADS.get(name, ""), no_wrap=True, justify="right" if name in ("share", "loss") else "left")
 
     def add(name: str, total: int, completed: int, state: str, loss: str = "", host: str = "", style: str = "") -> None:
         bar = ProgressBar(total=max(1, total), completed=completed, width=bar_width)
@@ -141,6 +146,9 @@ def picture(now: Snapshot, width: int = 120) -> Group:
     if len(shown) > _MOST_ROWS:
         line = f"and {len(shown) - _MOST_ROWS} more groups; {line}"
     return Group(table, Text(f" {line}", style="dim"))
+
+
+_HEADS = {"group": "group", "state": "now", "loss": "training objective", "host": "host"}
 
 
 def _share(one: Running) -> float:

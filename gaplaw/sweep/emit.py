@@ -12,10 +12,10 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import PurePosixPath
 
 from gaplaw.errors import SpecError
-from gaplaw.execution import Execution
+from gaplaw.execution import Execution, with_options
 from gaplaw.grid import Sweep
-from gaplaw.objects import is_url
-from gaplaw.sweep.targets import Target, fitted_to
+from gaplaw.objects import is_url, refuse_credentials
+from gaplaw.sweep.targets import Target, fitted_to_all
 
 RESTARTS = 10  # of a whole JobSet or task after lost hosts; finished cells are not run again
 MOUNTED = "/mnt/gaplaw"
@@ -37,6 +37,9 @@ class Names:
     sky_runtime: str | None = None
     python: str = "jax[tpu]"
 
+    def hosts(self, chips: int) -> int:
+        return 1 if chips <= self.one_host else chips // 4
+
 
 NAMES = {
     "v5e": Names(gke="tpu-v5-lite-podslice", one_host=8, sky="tpu-v5litepod-{}", sky_runtime="v2-alpha-tpuv5-lite"),
@@ -54,7 +57,8 @@ class Order:
     Args:
       experiment: as given to `gaplaw run`; must be found from the working directory there.
       out: the run folder, a gs:// URL.
-      execution: how to run, with a mesh over all chips. default: how `gaplaw run` would without options.
+      execution: how to run, with a mesh over all chips. own: how `gaplaw run` would without options.
+      options: what the user said about it, repeated in the command.
     """
 
     sweep: str
@@ -62,7 +66,8 @@ class Order:
     out: str
     target: Target
     execution: Execution
-    default: Execution
+    own: Execution
+    options: dict
 
     @property
     def names(self) -> Names:
@@ -70,7 +75,7 @@ class Order:
 
     @property
     def hosts(self) -> int:
-        return 1 if self.target.chips <= self.names.one_host else self.target.chips // 4
+        return self.names.hosts(self.target.chips)
 
     @property
     def bucket(self) -> str:
@@ -86,18 +91,22 @@ class Order:
     @property
     def command(self) -> list[str]:
         """What every host runs: the one place that says it."""
-        return ["gaplaw", "run", self.experiment, "--out", self.folder, *flags(self.execution, self.default)]
+        return ["gaplaw", "run", self.experiment, "--out", self.folder, *flags(self.execution, self.own, self.options)]
 
     @property
     def job_name(self) -> str:
         return "gaplaw-" + "".join(c if c.isalnum() else "-" for c in self.sweep.lower())[:40].strip("-")
 
 
-def order(sweep: Sweep, experiment: str, out: str, target: Target, execution: Execution, default: Execution) -> Order:
-    """Put together what a manifest needs, and refuse what could not run.
+def order(sweep: Sweep, experiment: str, out: str, target: Target, own: Execution, options: dict) -> Order:
+    """Put together what a manifest needs: the program that `gaplaw plan --target` compiles. Refuse what could not run.
 
-    Args: default: the experiment's own execution, which its hosts start from.
-    Raises: SpecError for a target without manifests, a folder that is no bucket, or groups that need different meshes.
+    Beside the mesh, which is the plan's, a manifest sets what its hosts need: one group at a time (`workers`), all
+    cores for it (`single_thread`), and one process on each host (`hosts.processes`, `hosts.launch`).
+
+    Args: own: the experiment's own execution, which its hosts start from. options: what the user wants changed in it.
+    Raises: SpecError for a target without manifests, a folder that is no bucket, options that contradict what a
+    manifest sets, or a mesh that does not suit; SweepError for credentials in the folder's URL.
     """
     if target.chip.name not in NAMES:
         raise SpecError(f"--target {target.name}: no manifest for it; must be a TPU slice or a GPU host")
@@ -105,35 +114,54 @@ def order(sweep: Sweep, experiment: str, out: str, target: Target, execution: Ex
         raise SpecError(
             f"--out {out}: must be a folder in a bucket that the hosts can reach, such as gs://bucket/runs/{sweep.name}"
         )
-    meshes = {fitted_to(target, execution, group).mesh for group in sweep.groups()}
-    if len(meshes) > 1:
-        raise SpecError(
-            f"--target {target.name}: the groups of {sweep.name} would have different meshes; name one with --mesh.…"
-        )
-    chosen = replace(execution, workers=1, single_thread=False, mesh=meshes.pop())
-    made = Order(sweep=sweep.name, experiment=experiment, out=out, target=target, execution=chosen, default=default)
-    if made.hosts > 1:
-        hosts = replace(execution.hosts, processes=made.hosts, launch="everywhere")
-        made = replace(made, execution=replace(chosen, hosts=hosts))
-    if made.hosts > 1 and not out.startswith("gs://"):
-        raise SpecError(f"--out {out}: must be gs://… for the {made.hosts} hosts of {target.name}, which mount it")
-    return made
+    refuse_credentials(
+        out, "a manifest is read by many: give the hosts a role, or a secret of the cluster as variables"
+    )
+    hosts = NAMES[target.chip.name].hosts(target.chips)
+    if hosts > 1 and not out.startswith("gs://"):
+        raise SpecError(f"--out {out}: must be gs://… for the {hosts} hosts of {target.name}, which mount it")
+    launch = "everywhere" if hosts > 1 else "here"
+    fixed_by_hosts = {"workers": 1, "single_thread": False, "hosts": {"processes": hosts, "launch": launch}}
+    _refuse_other(fixed_by_hosts, options, target, "--")
+    wanted = with_options(own, options | fixed_by_hosts | {"hosts": options.get("hosts", {}) | fixed_by_hosts["hosts"]})
+    mesh = fitted_to_all(target, wanted, sweep.groups()).mesh
+    return Order(
+        sweep=sweep.name,
+        experiment=experiment,
+        out=out,
+        target=target,
+        execution=replace(wanted, mesh=mesh),
+        own=own,
+        options=options,
+    )
 
 
-def flags(execution: Execution, default: Execution) -> list[str]:
-    """The options of `gaplaw run` that turn one Execution into another."""
-    return _flags(execution, default, "")
+def _refuse_other(fixed_by_hosts: dict, options: dict, target: Target, above: str) -> None:
+    """Refuse options that contradict what every manifest for the target sets."""
+    for name, value in fixed_by_hosts.items():
+        given, option = options.get(name, value), f"{above}{name.replace('_', '-')}"
+        if isinstance(value, dict):
+            _refuse_other(value, options.get(name, {}), target, f"{option}.")
+        elif given != value:
+            raise SpecError(f"{option} = {given}: a manifest for {target.name} sets {value}; leave it out")
 
 
-def _flags(value: object, default: object, above: str) -> list[str]:
+def flags(execution: Execution, own: Execution, options: dict) -> list[str]:
+    """The options of `gaplaw run` that turn one Execution into another; `options` even where they change nothing."""
+    return _flags(execution, own, options, "")
+
+
+def _flags(value: object, own: object, options: dict, above: str) -> list[str]:
     found: list[str] = []
     for field in fields(value):
-        new, old, name = getattr(value, field.name), getattr(default, field.name), field.name.replace("_", "-")
+        new, old, name = getattr(value, field.name), getattr(own, field.name), field.name.replace("_", "-")
         if is_dataclass(new):
-            found += _flags(new, old, f"{above}{name}.")
-        elif new != old and isinstance(new, bool):
+            found += _flags(new, old, options.get(field.name, {}), f"{above}{name}.")
+        elif new == old and field.name not in options:
+            continue
+        elif isinstance(new, bool):
             found.append(f"--{above}{name}" if new else f"--{above}no-{name}")
-        elif new != old:
+        else:
             found += [f"--{above}{name}", str(new)]
     return found
 

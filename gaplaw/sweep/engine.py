@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from gaplaw.errors import SpecError, SweepError
 from gaplaw.objects import is_url
+from gaplaw.packages import install_with
 
 if TYPE_CHECKING:
     from gaplaw.execution import Execution
@@ -160,4 +161,4 @@ def pairs(option: str, text: str, kind: Callable = str) -> dict:
 def missing(engine: str) -> SweepError:
     """The refusal when an engine's package is not installed; its extra has the engine's name."""
     package = {"slurm": "submitit"}.get(engine, engine)
-    return SweepError(f"--executor {engine}: needs the package {package}; pip install 'gaplaw[{engine}]'")
+    return SweepError(f"--executor {engine}: needs the package {package}; {install_with(engine)}")

@@ -13,6 +13,7 @@ from rich.table import Table
 from gaplaw.execution import Execution, MeshSpec
 from gaplaw.files import write_json
 from gaplaw.grid import Group, Sweep
+from gaplaw.packages import install_with
 from gaplaw.sizes import size_name
 from gaplaw.sweep.compiler import Compiler
 from gaplaw.sweep.folder import RunFolder
@@ -20,12 +21,12 @@ from gaplaw.sweep.ladder import change_that_fits
 from gaplaw.sweep.planning import FINISHED, FORECAST, Plan, amount, duration
 from gaplaw.sweep.roofline import Program, roofline
 from gaplaw.sweep.shrink import program_key
-from gaplaw.sweep.targets import Target, check_mesh, fitted_to
+from gaplaw.sweep.targets import Target, fitted_to_all
 
 _ON_TRUST = {
     "tpu": "a roofline is the least time; real kernels take longer. Compiled without a TPU, and not run on one",
     "gpu": "a roofline is the least time; real kernels take longer. Compiled without a GPU, its kernels not chosen by timing",
-    "stand-in": "no GPU compiler here (pip install 'gaplaw[gpu]'): the same sharded program compiled for virtual CPU devices "
+    "stand-in": "no GPU compiler here ({install}): the same sharded program compiled for virtual CPU devices "
     "stands in for its memory and traffic",
     "cpu": "times of the table are rooflines; device-hours and the total use rates measured here, as gaplaw plan without --target",
 }
@@ -146,7 +147,8 @@ class Forecast:
         lines.append(
             f"memory and sent bytes from {compilers}; FLOPs and moved bytes in closed form; chip: {chip.source}"
         )
-        lines.append(_ON_TRUST[chip.kind if chip.kind == self.platform else "stand-in"])
+        trust = _ON_TRUST[chip.kind if chip.kind == self.platform else "stand-in"]
+        lines.append(trust.format(install=install_with("gpu")))
         return lines
 
     def _troubles(self) -> dict[Program, list[str]]:
@@ -181,9 +183,7 @@ def forecast(
     Raises: SpecError for a mesh that the target, the batch or the heads do not allow; SweepError for a missing package.
     """
     groups = {group.id: group for group in sweep.groups()}
-    execution = fitted_to(target, execution, sweep.groups()[0])
-    for group in groups.values():
-        check_mesh(target, execution.mesh, group, execution.accumulate)
+    execution = fitted_to_all(target, execution, sweep.groups())
     distinct = {program_key(group): group for group in groups.values()}
     known: dict[str, Program] = {}
     with Compiler(target) as compiler:

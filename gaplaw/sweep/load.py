@@ -40,13 +40,18 @@ def find_experiment(name: str) -> Path:
 
 
 def load_experiment(name: str) -> Sweep:
-    """Execute an experiment file and return its sweep, as written (see `resolve` for the data's content hash).
+    """The sweep of `load`."""
+    return load(name)[0]
+
+
+def load(name: str) -> tuple[Sweep, Execution]:
+    """Execute an experiment file: its sweep as written (see `resolve` for the data's hash), and how it wants to be run.
 
     Args: name: a path such as experiments/quickstart.py, or the bare name quickstart.
     Raises: SweepError in one line: file missing, no Sweep in it, or the line that raised and what.
     """
     path = find_experiment(name)
-    found = _executed(path)[0]
+    found, execution = _executed(path)
     if not isinstance(found, Sweep):
         was = "nothing of that name" if found is None else f"a {type(found).__name__}"
         raise SweepError(
@@ -56,12 +61,7 @@ def load_experiment(name: str) -> Sweep:
         raise SweepError(f"{path}: its sweep {found.name!r} has no cells")
     if found.name != Path(found.name).name or found.name.startswith("."):
         raise SweepError(f"{path}: Sweep.name = {found.name!r}: must be usable as a folder name")
-    return found
-
-
-def load_execution(name: str) -> Execution:
-    """How an experiment file wants to be run: its module attribute `execution`, or the default. Raises: SweepError."""
-    return _executed(find_experiment(name))[1]
+    return found, execution
 
 
 def _executed(path: Path) -> tuple[object, Execution]:

@@ -7,26 +7,32 @@ what the unbroken one wrote. What this cannot tell: memory, speed, and the accel
 
 from __future__ import annotations
 
+import re
+import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
 
 from gaplaw import results
-from gaplaw.errors import TableError
+from gaplaw.data.tokenizers import BYTE_SYMBOLS
+from gaplaw.errors import AbsentDataError, TableError
 from gaplaw.execution import Execution
 from gaplaw.grid import Sweep
 from gaplaw.sizes import size_name
 from gaplaw.spec import DataSpec
 from gaplaw.sweep.folder import RunFolder
+from gaplaw.sweep.load import resolve
 from gaplaw.sweep.local import LocalExecutor
 from gaplaw.sweep.rehearsal_worker import UNBROKEN
 from gaplaw.sweep.running import run
-from gaplaw.sweep.shrink import STEPS, Program, shrink_execution, shrink_sweep
+from gaplaw.sweep.shrink import STEPS, VOCAB, Program, shrink_execution, shrink_sweep
 
 VALIDATION_TOKENS = 1024
+KILL, MOST_NAMES = "killed by SIGKILL", 3
 TOLERANCE = 1e-4  # relative, of losses between a resumed and an unbroken group of several devices; on one device: none
 
 
@@ -39,6 +45,7 @@ class Rehearsed:
     passed: bool
     error: str | None
     cells: int
+    cells_before: int
     processes: int
     devices: int
     params: int
@@ -49,11 +56,16 @@ class Rehearsed:
 
     def line(self) -> str:
         """The same for people."""
-        also = f" (also {len(self.stands_for) - 1} more groups)" if len(self.stands_for) > 1 else ""
+        first, *others = self.stands_for
+        names = ", ".join(others[:MOST_NAMES]) + (
+            f" and {len(others) - MOST_NAMES} more" if others[MOST_NAMES:] else ""
+        )
+        also = f" (also for {names}, which differ in numbers only)" if others else ""
         size = f"{size_name(self.params)} parameters at most"
         if self.params < self.params_before:
             size = f"shrunk to {size_name(self.params)} of {size_name(self.params_before)} parameters"
-        head = f"{self.stands_for[0]}{also}: {self.cells} cell{'s' if self.cells > 1 else ''}, {size}"
+        of = f" of {self.cells_before}" if self.cells < self.cells_before else ""
+        head = f"{first}{also}: {self.cells}{of} cell{'s' if self.cells_before > 1 else ''}, {size}"
         if not self.passed:
             return f"FAILED {head}: {self.error}"
         same = "to the same bits" if self.largest_difference == 0 else f"within {self.largest_difference:.0e}"
@@ -69,28 +81,91 @@ def rehearse(
     *,
     processes: int,
     devices: int,
-    console=None,
     tell: Callable[[str], None] = lambda _: None,
 ) -> list[Rehearsed]:
-    """Rehearse every distinct program of a sweep, whose data need not be here.
+    """Rehearse every distinct program of a sweep, on the start of its own data, or on the embedded corpus without them.
 
     Args:
       execution: as on the real machine; its mesh is shrunk to at most `devices` over at most `processes` processes.
-      tell: gets a line about what will be run, before it is.
+      tell: gets lines about what will be run and what has become of it.
+    Raises: DataError, SweepError for data, a tokenizer or a vocabulary that `run` would refuse.
     """
-    from gaplaw import data
-
     small = shrink_execution(execution, devices, processes)
-    made, programs = shrink_sweep(sweep, small, data.resolve(DataSpec(validation_tokens=VALIDATION_TOKENS)))
-    mesh = ", ".join(f"{axis} {getattr(execution.mesh, axis)} → {getattr(small.mesh, axis)}" for axis in _AXES)
-    tell(
-        f"{len(programs)} distinct programs in {len(sweep.groups())} groups; mesh {mesh}; {small.hosts.processes} processes of "
-        f"{small.hosts.local_devices} virtual CPU devices"
-    )
-    with tempfile.TemporaryDirectory(prefix="gaplaw-rehearsal-") as place:
-        out = Path(place) / made.name
-        summary = run(made, out, small, console, executor=LocalExecutor(module="gaplaw.sweep.rehearsal_worker"))
-        return [_judged(program, out, summary.failures, small) for program in programs]
+    place, found = Path(tempfile.mkdtemp(prefix="gaplaw-rehearsal-")), []
+    try:
+        small_data, least_vocab = _data_for(sweep, place / "data", tell)
+        made, programs = shrink_sweep(sweep, small, small_data, least_vocab)
+        made = resolve(made)  # refuses a vocabulary that is too small for its tokenizer, as `run` does
+        mesh = ", ".join(f"{axis} {getattr(execution.mesh, axis)} → {getattr(small.mesh, axis)}" for axis in _AXES)
+        tell(
+            f"{len(programs)} distinct programs in {len(sweep.groups())} groups; mesh {mesh}; {small.hosts.processes} "
+            f"processes of {small.hosts.local_devices} virtual CPU devices"
+        )
+        tell("each program is killed on purpose once, after its first attempt, and must go on from its checkpoint")
+        out, executor = place / made.name, LocalExecutor(module="gaplaw.sweep.rehearsal_worker")
+        summary = run(made, out, small, RehearsalScreen(tell, len(programs)), executor=executor)
+        found = [_judged(program, out, summary.failures, small) for program in programs]
+        return found
+    finally:
+        if found and not all(one.passed for one in found):
+            tell(f"the logs of what failed are left in {place}")
+        else:
+            shutil.rmtree(place, ignore_errors=True)
+
+
+def _data_for(sweep: Sweep, place: Path, tell) -> tuple[Callable[[DataSpec, bool], DataSpec], int]:
+    """What a shrunk sweep reads in place of each corpus (see `shrink_sweep`), and the smallest vocabulary for that."""
+
+    def own(spec: DataSpec, scaled: bool) -> DataSpec:
+        small = replace(first_documents(spec, place), validation_tokens=min(spec.validation_tokens, VALIDATION_TOKENS))
+        if scaled and small.tokenizer.startswith("bpe:"):
+            small = replace(small, tokenizer=f"bpe:{min(VOCAB, int(small.tokenizer[4:]))}")
+        return data.resolve(small)
+
+    def embedded(spec: DataSpec, scaled: bool) -> DataSpec:
+        tokens = min(spec.validation_tokens, VALIDATION_TOKENS)
+        return data.resolve(replace(spec, source="stdlib", tokenizer="bytes", manifest="", validation_tokens=tokens))
+
+    from gaplaw import data
+    from gaplaw.data.slice import first_documents
+
+    try:
+        for spec in {cell.data for cell in sweep.cells}:
+            first_documents(spec, place)
+    except AbsentDataError as fault:
+        tell(f"the data are not on this machine, so that the embedded corpus stands in, as bytes: {fault}")
+        return cache(embedded), BYTE_SYMBOLS
+    return cache(own), 1
+
+
+class RehearsalScreen:
+    """Shows a rehearsal's run (see `gaplaw.sweep.display.Screen`): the one kill that is meant is no warning."""
+
+    def __init__(self, tell: Callable[[str], None], programs: int):
+        self.tell, self.programs = tell, programs
+        self.started: list[str] = []
+        self.killed: set[str] = set()
+
+    def __enter__(self) -> RehearsalScreen:
+        return self
+
+    def __exit__(self, *_) -> None:
+        pass
+
+    def update(self, snapshot) -> None:
+        pass
+
+    def event(self, line: str) -> None:
+        kind, _, rest = line.partition(": ")
+        group = re.split("[:,] ", rest)[0]
+        if kind == "started" and group not in self.started:
+            self.started.append(group)
+            self.tell(f"{len(self.started)} of {self.programs}: {group}")
+        elif kind == "warning" and KILL in rest and group not in self.killed:
+            self.killed.add(group)
+            self.tell(f"{len(self.started)} of {self.programs}: {group}: killed, as meant; now from its checkpoint")
+        elif kind in ("warning", "failed"):
+            self.tell(line)
 
 
 _AXES = ("data", "fsdp", "tensor", "student")
@@ -104,6 +179,7 @@ def _judged(program: Program, out: Path, failures: dict[str, str], execution: Ex
         passed=False,
         error=next((failures[cell] for cell in cells if cell in failures), None),
         cells=len(cells),
+        cells_before=program.cells_before,
         processes=execution.hosts.processes,
         devices=execution.mesh.devices,
         params=program.params,

@@ -1,18 +1,20 @@
-"""What is the same sweep, small enough to be rehearsed here? Same structure; fewer steps, devices, parameters and tokens.
+"""What is the same sweep, small enough to be rehearsed here? Same structure; fewer steps, devices, sizes, seeds.
 
-A program is what a group compiles: its teacher's shape and its students' shapes, objectives and numbers of seeds. Groups that
-differ only in names, seeds, rates or the teacher's parameters are one program and are rehearsed once. Shapes stay as they are up
-to LARGEST parameters; above, every model of the sweep is scaled alike: width, heads and neurons by one factor, depth and
-vocabulary cut. Text is that of the embedded corpus, as bytes, so that nothing is downloaded.
+Groups are of one structure when they differ in nothing but numbers: sizes, seeds, rates, budgets. Each structure is
+rehearsed once, in its largest group, or in the one that trains a teacher which others need. Of that group, the smallest
+and the largest model of each kind of cell stay, with two seeds where there are several: one seed would hide what goes
+wrong between seeds. Shapes stay as they are up to LARGEST_PARAMS. Above, every model of the sweep is scaled alike: width,
+heads and neurons by one factor, depth cut, and the vocabulary where the tokenizer allows it.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from gaplaw.canonical import short_hash
+from gaplaw.canonical import short_hash, to_dict
 from gaplaw.errors import SpecError
 from gaplaw.execution import Execution, HostsSpec, MeshSpec
 from gaplaw.grid import Group, Sweep
@@ -21,15 +23,22 @@ from gaplaw.spec import Cell, DataSpec, ModelSpec, science
 
 STEPS = 2
 LARGEST_PARAMS = 4_000_000  # of one model, embeddings included: two steps in seconds on a CPU
+SMALLEST_FACTOR = 1e-3  # a large vocabulary alone may have more parameters
 DEPTH, VOCAB, HEAD_SIZE, SEQUENCE_TOKENS = 2, 1024, 8, 64  # at most, in a scaled model
+SEEDS = 2  # of one model, at most, unless the mesh spreads more
 
 
 @dataclass(frozen=True, kw_only=True)
 class Program:
-    """A small group and what it stands for: groups of the original sweep by id, and parameters of the largest model there."""
+    """A small group and what it stands for in the original sweep.
+
+    Args: stands_for: groups by id, first the one that it was made from. cells_before: of that one. params_before: of
+    its largest model.
+    """
 
     group: Group
     stands_for: tuple[str, ...]
+    cells_before: int
     params_before: int
 
     @property
@@ -75,37 +84,105 @@ def shrink_execution(execution: Execution, devices: int, processes: int) -> Exec
     )
 
 
-def shrink_sweep(sweep: Sweep, execution: Execution, data: DataSpec) -> tuple[Sweep, list[Program]]:
-    """A sweep with one small group for each distinct program of another.
+def shrink_sweep(
+    sweep: Sweep, execution: Execution, small_data: Callable[[DataSpec, bool], DataSpec], least_vocab: int = 1
+) -> tuple[Sweep, list[Program]]:
+    """A sweep with one small group for each structure of another.
 
-    Args: execution: shrunk already. data: the resolved corpus to read.
+    Args:
+      execution: shrunk already.
+      small_data: the resolved data to read instead of some, given also whether models are scaled.
+      least_vocab: of that data.
     """
-    models, factor = {cell.model for cell in sweep.cells}, 1.0
-    while max(_params(_scaled(model, factor, execution)) for model in models) > LARGEST_PARAMS:
-        factor /= 1.4
-    small: dict[str, Cell] = {}  # by the fingerprint of the original
-    kept: dict[str, tuple[Cell, ...]] = {}
-    names: dict[str, list[str]] = {}  # the original groups of each program
-    before: dict[str, int] = {}
+    groups, data_of, factor = sweep.groups(), {cell.model: cell.data for cell in sweep.cells}, 1.0
 
-    for number, group in enumerate(sweep.groups()):
-        cells = tuple(_shrunk(cell, number, small, factor, execution, data) for cell in group.cells)
-        key = program_key(Group(cells=cells))
-        names.setdefault(key, []).append(group.id)
-        models = [cell.model for cell in group.cells] + ([group.teacher.model] if group.teacher else [])
-        before[key] = max(before.get(key, 0), *(_params(model) for model in models))
-        small |= {cell.fingerprint: made for cell, made in zip(group.cells, kept.setdefault(key, cells), strict=True)}
-    chosen = {cell.name for cells in kept.values() for cell in cells}
+    def small_model(model: ModelSpec, data: DataSpec) -> ModelSpec:
+        made = model if factor == 1 else _scaled(model, factor, execution, small_data(data, True))
+        return replace(made, vocab_size=max(made.vocab_size, least_vocab))
+
+    while factor > SMALLEST_FACTOR and max(_params(small_model(*one)) for one in data_of.items()) > LARGEST_PARAMS:
+        factor /= 1.4
+    alike: dict[str, list[Group]] = {}
+    for group in groups:
+        alike.setdefault(structure(group, execution), []).append(group)
+    chosen = {key: [max(same, key=_largest_of)] for key, same in alike.items()}
+    required_teachers = {group.teacher.fingerprint for (group,) in chosen.values() if group.teacher}
+    for key, same in alike.items():  # a teacher that must be there stands for its structure
+        training = [group for group in same if required_teachers & {cell.fingerprint for cell in group.cells}]
+        chosen[key] = training or chosen[key]
+
+    teachers: dict[str, Cell] = {}  # small ones by the fingerprint of the original
+    small: dict[str, Cell] = {}  # by the id of the original
+    programs: dict[str, Program] = {}  # by the id of a small cell
+    key_of = {group.id: key for key, same in chosen.items() for group in same}
+    for number, group in enumerate(groups):
+        if group.id not in key_of:
+            continue
+        key = key_of[group.id]
+        others = [one for one in alike[key] if one.id not in key_of] if group is chosen[key][0] else []
+        program = Program(
+            group=group,
+            stands_for=tuple(one.id for one in (group, *others)),
+            cells_before=len(group.cells),
+            params_before=_largest_of(group)[1],
+        )
+        for cell in _examples(group, execution, required_teachers):
+            teacher = teachers[cell.teacher.fingerprint] if cell.teacher else None
+            model, data = small_model(cell.model, cell.data), small_data(cell.data, factor < 1)
+            made = small[cell.id] = _shrunk(cell, number, teacher, model, execution, data)
+            teachers.setdefault(cell.fingerprint, made)
+            programs[made.id] = program
 
     def part(of: tuple[Cell, ...]) -> tuple[Cell, ...]:
-        return tuple(small[cell.fingerprint] for cell in of if cell.name in chosen)
+        return tuple({small[cell.id].id: small[cell.id] for cell in of if cell.id in small}.values())
 
     made = replace(sweep, teachers=part(sweep.teachers), baselines=part(sweep.baselines), students=part(sweep.students))
-    programs = []
-    for group in made.groups():
-        key = program_key(group)
-        programs.append(Program(group=group, stands_for=tuple(names[key]), params_before=before[key]))
-    return made, programs
+    return made, [replace(programs[group.cells[0].id], group=group) for group in made.groups()]
+
+
+def structure(group: Group, execution: Execution) -> str:
+    """Equal for groups whose programs differ in numbers only."""
+    return short_hash(sorted({_kind(cell, execution) for cell in group.cells}))
+
+
+def _kind(cell: Cell, execution: Execution) -> str:
+    """Equal for cells that differ in numbers only: sizes, seeds, rates, budgets. An objective may leave parts out."""
+
+    def form(model: ModelSpec) -> list:
+        heads, hidden = model.heads_by_layer, model.hidden_by_layer
+        over_tensor = (model.vocab_size, *hidden, *heads, *(count // model.kv_group for count in heads))
+        spread = [model.width % execution.mesh.fsdp, any(size % execution.mesh.tensor for size in over_tensor)]
+        parts = [0 in heads, 0 in hidden, model.uniform, model.kv_group > 1, model.tied]
+        return [model.block, *parts, *map(bool, spread)]
+
+    soft, seen = to_dict(cell.objective), to_dict(cell.signal)
+    forms = [form(cell.model), form(cell.teacher.model) if cell.teacher else None]
+    return short_hash([forms, soft, seen, cell.init, cell.split, cell.data.source, cell.data.tokenizer])
+
+
+def _examples(group: Group, execution: Execution, required_teachers: set[str]) -> list[Cell]:
+    """Cells that stand for a group: of each kind the smallest and the largest model, and teachers that others need."""
+    kinds: dict[str, dict[ModelSpec, list[Cell]]] = {}
+    for cell in group.cells:
+        kinds.setdefault(_kind(cell, execution), {}).setdefault(cell.model, []).append(cell)
+    ids = {cell.id for cell in group.cells if cell.fingerprint in required_teachers}
+    for models in kinds.values():
+        for model in (min(models, key=_params), max(models, key=_params)):
+            cells = models[model]
+            ids |= {cell.id for cell in cells[: _seeds(len(cells), execution.mesh.student)]}
+    return [cell for cell in group.cells if cell.id in ids]
+
+
+def _seeds(count: int, student_axis: int) -> int:
+    """So few seeds, but not one of several, that the mesh spreads them as it would spread `count`."""
+    fewer = range(min(SEEDS, count), count + 1)
+    return next(few for few in fewer if (few % student_axis == 0) == (count % student_axis == 0))
+
+
+def _largest_of(group: Group) -> tuple[int, int, int]:
+    """What is compared to find the largest group: its teacher, its largest model of all, its cells."""
+    teacher = _params(group.teacher.model) if group.teacher else 0
+    return teacher, max(teacher, *(_params(cell.model) for cell in group.cells)), len(group.cells)
 
 
 def program_key(group: Group) -> str:
@@ -121,11 +198,10 @@ def program_key(group: Group) -> str:
 
 
 def _shrunk(
-    cell: Cell, number: int, small: dict[str, Cell], factor: float, execution: Execution, data: DataSpec
+    cell: Cell, number: int, teacher: Cell | None, model: ModelSpec, execution: Execution, data: DataSpec
 ) -> Cell:
     """A cell of group `number` in small; its batches are the group's own, so that groups stay apart."""
-    teacher = small[cell.teacher.fingerprint] if cell.teacher else None
-    model, target = _scaled(cell.model, factor, execution), None
+    target = None
     if cell.init == "prune":
         share = cell.target_params / count_params(cell.teacher.model).non_embedding
         target = int(share * count_params(teacher.model).non_embedding)
@@ -138,15 +214,16 @@ def _shrunk(
         model=model,
         teacher=teacher,
         target_params=target,
-        data=replace(data, sequence_tokens=length, teacher_fraction=cell.data.teacher_fraction),
+        data=replace(data, sequence_tokens=length),
         train=replace(cell.train, tokens=STEPS * batch * length, batch_sequences=batch, batch_seed=number),
     )
 
 
-def _scaled(model: ModelSpec, factor: float, execution: Execution) -> ModelSpec:
-    """Width, heads and neurons times the factor, in multiples that the mesh divides; depth and vocabulary cut."""
-    if factor == 1.0:
-        return model
+def _scaled(model: ModelSpec, factor: float, execution: Execution, data: DataSpec) -> ModelSpec:
+    """Width, heads and neurons times the factor, in multiples that the mesh divides; depth cut, and vocabulary.
+
+    Not the vocabulary of a tokenizer in a file: its symbols are as many as they are.
+    """
     depth = min(model.depth, DEPTH)
 
     def fewer(count: int, unit: int) -> int:
@@ -158,7 +235,7 @@ def _scaled(model: ModelSpec, factor: float, execution: Execution) -> ModelSpec:
     split = 8 * execution.mesh.fsdp * execution.mesh.tensor
     return replace(
         model,
-        vocab_size=min(model.vocab_size, VOCAB),
+        vocab_size=model.vocab_size if data.tokenizer.startswith("file:") else min(model.vocab_size, VOCAB),
         width=fewer(model.width, split),
         depth=depth,
         heads=per_layer(model.heads, model.kv_group * execution.mesh.tensor),

@@ -192,6 +192,14 @@ def fitted_to(target: Target, execution: Execution, group: Group) -> Execution:
     return replace(execution, mesh=mesh, core_blocked=False)
 
 
+def fitted_to_all(target: Target, execution: Execution, groups: tuple[Group, ...]) -> Execution:
+    """The execution of a whole sweep, with one mesh. Raises: SpecError for a group that this mesh does not suit."""
+    fitted = fitted_to(target, execution, groups[0])
+    for group in groups:
+        check_mesh(target, fitted.mesh, group, fitted.accumulate)
+    return fitted
+
+
 def check_mesh(target: Target, mesh: MeshSpec, group: Group, accumulate: int = 1) -> None:
     """Raises: SpecError unless the axes make up the chips and divide every microbatch and every model's heads."""
     first, ways = group.cells[0], mesh.data * mesh.fsdp * accumulate

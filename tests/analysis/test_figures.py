@@ -1,9 +1,13 @@
 """Do the figures show the numbers of the table and the law, at both widths, and nothing that was refused?"""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib import rcParams
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Text
 
 import analysis
 from analysis.style import NARROW, WIDE, colours, missing, size_text, svg, thinned
@@ -152,6 +156,121 @@ def test_colours_are_distinct_and_follow_size():
 
 
 def test_thinned_labels_keep_both_ends_and_a_distance():
-    kept = thinned([1, 1.1, 4, 30, 95, 100], 0.2)
-    assert kept == [1, 4, 30, 100]
+    distance = 0.2 * np.log(100)
+    assert thinned([1, 1.1, 4, 30, 95, 100], lambda one, other: distance) == [1, 4, 30, 100]
+    assert thinned([99, 100], lambda one, other: distance) == [99] and thinned([7], lambda one, other: 1) == [7]
     assert size_text(1536) == "1.5k" and size_text(None) == size_text(float("nan")) == "unknown"
+
+
+def overlaps(axis, renderer) -> bool:
+    """Whether two tick labels of an axis touch."""
+    boxes = [label.get_window_extent(renderer) for label in axis.get_ticklabels() if label.get_text()]
+    return any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[i + 1 :])
+
+
+def rows(teachers, losses, students=(1e6, 3e6, 9e6), **more) -> pd.DataFrame:
+    """A table of outside: every student under every teacher, two seeds."""
+    table = [
+        {"student_params": s, "teacher_params": t, "seed": seed, "student_loss": loss + 0.01 * seed + 0.1 * i}
+        for i, s in enumerate(students)
+        for t, loss in zip(teachers, losses, strict=True)
+        for seed in (0, 1)
+    ]
+    return pd.DataFrame(table).assign(**more)
+
+
+@pytest.mark.parametrize("width", [WIDE, NARROW])
+@pytest.mark.parametrize("count", [7, 40])
+@pytest.mark.parametrize("coordinate", ["teacher_params", "teacher_loss"])
+def test_a_tick_stands_at_every_measured_teacher_and_no_labels_touch(width, count, coordinate):
+    spread = np.geomspace(1.13e6, 3.77e9, count) * np.random.default_rng(count).uniform(0.9, 1.1, count)
+    teachers = np.sort(spread) if coordinate == "teacher_params" else np.linspace(1.713, 2.977, count)
+    frame = rows(teachers, np.linspace(3, 2, count) ** 2).rename(columns={"teacher_params": coordinate})
+    figure = analysis.student_loss(frame, width=width)
+    FigureCanvasAgg(figure).draw()
+    for axes in figure.axes:
+        ticks = np.sort(np.concatenate([axes.xaxis.get_majorticklocs(), axes.xaxis.get_minorticklocs()]))
+        np.testing.assert_allclose(ticks, np.sort(teachers))
+        assert not overlaps(axes.xaxis, figure.canvas.get_renderer())
+        shown = [label.get_text() for label in axes.get_xticklabels() if label.get_text()]
+        assert len(shown) == len(set(shown)) >= 2
+
+
+def test_the_axes_of_a_law_have_ticks_at_the_measured_teachers_too(cells):
+    seen = view(cells)
+    law = known_law(seen)
+    for figure, axis in ((analysis.optimal_teacher(law, teachers=seen.ladder), "yaxis"),
+                         (analysis.regret(law, student_params=3000, teachers=seen.ladder), "xaxis")):  # fmt: skip
+        FigureCanvasAgg(figure).draw()
+        axis = getattr(figure.axes[0], axis)
+        ticks = np.concatenate([axis.get_majorticklocs(), axis.get_minorticklocs()])
+        assert all(np.isclose(ticks, teacher).any() for teacher in seen.ladder)
+        assert not overlaps(axis, figure.canvas.get_renderer())
+
+
+def joined_points(figure, styles=("-",)) -> list[int]:
+    """Lengths of the lines that join measured points; upright and level ones mark optima and students alone."""
+    drawn = [line for axes in figure.axes for line in axes.lines if line.get_linestyle() in styles]
+    paths = [(np.atleast_1d(line.get_xdata()), np.atleast_1d(line.get_ydata())) for line in drawn]
+    return [len(x) for x, y in paths if len(set(x)) > 1 and len(set(y)) > 1]
+
+
+def test_two_points_are_not_drawn_as_a_curve_and_this_is_said(cells, curves):
+    two = cells[cells["teacher_params"].isna() | cells["teacher_params"].isin(view(cells).ladder[[1, 4]])]
+    late = curves[curves.groupby("cell_id")["tokens"].rank(ascending=False) <= 2]
+    figures = {
+        "loss": analysis.student_loss(two),
+        "with a law": analysis.student_loss(two, known_law(view(two))),
+        "domains": analysis.domain_losses(two),
+        "fidelity": analysis.fidelity(two),
+        "curves": analysis.loss_curves(cells, late),
+    }
+    for name, figure in figures.items():
+        assert not joined_points(figure), name
+        assert sum(len(line.get_xdata()) for axes in figure.axes for line in axes.lines) > 0
+    assert not joined_points(figures["curves"], ("-", "--"))  # nor the dashed lines of students alone
+    few = cells[(cells["role"] != "teacher") | cells["student_params"].isin(view(two).ladder)]
+    assert not joined_points(analysis.fidelity(few[few.index.isin(two.index)]), ("-", "--"))  # nor the teachers' own
+    said = {
+        name: " ".join(t.get_text() for a in f.axes for t in [a.title, a._left_title, *a.texts])
+        for name, f in figures.items()
+    }
+    assert all("points" in said[name] for name in ("loss", "domains", "fidelity", "curves")), said
+    assert all(
+        joined_points(f)
+        for f in (analysis.student_loss(cells), analysis.domain_losses(cells), analysis.fidelity(cells))
+    )
+
+
+def test_every_protocol_has_panels_of_its_own_under_a_short_label():
+    parts = [
+        rows([2e6, 8e6, 3e7], [3.0, 2.8, shift], protocol=f"scratch|soft=1|T={t}") for t, shift in ((1, 2.7), (2, 2.9))
+    ]
+    frame = pd.concat(parts).assign(kl_teacher_student_nats=0.1, domain_code_loss_nats=2.0)
+    for figure in (
+        analysis.student_loss(frame),
+        analysis.domain_losses(frame),
+        analysis.fidelity(frame),
+        analysis.seed_pairing(frame),
+    ):
+        assert [block.get_suptitle() for block in figure.subfigs] == ["Temperature 1", "Temperature 2"]
+        texts = [t.get_text() for t in figure.findobj(Text)]
+        assert not any("soft=" in text for text in texts)
+    assert len(analysis.student_loss(frame).axes) == len(analysis.domain_losses(frame).axes) == 6
+    assert len(analysis.fidelity(frame).axes) == 2
+    for block, protocol in zip(analysis.student_loss(frame).subfigs, view(frame).protocols, strict=True):
+        own = [s for s in view(frame).students if s.protocol == protocol]
+        for axes, student in zip(block.axes, own, strict=True):
+            assert holds(axes, paired(student).means["teacher"], paired(student).means["value"])
+
+
+def test_a_law_of_one_protocol_is_drawn_and_judged_on_its_own_students_only(cells):
+    other = cells[cells["role"] == "student"].assign(protocol="prune|soft=1|T=1")
+    law = known_law(view(cells))
+    law = replace(law, provenance={"protocol": view(cells).protocols[0]})
+    both = pd.concat([cells, other])
+    left, _ = analysis.residuals(both, law).axes
+    alone, _ = analysis.residuals(cells, law).axes
+    assert len(left.lines) == len(alone.lines)
+    marked = [any(line.get_marker() == "D" for line in axes.lines) for axes in analysis.student_loss(both, law).axes]
+    assert marked == [s.protocol == law.provenance["protocol"] for s in view(both).students]

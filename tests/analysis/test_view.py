@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from analysis.protocols import protocol_labels
 from analysis.view import averaged_curves, indistinguishable, paired, view
 
 
@@ -133,3 +134,54 @@ def test_curves_are_averaged_over_seeds_at_equal_tokens():
     )
     table = averaged_curves(curves, rows, "teacher")
     assert table[1.0].tolist() == [3.0, 2.0] and table[2.0].iloc[0] == 5.0 and np.isnan(table[2.0].iloc[1])
+
+
+@pytest.mark.parametrize(
+    ("protocols", "labels"),
+    [
+        (["scratch|soft=1|T=3"], [""]),
+        (["scratch|soft=1|T=1", "scratch|soft=1|T=2"], ["temperature 1", "temperature 2"]),
+        (["prune|soft=0.5|T=1", "scratch|soft=0.5|T=1"], ["pruned", "from scratch"]),
+        (["scratch|soft=1|T=1", "scratch|soft=1|T=1|topk:4"], ["live teacher", "top-4 cache"]),
+        (["scratch|soft=1|T=2", "scratch|soft=1|T=2|no-T2"], ["T² factor", "no T² factor"]),
+        (["scratch|soft=1|T=1|sampled:4", "prune|soft=0.5|T=1|topk:4"],
+         ["from scratch, soft share 1, cache of 4 draws", "pruned, soft share 0.5, top-4 cache"]),
+        (["mine", "yours", None], ["mine", "yours", "no protocol stated"]),
+        (["a|b", "b|a"], ["a|b", "b|a"]),
+        (["a", "a|b"], ["a", "b"]),
+    ],
+)  # fmt: skip
+def test_protocols_are_called_by_what_tells_them_apart(protocols, labels):
+    assert list(protocol_labels(protocols).values()) == labels
+
+
+def test_labels_of_protocols_are_unique_and_not_empty_for_any_texts():
+    rng = np.random.default_rng(5)
+    parts = [
+        "scratch",
+        "prune",
+        "soft=1",
+        "soft=0.5",
+        "T=1",
+        "T=2",
+        "no-T2",
+        "topk:4",
+        "sampled:4",
+        "",
+        "mine",
+        "T=x y",
+    ]
+    for _ in range(300):
+        made = {"|".join(rng.choice(parts, rng.integers(1, 5))) for _ in range(rng.integers(2, 5))}
+        labels = protocol_labels([*sorted(made), None])
+        assert set(labels) == {*made, None} and len(set(labels.values())) == len(labels) and all(labels.values())
+
+
+def test_a_student_is_compared_with_the_baseline_of_its_own_batches():
+    students = [
+        table(np.full((2, 3), 2.0), protocol=p, batch_seed=b) for p, b in (("scratch", 0), ("prune", [0] * 3 + [1] * 3))
+    ]
+    alone = [table(np.full((1, 1), loss), role="baseline", teacher_params=None, protocol="none", seed=seed, batch_seed=batch)
+             for seed, batch, loss in ((0, 0, 1.0), (1, 0, 2.0), (1, 1, 4.0))]  # fmt: skip
+    of_protocol = {s.protocol: s.baseline_loss for s in view(pd.concat(students + alone)).students}
+    assert of_protocol == {"scratch": 1.5, "prune": 2.5}

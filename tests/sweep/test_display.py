@@ -95,6 +95,9 @@ def test_the_live_table_has_a_bar_per_group_and_one_for_the_sweep_at_any_width(w
     assert "from-t1" in text and "tiny" in text and "and 9 more groups" in text and "25%" in text
     if width == 160:
         assert all(part in text for part in ("25%", "2.500 nats", "on there", "3/8 cells, 1 failed", "50%"))
+        head, first = text.splitlines()[:2]  # which loss it is stands above it
+        assert head.index("objective") + len("objective") == first.index("nats") + len("nats")
+    assert ("training objective" in text) == ("2.500 nats" in text)
 
 
 def test_a_terminal_gets_the_live_table_and_markup_in_events_is_harmless():

@@ -7,8 +7,9 @@ import tyro
 import yaml
 
 from gaplaw import cli
+from gaplaw.cli.execution_options import options_of
 from gaplaw.errors import SpecError
-from gaplaw.execution import Execution, HostsSpec, MeshSpec
+from gaplaw.execution import Execution, HostsSpec, MeshSpec, with_options
 from gaplaw.sweep.emit import NAMES, flags, jobset, order, skypilot
 from gaplaw.sweep.targets import CHIPS, target
 from tests.toy import sweep
@@ -23,7 +24,7 @@ SKY_RESOURCES = {"infra", "accelerators", "accelerator_args", "image_id", "job_r
 
 
 def made(name, execution=Execution(), out=OUT):  # noqa: B008 (frozen)
-    return order(sweep(), "toy.py", out, target(name), execution, Execution())
+    return order(sweep(), "toy.py", out, target(name), execution, {})
 
 
 def test_a_slice_of_many_hosts_is_a_jobset_whose_pods_are_its_hosts():
@@ -72,8 +73,8 @@ MANY = Execution(workers=1, hosts=HostsSpec(processes=4, launch="everywhere"), c
 @pytest.mark.parametrize("default", [PLAIN, OTHER, MANY])
 @pytest.mark.parametrize("execution", [PLAIN, OTHER, MANY])
 def test_flags_turn_what_the_hosts_start_from_into_what_was_asked_for(execution, default):
-    words = flags(execution, default)
-    assert tyro.cli(Execution, default=default, args=words, config=(tyro.conf.FlagCreatePairsOff,)) == execution
+    words = flags(execution, default, {})
+    assert with_options(default, tyro.cli(options_of(Execution), args=words)) == execution
     assert bool(words) == (execution != default)
 
 

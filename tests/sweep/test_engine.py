@@ -44,7 +44,10 @@ def out(tmp_path):
 )
 def test_a_missing_package_names_the_extra_and_leaves_nothing(sweep, out, monkeypatch, engine, package, executor):
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(SweepError, match=rf"--executor {engine}: needs the package {package}; .*gaplaw\[{engine}\]"):
+    with pytest.raises(
+        SweepError,
+        match=rf"--executor {engine}: needs the package {package}; install with: pip install -e .*\[{engine}\]",
+    ):
         run(sweep, out, QUICK, executor=executor)
     assert not out.exists()
 

@@ -147,7 +147,7 @@ def test_a_missing_package_names_its_extra(monkeypatch):
     assert Compiler(target("gpu:h100x1")).platform == "gpu"
     monkeypatch.setattr("gaplaw.sweep.compiler.find_spec", lambda name: name if name == "jax" else None)
     assert Compiler(target("gpu:h100x1")).platform == "cpu"  # stands in
-    with pytest.raises(SweepError, match=r"needs libtpu; install it with: pip install 'gaplaw\[tpu\]'"):
+    with pytest.raises(SweepError, match=r"needs libtpu; install with: pip install -e '.*\[tpu\]'"):
         Compiler(target("v5e:2x2"))
 
 

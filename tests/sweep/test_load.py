@@ -4,11 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from gaplaw.cli.options import own_execution
-from gaplaw.cli.sweeping import plan, status
 from gaplaw.errors import DataError, SweepError
+from gaplaw.execution import Execution
 from gaplaw.sweep import load_experiment, resolve
-from gaplaw.sweep.load import load_execution
+from gaplaw.sweep.load import load
 from tests.sweep.sweeps import texts, tiny_sweep
 
 GOOD = """
@@ -88,13 +87,9 @@ def test_a_missing_corpus_and_a_small_vocabulary_are_refused(tmp_path, source):
 
 def test_an_experiment_may_say_how_it_wants_to_be_run(tmp_path):
     path = tmp_path / "own.py"
-    path.write_text("from gaplaw.execution import Execution\nexecution = Execution(workers=7)\n")
-    assert load_execution(str(path)).workers == 7
-    for words in (["plan", str(path), "--json"], ["plan", "--json", str(path)], ["plan", "--out", "runs/x", str(path)]):
-        assert own_execution(plan, words).keywords["execution"].workers == 7
-    assert own_execution(status, ["plan", str(path)]) is status
-    assert own_execution(plan, ["plan", "no-such-experiment"]) is plan
+    path.write_text("from tests.toy import sweep, Execution\nexecution = Execution(workers=7)\n")
+    assert load(str(path)) == (load_experiment(str(path)), Execution(workers=7))
     path.write_text("execution = 3\n")
-    for load in (load_execution, load_experiment):
+    for function in (load, load_experiment):
         with pytest.raises(SweepError, match="must be an Execution; found a int"):
-            load(str(path))
+            function(str(path))
