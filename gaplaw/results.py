@@ -8,11 +8,13 @@ dataset for pyarrow and DuckDB (`read_parquet('RUN/cells/*.parquet', union_by_na
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from gaplaw.canonical import to_dict
@@ -20,6 +22,7 @@ from gaplaw.errors import TableError
 from gaplaw.execution import Execution
 from gaplaw.files import renamed
 from gaplaw.objects import brought_here
+from gaplaw.rows import cast_rows, join, read_each
 from gaplaw.sizes import ParamCounts, count_params, teacher_flops, train_flops
 from gaplaw.spec import Cell, ModelSpec, Role
 
@@ -120,6 +123,8 @@ CURVES = {
     "validation_loss_nats": (_REAL, "cross-entropy on the validation tokens; null between evaluations"),
 }
 _COLUMNS = {"cells": CELLS, "curves": CURVES}
+# What a file of one row has no use for; without it a file is half as large and read in two thirds of the time.
+_SMALL_FILE = {"use_dictionary": False, "write_statistics": False, "store_schema": False, "compression": "none"}
 
 
 def domain_column(domain: str) -> str:
@@ -196,7 +201,7 @@ def write_rows(folder: Path | str, table: str, cell_id: str, rows: list[dict]) -
     types = [(name, kind) for name, (kind, _) in columns.items()] + [(name, _REAL) for name in domains]
     target = Path(folder) / table / f"{cell_id}.parquet"
     with renamed(target) as temporary:
-        pq.write_table(pa.Table.from_pylist(rows, schema=pa.schema(types)), temporary)
+        pq.write_table(pa.Table.from_pylist(rows, schema=pa.schema(types)), temporary, **_SMALL_FILE)
     return target
 
 
@@ -206,23 +211,76 @@ def write_cell(folder: Path | str, row: dict, curve: list[dict], execution: Exec
     write_rows(folder, "cells", row["cell_id"], [row | {"execution": json.dumps(to_dict(execution))}])
 
 
-def read_rows(path: Path) -> pa.Table:
-    """One cell's rows. Raises: TableError naming the file when it is corrupt or of a newer schema."""
+def read_rows(path: Path, columns: tuple[str, ...] | None = None) -> pa.Table:
+    """One file's rows, cast to the schema (`gaplaw.rows`); `columns`: only these, and in this order.
+
+    Raises: TableError naming the file when it is corrupt, of a newer schema, or holds a column that cannot be cast;
+      FileNotFoundError.
+    """
     try:
-        rows = pq.ParquetFile(path).read()
-        version = max(rows["schema_version"].to_pylist(), default=SCHEMA_VERSION)
+        wanted = None if columns is None else list(dict.fromkeys(("schema_version", *columns)))
+        rows = pq.ParquetFile(path, pre_buffer=False).read(wanted, use_threads=False)
+        version = pc.max(rows["schema_version"]).as_py() or SCHEMA_VERSION
+        newer = version > SCHEMA_VERSION
+    except FileNotFoundError:
+        raise
     except Exception as fault:  # pyarrow raises several unrelated kinds for damaged files
         raise TableError(
             f"{path}: not a readable results file ({type(fault).__name__}); delete it to redo the cell"
         ) from None
-    if version > SCHEMA_VERSION:
-        raise TableError(f"{path}: schema_version = {version}, but this gaplaw reads up to {SCHEMA_VERSION}")
-    return rows
+    if newer:
+        raise TableError(f"{path}: schema_version = {version:g}, but this gaplaw reads up to {SCHEMA_VERSION}")
+    rows = cast_rows(path, rows, _type_of)
+    return rows if columns is None else rows.select(columns)
+
+
+def _type_of(name: str) -> pa.DataType | None:
+    if name in CELLS or name in CURVES:
+        return (CELLS.get(name) or CURVES[name])[0]
+    return _REAL if DOMAIN_COLUMN.fullmatch(name) else None
 
 
 def row_files(folder: Path | str, table: str = "cells") -> list[Path]:
     """The finished files of one table, sorted by name; temporary ones are not among them."""
-    return sorted(p for p in (Path(folder) / table).glob("*.parquet") if not p.name.startswith("."))
+    try:
+        with os.scandir(Path(folder) / table) as entries:
+            names = sorted(e.name for e in entries if e.name.endswith(".parquet") and not e.name.startswith("."))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return [Path(folder) / table / name for name in names]
+
+
+def read_table(folder: Path | str, table: str, damaged: list[Path] | None = None) -> pa.Table | None:
+    """All rows of one table, each cell's once: a cell's own file counts before a file of many cells (`gaplaw compact`).
+
+    Args: damaged: where files that cannot be read are named; without it they are refused.
+    Returns: None when the folder holds no such file.
+    Raises: TableError naming the file.
+    """
+    for last in (False, False, True):
+        files, vanished = row_files(folder, table), []
+        own = pa.array([path.stem for path in files], _TEXT)
+
+        def parts(files=files, own=own, vanished=vanished):
+            for path, rows in read_each(files, read_rows):
+                if isinstance(rows, FileNotFoundError):
+                    vanished.append(path)
+                elif isinstance(rows, TableError) and damaged is None:
+                    raise rows
+                elif isinstance(rows, TableError):
+                    damaged.append(path)
+                elif rows.num_rows and rows["cell_id"][0].as_py() != path.stem:
+                    yield rows.filter(pc.invert(pc.is_in(rows["cell_id"], own)))
+                else:
+                    yield rows
+
+        joined = join(parts())
+        if not vanished:
+            return joined
+        if last:
+            raise TableError(f"{vanished[0]}: cannot be read (No such file or directory)")
+        if damaged is not None:  # compacted meanwhile: look again
+            damaged.clear()
 
 
 def read(folder: Path | str, table: str = "cells") -> pd.DataFrame:
@@ -236,8 +294,7 @@ def read(folder: Path | str, table: str = "cells") -> pd.DataFrame:
     if table not in TABLES:
         raise TableError(f"table = {table!r}: must be one of {', '.join(TABLES)}")
     with brought_here(folder, table) as (place, _):
-        files = row_files(place, table)
-        if not files:
+        joined = read_table(place, table)
+        if joined is None:
             raise TableError(f"{folder}: holds no {table} (no file {folder}/{table}/*.parquet)")
-        joined = pa.concat_tables([read_rows(path) for path in files], promote_options="default")
     return joined.to_pandas(types_mapper={_WHOLE: pd.Int64Dtype(), _FLAG: pd.BooleanDtype()}.get)

@@ -21,6 +21,7 @@ WALK = [
     "sizes",
     "grid",
     "objects",
+    "rows",
     "results",
     "data",
     "models",
