@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -69,7 +70,7 @@ class Sweep:
 
     def __post_init__(self):
         ids = [cell.id for cell in self.cells]
-        twice = sorted({i for i in ids if ids.count(i) > 1})
+        twice = sorted(name for name, count in Counter(ids).items() if count > 1)
         refuse_unless(not twice, "Sweep.cells", twice, "the same cell stands in the sweep twice")
         known = {teacher.fingerprint for teacher in self.teachers}
         for cell in self.students:
@@ -88,7 +89,11 @@ class Sweep:
     def role(self, cell: Cell) -> Role:
         if cell.teacher is not None:
             return "student"
-        return "teacher" if any(cell.id == teacher.id for teacher in self.teachers) else "baseline"
+        return "teacher" if cell.id in self._teacher_ids else "baseline"
+
+    @cached_property
+    def _teacher_ids(self) -> frozenset[str]:
+        return frozenset(teacher.id for teacher in self.teachers)
 
     def groups(self) -> tuple[Group, ...]:
         """The units of execution, teachers first: see `Group`."""

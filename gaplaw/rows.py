@@ -1,9 +1,9 @@
 """How are thousands of small parquet files read as one table: checked, cast to the schema, and each named when it cannot be?
 
-Before results in the walk, which says what the columns mean. Files are read by a few threads, because one file takes about as long to
-open as to read, and joined in batches, because a table of one row takes a hundred times the memory of its values. A file that another
-program has rewritten may hold its values under another type (pandas: large_string, dictionary, a whole number as a float because
-others were missing); it is cast where no value changes, and refused by file and column where one would.
+Before results in the walk, which says what the columns mean. Files are read by a few threads, because one file takes about as
+long to open as to read, and joined in batches, because a table of one row takes many times the memory of its values. A file that
+another program has rewritten may hold its values under another type (pandas: large_string, dictionary, a whole number as a float
+because others were missing); it is cast where no value changes, and refused by file and column where one would.
 """
 
 from __future__ import annotations

@@ -286,13 +286,17 @@ class Cell:
 
 
 def science(cell: Cell) -> dict:
-    """The fields of a cell that change its numbers, as plain JSON values (the name and local paths are left out)."""
-    fields = to_dict(cell)
-    del fields["name"]
-    if not cell.signal.cached:  # so that cells from before there were caches keep their identity
-        del fields["signal"]
-    if cell.data.manifest:  # the content hash replaces the path, which may differ between machines
-        fields["data"]["source"] = cell.data.source.partition(":")[0]
-        fields["data"]["tokenizer"] = cell.data.tokenizer.partition("file:")[0] or "file"
-    fields["teacher"] = science(cell.teacher) if cell.teacher else None
-    return fields
+    """The fields of a cell that change its numbers, as plain JSON values (the name and local paths are left out).
+
+    Made once for a cell, and once for a teacher and all its students: to be read, not changed.
+    """
+    if "_science" not in cell.__dict__:
+        fields = to_dict(cell, without=("name", "teacher"))
+        if not cell.signal.cached:  # so that cells from before there were caches keep their identity
+            del fields["signal"]
+        if cell.data.manifest:  # the content hash replaces the path, which may differ between machines
+            fields["data"]["source"] = cell.data.source.partition(":")[0]
+            fields["data"]["tokenizer"] = cell.data.tokenizer.partition("file:")[0] or "file"
+        fields["teacher"] = science(cell.teacher) if cell.teacher else None
+        cell.__dict__["_science"] = fields
+    return cell.__dict__["_science"]
