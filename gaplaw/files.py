@@ -1,15 +1,26 @@
-"""How does a file appear whole or not at all? Written under another name beside it, then renamed.
+"""How does a file appear whole or not at all, and how is it known to hold what was written?
 
-Second in the walk. Whoever reads sees the old file or the new one, and a writer may be killed at any moment.
+Second in the walk. A file is written under another name beside it, then renamed: whoever reads sees the old file or the
+new one, and a writer may be killed at any moment. What is kept for later carries the SHA-256 of its content: a folder in
+a file `SHA256SUMS` (which `sha256sum -c` reads too), a JSON file in a field, a file of another format in a mark inside
+it. So a byte that changes on a disk or on the way is found when the file is opened.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import uuid
 from contextlib import contextmanager
+from functools import lru_cache
+from hashlib import file_digest, sha256
 from pathlib import Path
+
+SUMS = "SHA256SUMS"
+_SUMS_LINE = re.compile(r"([0-9a-f]{64})  (.+)")
+_MARK, _BLANK = b"gaplaw-sha256:", b"0" * 64
+UNMARKED = (_MARK + _BLANK).decode()  # where `marked` puts the checksum
 
 
 @contextmanager
@@ -35,3 +46,90 @@ def read_json(path: Path) -> dict | None:
         return json.loads(path.read_text())
     except (OSError, ValueError):
         return None
+
+
+# ---- JSON objects with a checksum
+
+
+def write_checked_json(path: Path, value: dict) -> None:
+    write_json(path, value | {"sha256": _json_sum(value)})
+
+
+def read_checked_json(path: Path) -> dict | None:
+    """What `write_checked_json` wrote; None when it is absent, without a checksum, or damaged."""
+    value = read_json(path)
+    if not isinstance(value, dict) or value.pop("sha256", None) != _json_sum(value):
+        return None
+    return value
+
+
+def _json_sum(value: dict) -> str:
+    return sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+# ---- folders with a list of checksums
+
+
+def sha256_of(path: Path) -> str:
+    """A file's SHA-256; within a process it is read again only when its size or time has changed."""
+    found = path.stat()
+    return _sha256_once(path, found.st_size, found.st_mtime_ns)
+
+
+@lru_cache(maxsize=100_000)
+def _sha256_once(path: Path, size_bytes: int, modified_ns: int) -> str:
+    with open(path, "rb") as file:
+        return file_digest(file, "sha256").hexdigest()
+
+
+def write_sums(folder: Path) -> None:
+    """List the SHA-256 of every file below a folder, as they are now."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / SUMS)
+    lines = []
+    for path in files:
+        with open(path, "rb") as file:
+            lines.append(f"{file_digest(file, 'sha256').hexdigest()}  {path.relative_to(folder).as_posix()}\n")
+    with renamed(folder / SUMS) as temporary:
+        temporary.write_text("".join(lines))
+
+
+def damage(folder: Path, part: int = 0, parts: int = 1) -> str | None:
+    """One line naming the first file that does not hold what `write_sums` listed; None when all do. Other files are no matter.
+
+    part, parts: look only at every so many-th file; several processes divide the work.
+    """
+    try:
+        listed = [_SUMS_LINE.fullmatch(line) for line in (folder / SUMS).read_text().splitlines()]
+        wanted = {line[2]: line[1] for line in listed}
+        if not wanted or len(wanted) < len(listed):
+            raise ValueError
+    except FileNotFoundError:
+        return f"{folder}: has no checksums (no file {SUMS})"
+    except (OSError, ValueError, TypeError) as fault:  # TypeError: a line of another form
+        return f"{folder / SUMS}: not a readable list of checksums ({type(fault).__name__})"
+    for name in sorted(wanted)[part::parts]:
+        try:
+            found = sha256_of(folder / name)
+        except (OSError, ValueError) as fault:
+            return f"{folder / name}: cannot be read ({getattr(fault, 'strerror', None) or type(fault).__name__})"
+        if found != wanted[name]:
+            return f"{folder / name}: damaged (its content is not what {SUMS} says)"
+    return None
+
+
+# ---- files of other formats, with a checksum of themselves inside
+
+
+def marked(content: bytes) -> bytes:
+    """Content that holds `UNMARKED` somewhere (the last place counts), with its SHA-256 filled in there."""
+    at = content.rindex(_MARK) + len(_MARK)
+    return content[:at] + sha256(content).hexdigest().encode() + content[at + len(_BLANK) :]
+
+
+def mark_fits(content: bytes) -> bool:
+    """Whether content is what `marked` made, or has no mark at all."""
+    at = content.rfind(_MARK) + len(_MARK)
+    if at < len(_MARK):
+        return True
+    blank = content[:at] + _BLANK + content[at + len(_BLANK) :]
+    return content[at : at + len(_BLANK)] == sha256(blank).hexdigest().encode()

@@ -14,15 +14,13 @@ from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
+from gaplaw import rows
 from gaplaw.canonical import to_dict
 from gaplaw.errors import TableError
 from gaplaw.execution import Execution
-from gaplaw.files import renamed
 from gaplaw.objects import brought_here
-from gaplaw.rows import cast_rows, join, read_each
+from gaplaw.rows import Copy
 from gaplaw.sizes import ParamCounts, count_params, teacher_flops, train_flops
 from gaplaw.spec import Cell, ModelSpec, Role
 
@@ -123,8 +121,6 @@ CURVES = {
     "validation_loss_nats": (_REAL, "cross-entropy on the validation tokens; null between evaluations"),
 }
 _COLUMNS = {"cells": CELLS, "curves": CURVES}
-# What a file of one row has no use for; without it a file is half as large and read in two thirds of the time.
-_SMALL_FILE = {"use_dictionary": False, "write_statistics": False, "store_schema": False, "compression": "none"}
 
 
 def domain_column(domain: str) -> str:
@@ -134,19 +130,10 @@ def domain_column(domain: str) -> str:
 
 def describe_cell(cell: Cell, role: Role, *, model: ModelSpec | None = None) -> dict:
     """The columns of a cells row that are known before it runs. `model` is the shape found by pruning, if any."""
-    model = model or cell.model
-    student, teacher = count_params(model), cell.teacher
-    row = _size_columns(student) | {
-        "cell_id": cell.id,
-        "fingerprint": cell.fingerprint,
-        "role": role,
-        "protocol": cell.protocol,
+    return describe_cost(cell, role, model=model) | {
         "pair": cell.pair,
-        "seed": cell.seed,
         "student_params_target": cell.target_params,
-        "student_tokens": cell.steps * cell.batch_tokens,
-        "student_training_flops": float(train_flops(model, cell.steps * cell.batch_tokens)),
-        "model": json.dumps(to_dict(model)),
+        "model": json.dumps(to_dict(model or cell.model)),
         "data_source": cell.data.source,
         "data_tokenizer": cell.data.tokenizer,
         "data_manifest": cell.data.manifest or None,
@@ -160,6 +147,21 @@ def describe_cell(cell: Cell, role: Role, *, model: ModelSpec | None = None) -> 
         "batch_seed": cell.train.batch_seed,
         "steps": cell.steps,
         "spec": json.dumps(to_dict(cell)),
+    }
+
+
+def describe_cost(cell: Cell, role: Role, *, model: ModelSpec | None = None) -> dict:
+    """Those of them that say which cell it is, its sizes and its FLOPs: what a plan shows."""
+    model = model or cell.model
+    student, teacher = count_params(model), cell.teacher
+    row = _size_columns(student) | {
+        "cell_id": cell.id,
+        "fingerprint": cell.fingerprint,
+        "role": role,
+        "protocol": cell.protocol,
+        "seed": cell.seed,
+        "student_tokens": cell.steps * cell.batch_tokens,
+        "student_training_flops": float(train_flops(model, cell.steps * cell.batch_tokens)),
     }
     if teacher is not None:
         size, tokens = count_params(teacher.model), teacher.steps * teacher.batch_tokens
@@ -186,22 +188,21 @@ def _size_columns(size: ParamCounts) -> dict:
     }
 
 
-def write_rows(folder: Path | str, table: str, cell_id: str, rows: list[dict]) -> Path:
+def write_rows(folder: Path | str, table: str, cell_id: str, values: list[dict]) -> Path:
     """Write one cell's rows of one table, whole or not at all.
 
     Raises: TableError for a column that the schema does not know; OSError when the folder cannot be written.
     """
     columns = _COLUMNS[table]
-    rows = [{"schema_version": SCHEMA_VERSION, "cell_id": cell_id} | row for row in rows]
-    named = {name for row in rows for name in row}
+    values = [{"schema_version": SCHEMA_VERSION, "cell_id": cell_id} | row for row in values]
+    named = {name for row in values for name in row}
     domains = sorted(name for name in named - set(columns) if table == "cells" and DOMAIN_COLUMN.fullmatch(name))
     unknown = sorted(named - set(columns) - set(domains))
     if unknown:
         raise TableError(f"{table} of {cell_id}: column {unknown[0]!r} is not in the schema, version {SCHEMA_VERSION}")
     types = [(name, kind) for name, (kind, _) in columns.items()] + [(name, _REAL) for name in domains]
     target = Path(folder) / table / f"{cell_id}.parquet"
-    with renamed(target) as temporary:
-        pq.write_table(pa.Table.from_pylist(rows, schema=pa.schema(types)), temporary, **_SMALL_FILE)
+    rows.write_file(target, pa.Table.from_pylist(values, schema=pa.schema(types)))
     return target
 
 
@@ -211,27 +212,22 @@ def write_cell(folder: Path | str, row: dict, curve: list[dict], execution: Exec
     write_rows(folder, "cells", row["cell_id"], [row | {"execution": json.dumps(to_dict(execution))}])
 
 
-def read_rows(path: Path, columns: tuple[str, ...] | None = None) -> pa.Table:
-    """One file's rows, cast to the schema (`gaplaw.rows`); `columns`: only these, and in this order.
+def read_file(path: Path) -> pa.Table | Copy:
+    """One file's rows as it is quickest to read. Raises: as `read_rows`, but FileNotFoundError for an absent file."""
+    return rows.read_file(path, _type_of, SCHEMA_VERSION)
 
-    Raises: TableError naming the file when it is corrupt, of a newer schema, or holds a column that cannot be cast;
-      FileNotFoundError.
-    """
+
+def read_rows(path: Path) -> pa.Table:
+    """One file's rows, cast to the schema. Raises: TableError naming a file that is corrupt or cannot be cast."""
     try:
-        wanted = None if columns is None else list(dict.fromkeys(("schema_version", *columns)))
-        rows = pq.ParquetFile(path, pre_buffer=False).read(wanted, use_threads=False)
-        version = pc.max(rows["schema_version"]).as_py() or SCHEMA_VERSION
-        newer = version > SCHEMA_VERSION
+        return rows.join([read_file(path)], _type_of)
     except FileNotFoundError:
-        raise
-    except Exception as fault:  # pyarrow raises several unrelated kinds for damaged files
-        raise TableError(
-            f"{path}: not a readable results file ({type(fault).__name__}); delete it to redo the cell"
-        ) from None
-    if newer:
-        raise TableError(f"{path}: schema_version = {version:g}, but this gaplaw reads up to {SCHEMA_VERSION}")
-    rows = cast_rows(path, rows, _type_of)
-    return rows if columns is None else rows.select(columns)
+        raise TableError(f"{path}: not a readable results file (FileNotFoundError)") from None
+
+
+def first_row(path: Path) -> dict:
+    """The first row of a file. Raises: as `read_file`; IndexError when it is empty."""
+    return rows.records(read_file(path))[0]
 
 
 def _type_of(name: str) -> pa.DataType | None:
@@ -257,30 +253,7 @@ def read_table(folder: Path | str, table: str, damaged: list[Path] | None = None
     Returns: None when the folder holds no such file.
     Raises: TableError naming the file.
     """
-    for last in (False, False, True):
-        files, vanished = row_files(folder, table), []
-        own = pa.array([path.stem for path in files], _TEXT)
-
-        def parts(files=files, own=own, vanished=vanished):
-            for path, rows in read_each(files, read_rows):
-                if isinstance(rows, FileNotFoundError):
-                    vanished.append(path)
-                elif isinstance(rows, TableError) and damaged is None:
-                    raise rows
-                elif isinstance(rows, TableError):
-                    damaged.append(path)
-                elif rows.num_rows and rows["cell_id"][0].as_py() != path.stem:
-                    yield rows.filter(pc.invert(pc.is_in(rows["cell_id"], own)))
-                else:
-                    yield rows
-
-        joined = join(parts())
-        if not vanished:
-            return joined
-        if last:
-            raise TableError(f"{vanished[0]}: cannot be read (No such file or directory)")
-        if damaged is not None:  # compacted meanwhile: look again
-            damaged.clear()
+    return rows.read_files(lambda: row_files(folder, table), read_file, _type_of, damaged)
 
 
 def read(folder: Path | str, table: str = "cells") -> pd.DataFrame:

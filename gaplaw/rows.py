@@ -1,26 +1,34 @@
 """How are thousands of small parquet files read as one table: checked, cast to the schema, and each named when it cannot be?
 
-Before results in the walk, which says what the columns mean. Files are read by a few threads, because one file takes about as
-long to open as to read, and joined in batches, because a table of one row takes many times the memory of its values. A file that
-another program has rewritten may hold its values under another type (pandas: large_string, dictionary, a whole number as a float
-because others were missing); it is cast where no value changes, and refused by file and column where one would.
+Before results in the walk, which says what the columns mean. To open a parquet file of seventy columns takes twenty times as long
+as to read its one row. So a file carries a copy of its rows as JSON in its metadata, for us alone; it counts only while the file's
+checksum fits, so that it never says anything else than the columns, which pandas, pyarrow and DuckDB read.
+
+A file that another program has rewritten may hold its values under another type (pandas: large_string, dictionary, a whole number
+as a float because others were missing); it is cast where no value changes, and refused by file and column where one would.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+import json
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pyarrow.types as kinds
 
 from gaplaw.errors import TableError
+from gaplaw.files import UNMARKED, mark_fits, marked, renamed
 
-THREADS = 4
-_BATCH_FILES = 256
+_START, _CHECKSUM = b"gaplaw-rows:", UNMARKED.partition(":")[0].encode()
+_BATCH_FILES = 256  # so many are joined at once: a table of one row takes many times the memory of its values
+# What a file of one row has no use for: without it a file is half as large.
+_SMALL = {"use_dictionary": False, "write_statistics": False, "store_schema": False, "compression": "none"}
+TypeOf = Callable[[str], pa.DataType | None]  # name of a column → its type in the schema, None when it is unknown there
 _INDEX = "__index_level_"  # a column in which pandas keeps row labels: no value of ours
 _NUMBERS = (kinds.is_integer, kinds.is_floating, kinds.is_null)
 _MAY_BECOME = {
@@ -31,7 +39,7 @@ _MAY_BECOME = {
 }
 
 
-def cast_rows(path: Path, rows: pa.Table, type_of: Callable[[str], pa.DataType | None]) -> pa.Table:
+def cast_rows(path: Path, rows: pa.Table, type_of: TypeOf) -> pa.Table:
     """Rows under the types of the schema; columns that it does not know stay as they are, pandas' row labels go.
 
     Args: type_of: name of a column → its type in the schema, None when the schema does not know it.
@@ -73,25 +81,130 @@ def _cast(path: Path, name: str, values: pa.ChunkedArray, kind: pa.DataType) -> 
         ) from None
 
 
-def read_each(
-    paths: Iterable[Path], read: Callable[[Path], pa.Table]
-) -> Iterator[tuple[Path, pa.Table | TableError | FileNotFoundError]]:
-    """Each file with its rows, or with why it has none, in the order of the paths."""
+class Copy(NamedTuple):
+    """The rows of one file, from the copy in its metadata."""
 
-    def attempt(path: Path) -> pa.Table | Exception:
-        try:
-            return read(path)
-        except (TableError, FileNotFoundError) as fault:
-            return fault
+    names: tuple[str, ...]
+    rows: list[list]
 
-    paths = list(paths)
-    with ThreadPoolExecutor(THREADS) as pool:
-        for at in range(0, len(paths), _BATCH_FILES):  # not all at once: what waits to be joined takes memory
-            some = paths[at : at + _BATCH_FILES]
-            yield from zip(some, pool.map(attempt, some), strict=True)
+    def column(self, name: str) -> list:
+        at = self.names.index(name)
+        return [row[at] for row in self.rows]
 
 
-def join(parts: Iterable[pa.Table]) -> pa.Table | None:
+def write_many(path: Path, rows: pa.Table) -> None:
+    """Write the rows of many cells, whole or not at all, with the file's own checksum; read back before it takes its name.
+
+    Raises: TableError when it does not hold what was written.
+    """
+    content = pa.BufferOutputStream()
+    pq.write_table(rows.replace_schema_metadata({"sha256": UNMARKED}), content)
+    with renamed(path) as temporary:
+        temporary.write_bytes(marked(content.getvalue().to_pybytes()))
+        found = temporary.read_bytes()
+        if not mark_fits(found) or not pq.ParquetFile(pa.BufferReader(found)).read().equals(rows):
+            raise TableError(f"{path}: does not hold what was written; nothing was removed")
+
+
+def write_file(path: Path, rows: pa.Table) -> None:
+    """Write the rows of one cell, whole or not at all, with the file's own checksum and the copy."""
+    content = pa.BufferOutputStream()
+    values = zip(*(column.to_pylist() for column in rows.columns), strict=True)
+    text = json.dumps([rows.schema.names, *values], separators=(",", ":"))
+    text = text.replace("gaplaw-", "gaplaw\\u002d")  # the same in JSON; so our marks stand nowhere else in it
+    with pq.ParquetWriter(content, rows.schema, **_SMALL) as writer:
+        writer.write_table(rows)
+        writer.add_key_value_metadata({"rows": f"{_START.decode()}{len(text)}:{text}", "sha256": UNMARKED})
+    with renamed(path) as temporary:
+        temporary.write_bytes(marked(content.getvalue().to_pybytes()))
+
+
+def read_file(path: Path, type_of: TypeOf, newest_version: int) -> pa.Table | Copy:
+    """A file's rows, from the copy or, without one, from its columns.
+
+    Raises: TableError naming the file when it is corrupt, of a newer schema, or holds a column that cannot be cast;
+      FileNotFoundError.
+    """
+    try:
+        content = path.read_bytes()
+        if not mark_fits(content):
+            raise TableError("its checksum does not fit")
+        rows = _copy_in(content, type_of) or pq.ParquetFile(pa.BufferReader(content)).read()
+        versions = pa.array(rows.column("schema_version")) if isinstance(rows, Copy) else rows["schema_version"]
+        version = pc.max(versions).as_py() or newest_version
+        newer = version > newest_version
+    except FileNotFoundError:
+        raise
+    except Exception as fault:  # pyarrow raises several unrelated kinds for damaged files
+        why = str(fault) if isinstance(fault, TableError) else type(fault).__name__
+        raise TableError(f"{path}: not a readable results file ({why}); delete it to redo the cell") from None
+    if newer:
+        raise TableError(f"{path}: schema_version = {version:g}, but this gaplaw reads up to {newest_version}")
+    return rows if isinstance(rows, Copy) else cast_rows(path, rows, type_of)
+
+
+def read_files(
+    listed: Callable[[], list[Path]],
+    read: Callable[[Path], pa.Table | Copy],
+    type_of: TypeOf,
+    damaged: list[Path] | None = None,
+) -> pa.Table | None:
+    """All rows of many files, in order; of a file of many cells only those that have no file of their own.
+
+    Args: listed: gives the files; asked again when one has vanished meanwhile. damaged: see `gaplaw.results.read_table`.
+    """
+    for last in (False, False, True):
+        files, vanished = listed(), []
+        own = pa.array([path.stem for path in files], pa.string())
+
+        def parts(files=files, own=own, vanished=vanished):
+            for path in files:
+                try:
+                    rows = read(path)
+                except FileNotFoundError:
+                    vanished.append(path)
+                except TableError:
+                    if damaged is None:
+                        raise
+                    damaged.append(path)
+                else:
+                    yield rows if _is_own(path, rows) else _without(own, join([rows], type_of))
+
+        joined = join(parts(), type_of)
+        if not vanished:
+            return joined
+        if last:
+            raise TableError(f"{vanished[0]}: cannot be read (No such file or directory)")
+        if damaged is not None:  # compacted meanwhile: look again
+            damaged.clear()
+
+
+def _is_own(path: Path, rows: pa.Table | Copy) -> bool:
+    return str(next(iter(rows.column("cell_id")), "")) == path.stem
+
+
+def _without(own: pa.Array, rows: pa.Table) -> pa.Table:
+    return rows.filter(pc.invert(pc.is_in(rows["cell_id"], own)))
+
+
+def records(rows: pa.Table | Copy) -> list[dict]:
+    """One dict a row."""
+    if isinstance(rows, Copy):
+        return [dict(zip(rows.names, row, strict=True)) for row in rows.rows]
+    return rows.to_pylist()
+
+
+def _copy_in(content: bytes, type_of: TypeOf) -> Copy | None:
+    """The copy in a file whose checksum fits; None without one, without a checksum, or with columns that we do not know."""
+    at = content.rfind(_START)
+    if at < 0 or content.rfind(_CHECKSUM) < 0:
+        return None
+    begin = content.index(b":", at + len(_START)) + 1
+    names, *rows = json.loads(content[begin : begin + int(content[at + len(_START) : begin - 1])])
+    return Copy(tuple(names), rows) if all(type_of(name) for name in names) else None
+
+
+def join(parts: Iterable[pa.Table | Copy], type_of: TypeOf) -> pa.Table | None:
     """All rows as one table, in order; a column that only some parts have is null in the others. None without a part.
 
     Raises: TableError naming a column of which parts hold values of different types.
@@ -99,9 +212,18 @@ def join(parts: Iterable[pa.Table]) -> pa.Table | None:
     joined = []
     parts = iter(parts)
     while some := list(itertools.islice(parts, _BATCH_FILES)):
-        alike = (pa.concat_tables(list(run)) for _, run in itertools.groupby(some, key=lambda part: part.schema))
-        joined.append(_joined(list(alike)).combine_chunks())
+        runs = itertools.groupby(some, key=lambda part: part.names if isinstance(part, Copy) else part.schema)
+        joined.append(_joined([_alike(list(run), type_of) for _, run in runs]).combine_chunks())
     return _joined(joined) if joined else None
+
+
+def _alike(parts: list[pa.Table] | list[Copy], type_of: TypeOf) -> pa.Table:
+    """Parts with the same columns as one table."""
+    if not isinstance(parts[0], Copy):
+        return pa.concat_tables(parts)
+    columns = zip(*(row for part in parts for row in part.rows), strict=True)
+    values = list(columns) or [[] for _ in parts[0].names]
+    return pa.table({n: pa.array(v, type_of(n)) for n, v in zip(parts[0].names, values, strict=True)})
 
 
 def _joined(parts: list[pa.Table]) -> pa.Table:

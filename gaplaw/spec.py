@@ -286,11 +286,8 @@ class Cell:
 
 
 def science(cell: Cell) -> dict:
-    """The fields of a cell that change its numbers, as plain JSON values (the name and local paths are left out).
-
-    Made once for a cell, and once for a teacher and all its students: to be read, not changed.
-    """
-    if "_science" not in cell.__dict__:
+    """The fields of a cell that change its numbers, as plain JSON values (the name and local paths are left out); read only."""
+    if not hasattr(cell, "_science"):
         fields = to_dict(cell, without=("name", "teacher"))
         if not cell.signal.cached:  # so that cells from before there were caches keep their identity
             del fields["signal"]
@@ -298,5 +295,5 @@ def science(cell: Cell) -> dict:
             fields["data"]["source"] = cell.data.source.partition(":")[0]
             fields["data"]["tokenizer"] = cell.data.tokenizer.partition("file:")[0] or "file"
         fields["teacher"] = science(cell.teacher) if cell.teacher else None
-        cell.__dict__["_science"] = fields
-    return cell.__dict__["_science"]
+        object.__setattr__(cell, "_science", fields)
+    return cell._science

@@ -30,6 +30,7 @@ from gaplaw.files import read_json, write_json
 from gaplaw.grid import Group, Sweep
 from gaplaw.spec import Cell, science
 from gaplaw.sweep.claim import Claim, claim, clear_dead
+from gaplaw.sweep.compact import row_of
 from gaplaw.sweep.growth import grown
 
 NOT_WRITABLE = (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT)
@@ -180,27 +181,30 @@ class RunFolder:
         """Whether a cell is finished, from its row."""
         path = self.row_path(cell)
         try:
-            written = path.stat().st_mtime_ns
-            row = results.read_rows(path).select(["fingerprint", "status", "error"]).to_pylist()[0]
-        except FileNotFoundError:
-            return MISSING
+            row = row_of(self.out, cell.id)
+            if row is None:
+                return MISSING
+            known = (row["fingerprint"], row["status"], row["error"])
         except (TableError, KeyError, IndexError):
             if not path.exists():
                 return MISSING
             return CellState(status="corrupt", error=f"{path}: damaged; the cell is run again")
-        if row["fingerprint"] != cell.fingerprint:
+        written = path.stat().st_mtime_ns if path.exists() else 0
+        fingerprint, status, error = known
+        if fingerprint != cell.fingerprint:
             return CellState(status="corrupt", error=f"{path}: holds another cell; the cell is run again")
-        return CellState(status=row["status"], error=row["error"], written=written)
+        return CellState(status=status, error=error, written=written)
 
     def teacher_entry(self, cell: Cell) -> Path | None:
         """The store's finished folder of a teacher, under whatever name it was trained; None when there is none."""
         for entry in sorted((self.store / "teachers").glob(f"*-{cell.fingerprint[:6]}")):
             for path in results.row_files(entry):
                 try:
-                    row = results.read_rows(path).select(["fingerprint", "status"]).to_pylist()[0]
-                except (TableError, KeyError, IndexError):
+                    row = results.first_row(path)
+                    known = (row["fingerprint"], row["status"])
+                except (TableError, KeyError, IndexError, FileNotFoundError):
                     continue
-                if row == {"fingerprint": cell.fingerprint, "status": "done"} and self.has_checkpoint(entry):
+                if known == (cell.fingerprint, "done") and self.has_checkpoint(entry):
                     return entry
         return None
 

@@ -14,7 +14,7 @@ from gaplaw.canonical import short_hash
 from gaplaw.execution import Execution
 from gaplaw.files import read_json, write_json
 from gaplaw.grid import Group, Sweep
-from gaplaw.results import describe_cell
+from gaplaw.results import describe_cost
 from gaplaw.sizes import size_name
 from gaplaw.spec import Cell, Role
 from gaplaw.sweep.cost import Clock, clock_for, disk_bytes, finish_seconds
@@ -152,7 +152,7 @@ def plan(sweep: Sweep, execution: Execution, folder: RunFolder | None = None) ->
             status = _status(folder, cell, work) if folder else "missing"
             if status not in FINISHED:
                 left.add(work.id)
-            known = describe_cell(cell, work.role)
+            known = describe_cost(cell, work.role)
             forward = known.get("teacher_forward_flops") or 0.0
             planned.append(
                 PlannedCell(
