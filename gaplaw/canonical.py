@@ -49,10 +49,7 @@ def from_dict(kind: type, value: object, *, made: dict | None = None):
     if dataclasses.is_dataclass(kind):
         key = (kind, repr(value))  # text, because 1 and 1.0 are equal but not the same
         if key not in made:
-            hints = _hints(kind)
-            unknown = set(value) - set(hints)
-            refuse_unless(not unknown, kind.__name__, sorted(unknown), "has no such field")
-            made[key] = kind(**{name: from_dict(hints[name], item, made=made) for name, item in value.items()})
+            made[key] = _filled(kind, value, made)
         return made[key]
     if isinstance(kind, types.UnionType):  # int | tuple[int, ...], Cell | None
         chosen = [k for k in typing.get_args(kind) if (value is None) == (k is types.NoneType)]
@@ -60,8 +57,17 @@ def from_dict(kind: type, value: object, *, made: dict | None = None):
         return from_dict(sequence[0] if isinstance(value, list) else chosen[0], value, made=made)
     if typing.get_origin(kind) is tuple:
         item = typing.get_args(kind)[0]
+        if dataclasses.is_dataclass(item):  # many, and no two the same
+            return tuple(_filled(item, v, made) for v in value)
         return tuple(from_dict(item, v, made=made) for v in value)
     return value
+
+
+def _filled(kind: type, value: dict, made: dict) -> object:
+    hints = _hints(kind)
+    unknown = set(value) - set(hints)
+    refuse_unless(not unknown, kind.__name__, sorted(unknown), "has no such field")
+    return kind(**{name: from_dict(hints[name], item, made=made) for name, item in value.items()})
 
 
 @functools.cache

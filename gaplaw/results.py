@@ -7,6 +7,7 @@ dataset for pyarrow and DuckDB (`read_parquet('RUN/cells/*.parquet', union_by_na
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -230,6 +231,7 @@ def first_row(path: Path) -> dict:
     return rows.records(read_file(path))[0]
 
 
+@functools.cache
 def _type_of(name: str) -> pa.DataType | None:
     if name in CELLS or name in CURVES:
         return (CELLS.get(name) or CURVES[name])[0]

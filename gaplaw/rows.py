@@ -130,8 +130,9 @@ def read_file(path: Path, type_of: TypeOf, newest_version: int) -> pa.Table | Co
         if not mark_fits(content):
             raise TableError("its checksum does not fit")
         rows = _copy_in(content, type_of) or pq.ParquetFile(pa.BufferReader(content)).read()
-        versions = pa.array(rows.column("schema_version")) if isinstance(rows, Copy) else rows["schema_version"]
-        version = pc.max(versions).as_py() or newest_version
+        versions = rows.column("schema_version")
+        version = max(versions) if isinstance(rows, Copy) and versions else pc.max(versions).as_py()
+        version = newest_version if version is None else version
         newer = version > newest_version
     except FileNotFoundError:
         raise
