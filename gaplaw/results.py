@@ -12,8 +12,8 @@ import json
 import os
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
 import pyarrow as pa
 
 from gaplaw import rows
@@ -24,6 +24,9 @@ from gaplaw.objects import brought_here
 from gaplaw.rows import Copy
 from gaplaw.sizes import ParamCounts, count_params, teacher_flops, train_flops
 from gaplaw.spec import Cell, ModelSpec, Role
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SCHEMA_VERSION = 1
 TABLES = ("cells", "curves")
@@ -266,6 +269,8 @@ def read(folder: Path | str, table: str = "cells") -> pd.DataFrame:
       table: "cells" (one row a cell) or "curves" (loss against tokens).
     Raises: TableError when the folder holds no such table, or naming the file that is corrupt.
     """
+    import pandas as pd  # takes longer than all that `gaplaw status` does
+
     if table not in TABLES:
         raise TableError(f"table = {table!r}: must be one of {', '.join(TABLES)}")
     with brought_here(folder, table) as (place, _):

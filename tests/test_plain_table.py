@@ -9,7 +9,7 @@ from rich.table import Table
 from gaplaw.cli.plain_table import plain
 
 
-@pytest.mark.parametrize("rows", [0, 1, 30])
+@pytest.mark.parametrize("rows", [1, 30])
 def test_plain_text_is_what_rich_writes(rows):
     table = Table(title="name: a question?", title_justify="left", box=None)
     table.add_column("cell\nrole", no_wrap=True)
