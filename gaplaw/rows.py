@@ -97,12 +97,13 @@ def write_many(path: Path, rows: pa.Table) -> None:
 
     Raises: TableError when it does not hold what was written.
     """
-    content = pa.BufferOutputStream()
-    pq.write_table(rows.replace_schema_metadata({"sha256": UNMARKED}), content)
+    stream = pa.BufferOutputStream()
+    pq.write_table(rows.replace_schema_metadata({"sha256": UNMARKED}), stream)
+    content = marked(stream.getvalue().to_pybytes())
     with renamed(path) as temporary:
-        temporary.write_bytes(marked(content.getvalue().to_pybytes()))
+        temporary.write_bytes(content)
         found = temporary.read_bytes()
-        if not mark_fits(found) or not pq.ParquetFile(pa.BufferReader(found)).read().equals(rows):
+        if found != content or pq.ParquetFile(pa.BufferReader(found)).read().num_rows != rows.num_rows:
             raise TableError(f"{path}: does not hold what was written; nothing was removed")
 
 
@@ -131,7 +132,7 @@ def read_file(path: Path, type_of: TypeOf, newest_version: int) -> pa.Table | Co
             raise TableError("its checksum does not fit")
         rows = _copy_in(content, type_of) or pq.ParquetFile(pa.BufferReader(content)).read()
         versions = rows.column("schema_version")
-        version = max(versions) if isinstance(rows, Copy) and versions else pc.max(versions).as_py()
+        version = max(versions, default=None) if isinstance(rows, Copy) else pc.max(versions).as_py()
         version = newest_version if version is None else version
         newer = version > newest_version
     except FileNotFoundError:

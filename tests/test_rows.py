@@ -28,7 +28,7 @@ def folder(tmp_path):
 
 
 def joined_one_by_one(folder, table="cells"):
-    """The table by the plainest way: one file after the other, no threads, no batches."""
+    """The table by the plainest way: one file after the other, from its columns, no batches."""
     parts = [pq.read_table(path) for path in results.row_files(folder, table)]
     mapper = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}.get
     return pa.concat_tables(parts, promote_options="default").to_pandas(types_mapper=mapper)
@@ -36,7 +36,7 @@ def joined_one_by_one(folder, table="cells"):
 
 @pytest.mark.parametrize("table", results.TABLES)
 @pytest.mark.parametrize("batch", [1, 3, 256])
-def test_batches_and_threads_change_nothing(folder, table, batch, monkeypatch):
+def test_batches_change_nothing(folder, table, batch, monkeypatch):
     monkeypatch.setattr("gaplaw.rows._BATCH_FILES", batch)
     pd.testing.assert_frame_equal(results.read(folder, table), joined_one_by_one(folder, table))
 

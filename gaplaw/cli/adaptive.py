@@ -98,7 +98,7 @@ def _start(candidates: pd.DataFrame) -> pd.DataFrame:
 
 
 def _loss(out: Path, cell: Cell) -> float:
-    row = row_of(out, cell.id)
+    row = row_of(out, cell.id) or {"loss_student_ce_nats": None, "error": "it has left no row"}
     if row["loss_student_ce_nats"] is None:
         raise SweepError(f"--adaptive: {cell.id} failed and its loss is needed: {row['error']}")
     return row["loss_student_ce_nats"]

@@ -67,6 +67,16 @@ def test_reading_and_status_are_as_before_and_twice_is_once(tmp_path, seed):
     same(frames(out), wanted)
 
 
+def test_a_value_that_is_no_number_and_an_empty_curve_are_no_obstacle(tmp_path):
+    out = random_folder(tmp_path / "run", 0)
+    write(out, 0, loss=float("nan"))
+    results.write_rows(out, "curves", SWEEP.cells[1].id, [])
+    wanted = frames(out)
+    compact(out)
+    same(frames(out), wanted)
+    assert SWEEP.cells[1].id in {path.stem for path in results.row_files(out, "curves")}
+
+
 class Stopped(Exception):
     pass
 
