@@ -16,7 +16,6 @@ from pathlib import Path
 
 import jinja2
 import pandas as pd
-import pyarrow as pa
 from markupsafe import Markup, escape
 
 from analysis import curve_figures, detail_figures, figures, law_figures, summary, tables
@@ -28,7 +27,7 @@ from gaplaw.canonical import from_dict
 from gaplaw.errors import GaplawError, TableError
 from gaplaw.files import renamed
 from gaplaw.grid import Sweep
-from gaplaw.results import read_rows, row_files
+from gaplaw.results import read_table, row_files
 
 _FOLDER = Path(__file__).resolve().parent
 
@@ -81,13 +80,10 @@ def read_run(folder: Path | str) -> Run:
 
 
 def _read(folder: Path, table: str, damaged: list[str]) -> pd.DataFrame:
-    parts = []
-    for path in row_files(folder, table):
-        try:
-            parts.append(read_rows(path))
-        except TableError:
-            damaged.append(f"{table}/{path.name}")
-    return pa.concat_tables(parts, promote_options="default").to_pandas() if parts else pd.DataFrame()
+    unreadable: list[Path] = []
+    rows = read_table(folder, table, unreadable)
+    damaged += [f"{table}/{path.name}" for path in unreadable]
+    return pd.DataFrame() if rows is None else rows.to_pandas()
 
 
 def _read_sweep(folder: Path, damaged: list[str]) -> Sweep | None:

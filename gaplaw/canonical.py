@@ -85,9 +85,11 @@ def _branch(kind: types.UnionType, value: object) -> object:
     return sequence[0] if sequence and isinstance(value, list | tuple) else chosen[0]
 
 
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
+
+
 def short_hash(value: object) -> str:
-    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+    return hashlib.sha256(_CANONICAL(value).encode()).hexdigest()[:12]
 
 
 def later(default: object):
@@ -98,34 +100,56 @@ def later(default: object):
     return dataclasses.field(default=default, metadata={"later": True})
 
 
-def to_dict(value: object) -> object:
-    """A spec as plain JSON values: dataclasses become dicts, tuples become lists; see `later` for what is left out."""
-    if dataclasses.is_dataclass(value):
-        fields = [
-            f for f in dataclasses.fields(value) if "later" not in f.metadata or getattr(value, f.name) != f.default
-        ]
-        return {f.name: to_dict(getattr(value, f.name)) for f in fields}
+def to_dict(value: object, *, without: tuple[str, ...] = ()) -> object:
+    """A spec as plain JSON values: dataclasses become dicts, tuples become lists; see `later` for what is left out.
+
+    Args: without: fields of the value itself to leave out.
+    """
+    fields = _fields(type(value))
+    if fields is not None:
+        return {
+            f.name: to_dict(getattr(value, f.name))
+            for f in fields
+            if f.name not in without and ("later" not in f.metadata or getattr(value, f.name) != f.default)
+        }
     return [to_dict(item) for item in value] if isinstance(value, tuple) else value
 
 
-def from_dict(kind: type, value: object):
+@functools.cache
+def _fields(kind: type) -> tuple[dataclasses.Field, ...] | None:
+    """The fields of a dataclass; None of any other kind."""
+    return dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else None
+
+
+def from_dict(kind: type, value: object, *, made: dict | None = None):
     """The inverse of `to_dict`: `from_dict(Cell, to_dict(cell)) == cell`.
 
+    What stands in the value many times, such as the teacher of many students, is made once and shared (`made`, by its text).
     Raises: SpecError when a field is unknown or of the wrong kind.
     """
+    made = {} if made is None else made
     if dataclasses.is_dataclass(kind):
-        refuse_unless(isinstance(value, dict), kind.__name__, value, "must be an object of fields")
-        hints = dict(_declared(kind))
-        unknown = set(value) - set(hints)
-        refuse_unless(not unknown, kind.__name__, sorted(unknown), "has no such field")
-        needed = [f.name for f in dataclasses.fields(kind) if f.default is f.default_factory is dataclasses.MISSING]
-        absent = [name for name in needed if name not in value]
-        refuse_unless(not absent, kind.__name__, absent, "lacks these fields")
-        return kind(**{name: from_dict(hints[name], item) for name, item in value.items()})
+        key = (kind, repr(value))  # text, because 1 and 1.0 are equal but not the same
+        if key not in made:
+            made[key] = _filled(kind, value, made)
+        return made[key]
     if isinstance(kind, types.UnionType):
-        return from_dict(_branch(kind, value), value)
+        return from_dict(_branch(kind, value), value, made=made)
     if typing.get_origin(kind) is tuple:
         refuse_unless(isinstance(value, list | tuple), "a list of values", value, "must be a list")
         item = typing.get_args(kind)[0]
-        return tuple(from_dict(item, v) for v in value)
+        if dataclasses.is_dataclass(item):  # many, and no two the same
+            return tuple(_filled(item, v, made) for v in value)
+        return tuple(from_dict(item, v, made=made) for v in value)
     return value
+
+
+def _filled(kind: type, value: object, made: dict) -> object:
+    refuse_unless(isinstance(value, dict), kind.__name__, value, "must be an object of fields")
+    hints = dict(_declared(kind))
+    unknown = set(value) - set(hints)
+    refuse_unless(not unknown, kind.__name__, sorted(unknown), "has no such field")
+    needed = [f.name for f in _fields(kind) if f.default is f.default_factory is dataclasses.MISSING]
+    absent = [name for name in needed if name not in value]
+    refuse_unless(not absent, kind.__name__, absent, "lacks these fields")
+    return kind(**{name: from_dict(hints[name], item, made=made) for name, item in value.items()})

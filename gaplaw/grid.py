@@ -107,7 +107,11 @@ class Sweep:
     def role(self, cell: Cell) -> Role:
         if cell.teacher is not None:
             return "student"
-        return "teacher" if any(cell.id == teacher.id for teacher in self.teachers) else "baseline"
+        return "teacher" if cell.id in self._teacher_ids else "baseline"
+
+    @cached_property
+    def _teacher_ids(self) -> frozenset[str]:
+        return frozenset(teacher.id for teacher in self.teachers)
 
     def groups(self) -> tuple[Group, ...]:
         """The units of execution, teachers first: see `Group`."""

@@ -16,9 +16,17 @@ if TYPE_CHECKING:
 
 
 def science(cell: Cell) -> dict:
-    """The fields of a cell that change its numbers, as plain JSON values (the name and local paths are left out)."""
-    fields = to_dict(cell)
-    del fields["name"]
+    """The fields of a cell that change its numbers, as plain JSON values (the name and local paths are left out).
+
+    Made once for each cell and shared: to be read, never changed.
+    """
+    if not hasattr(cell, "_science"):
+        object.__setattr__(cell, "_science", _fields_of(cell))
+    return cell._science
+
+
+def _fields_of(cell: Cell) -> dict:
+    fields = to_dict(cell, without=("name", "teacher"))
     if not cell.signal.cached:  # so that cells from before there were caches keep their identity
         del fields["signal"]
     # mark: the tail was interpolated once, is exact now

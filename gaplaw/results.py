@@ -8,22 +8,27 @@ null, never 0. `read` joins a folder into one frame; the same files are one data
 
 from __future__ import annotations
 
+import functools
 import json
+import os
 import re
 from hashlib import sha256
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from gaplaw import rows
 from gaplaw.canonical import to_dict
 from gaplaw.errors import TableError
 from gaplaw.execution import Execution
-from gaplaw.files import UNMARKED, mark_fits, marked, renamed
 from gaplaw.objects import brought_here
+from gaplaw.rows import Copy
 from gaplaw.sizes import ParamCounts, count_params, teacher_flops, train_flops
 from gaplaw.spec import Cell, ModelSpec, Role
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SCHEMA_VERSION = 1
 TABLES = ("cells", "curves")
@@ -149,19 +154,10 @@ def domain_column(domain: str) -> str:
 
 def describe_cell(cell: Cell, role: Role, *, model: ModelSpec | None = None) -> dict:
     """The columns of a cells row that are known before it runs. `model` is the shape found by pruning, if any."""
-    model = model or cell.model
-    student, teacher = count_params(model), cell.teacher
-    row = _size_columns(student) | {
-        "cell_id": cell.id,
-        "fingerprint": cell.fingerprint,
-        "role": role,
-        "protocol": cell.protocol,
+    return describe_cost(cell, role, model=model) | {
         "pair": cell.pair,
-        "seed": cell.seed,
         "student_params_target": cell.target_params,
-        "student_tokens": cell.steps * cell.batch_tokens,
-        "student_training_flops": float(train_flops(model, cell.steps * cell.batch_tokens)),
-        "model": json.dumps(to_dict(model)),
+        "model": json.dumps(to_dict(model or cell.model)),
         "data_source": cell.data.source,
         "data_tokenizer": cell.data.tokenizer,
         "data_manifest": cell.data.manifest or None,
@@ -175,6 +171,21 @@ def describe_cell(cell: Cell, role: Role, *, model: ModelSpec | None = None) -> 
         "batch_seed": cell.train.batch_seed,
         "steps": cell.steps,
         "spec": json.dumps(to_dict(cell)),
+    }
+
+
+def describe_cost(cell: Cell, role: Role, *, model: ModelSpec | None = None) -> dict:
+    """Those of them that say which cell it is, its sizes and its FLOPs: what a plan shows."""
+    model = model or cell.model
+    student, teacher = count_params(model), cell.teacher
+    row = _size_columns(student) | {
+        "cell_id": cell.id,
+        "fingerprint": cell.fingerprint,
+        "role": role,
+        "protocol": cell.protocol,
+        "seed": cell.seed,
+        "student_tokens": cell.steps * cell.batch_tokens,
+        "student_training_flops": float(train_flops(model, cell.steps * cell.batch_tokens)),
     }
     if teacher is not None:
         size, tokens = count_params(teacher.model), teacher.steps * teacher.batch_tokens
@@ -201,24 +212,21 @@ def _size_columns(size: ParamCounts) -> dict:
     }
 
 
-def write_rows(folder: Path | str, table: str, cell_id: str, rows: list[dict]) -> Path:
+def write_rows(folder: Path | str, table: str, cell_id: str, values: list[dict]) -> Path:
     """Write one cell's rows of one table, whole or not at all.
 
     Raises: TableError for a column that the schema does not know; OSError when the folder cannot be written.
     """
     columns = _COLUMNS[table]
-    rows = [{"schema_version": SCHEMA_VERSION, "cell_id": cell_id} | row for row in rows]
-    named = {name for row in rows for name in row}
+    values = [{"schema_version": SCHEMA_VERSION, "cell_id": cell_id} | row for row in values]
+    named = {name for row in values for name in row}
     domains = sorted(name for name in named - set(columns) if table == "cells" and DOMAIN_COLUMN.fullmatch(name))
     unknown = sorted(named - set(columns) - set(domains))
     if unknown:
         raise TableError(f"{table} of {cell_id}: column {unknown[0]!r} is not in the schema, version {SCHEMA_VERSION}")
     types = [(name, kind) for name, (kind, _) in columns.items()] + [(name, _REAL) for name in domains]
     target = Path(folder) / table / f"{cell_id}.parquet"
-    schema, content = pa.schema(types, metadata={"sha256": UNMARKED}), pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist(rows, schema=schema), content)
-    with renamed(target) as temporary:
-        temporary.write_bytes(marked(content.getvalue().to_pybytes()))
+    rows.write_file(target, pa.Table.from_pylist(values, schema=pa.schema(types)))
     return target
 
 
@@ -228,25 +236,49 @@ def write_cell(folder: Path | str, row: dict, curve: list[dict], execution: Exec
     write_rows(folder, "cells", row["cell_id"], [row | {"execution": json.dumps(to_dict(execution))}])
 
 
+def read_file(path: Path) -> pa.Table | Copy:
+    """One file's rows as it is quickest to read. Raises: as `read_rows`, but FileNotFoundError for an absent file."""
+    return rows.read_file(path, _type_of, SCHEMA_VERSION)
+
+
 def read_rows(path: Path) -> pa.Table:
-    """One cell's rows. Raises: TableError naming the file when it is corrupt or of a newer schema."""
+    """One file's rows, cast to the schema. Raises: TableError naming a file that is corrupt or cannot be cast."""
     try:
-        content = path.read_bytes()
-        if not mark_fits(content):
-            raise TableError("its checksum does not fit")
-        rows = pq.ParquetFile(pa.BufferReader(content)).read()
-        version = max(rows["schema_version"].to_pylist(), default=SCHEMA_VERSION)
-    except Exception as fault:  # pyarrow raises several unrelated kinds for damaged files
-        why = str(fault) if isinstance(fault, TableError) else type(fault).__name__
-        raise TableError(f"{path}: not a readable results file ({why}); delete it to redo the cell") from None
-    if version > SCHEMA_VERSION:
-        raise TableError(f"{path}: schema_version = {version}, but this gaplaw reads up to {SCHEMA_VERSION}")
-    return rows
+        return rows.join([read_file(path)], _type_of)
+    except FileNotFoundError:
+        raise TableError(f"{path}: not a readable results file (FileNotFoundError)") from None
+
+
+def first_row(path: Path) -> dict:
+    """The first row of a file. Raises: as `read_file`; IndexError when it is empty."""
+    return rows.records(read_file(path))[0]
+
+
+@functools.cache
+def _type_of(name: str) -> pa.DataType | None:
+    if name in CELLS or name in CURVES:
+        return (CELLS.get(name) or CURVES[name])[0]
+    return _REAL if DOMAIN_COLUMN.fullmatch(name) else None
 
 
 def row_files(folder: Path | str, table: str = "cells") -> list[Path]:
     """The finished files of one table, sorted by name; temporary ones are not among them."""
-    return sorted(p for p in (Path(folder) / table).glob("*.parquet") if not p.name.startswith("."))
+    try:
+        with os.scandir(Path(folder) / table) as entries:
+            names = sorted(e.name for e in entries if e.name.endswith(".parquet") and not e.name.startswith("."))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return [Path(folder) / table / name for name in names]
+
+
+def read_table(folder: Path | str, table: str, damaged: list[Path] | None = None) -> pa.Table | None:
+    """All rows of one table, each cell's once: a cell's own file counts before a file of many cells (`gaplaw compact`).
+
+    Args: damaged: where files that cannot be read are named; without it they are refused.
+    Returns: None when the folder holds no such file.
+    Raises: TableError naming the file.
+    """
+    return rows.read_files(lambda: row_files(folder, table), read_file, _type_of, damaged)
 
 
 def read(folder: Path | str, table: str = "cells") -> pd.DataFrame:
@@ -257,11 +289,12 @@ def read(folder: Path | str, table: str = "cells") -> pd.DataFrame:
       table: "cells" (one row a cell) or "curves" (loss against tokens).
     Raises: TableError when the folder holds no such table, or naming the file that is corrupt.
     """
+    import pandas as pd  # takes longer than all that `gaplaw status` does
+
     if table not in TABLES:
         raise TableError(f"table = {table!r}: must be one of {', '.join(TABLES)}")
     with brought_here(folder, table) as (place, _):
-        files = row_files(place, table)
-        if not files:
+        joined = read_table(place, table)
+        if joined is None:
             raise TableError(f"{folder}: holds no {table} (no file {folder}/{table}/*.parquet)")
-        joined = pa.concat_tables([read_rows(path) for path in files], promote_options="default")
     return joined.to_pandas(types_mapper={_WHOLE: pd.Int64Dtype(), _FLAG: pd.BooleanDtype()}.get)

@@ -189,7 +189,7 @@ class Cell:
         """12 hexadecimal digits of the SHA-256 of the science fields in canonical JSON."""
         return short_hash(science(self))
 
-    @property
+    @cached_property
     def id(self) -> str:
         """The readable name of the cell's files: its name and the first half of its fingerprint."""
         return f"{self.name}-{self.fingerprint[:6]}"

@@ -15,7 +15,10 @@ from gaplaw.law.simulate import simulate
 from tests.sweep.sweeps import texts
 
 ROOT = Path(__file__).parents[1]
-VERBS = ("plan", "run", "status", "rehearse", "emit", "fit", "choose", "predict", "next", "report", "power")
+VERBS = (
+    *("plan", "run", "status", "compact", "rehearse", "emit"),
+    *("fit", "choose", "predict", "next", "report", "power"),
+)
 QUICK = ["--workers", "2", "--chunk-tokens", "128", "--steps-per-dispatch", "8", "--evaluations", "2"]
 
 

@@ -24,6 +24,7 @@ WALK = [
     "execution",
     "grid",
     "objects",
+    "rows",
     "results",
     "data",
     "models",

@@ -63,6 +63,7 @@ def _dispatch(words: list[str]) -> int:
         "plan": sweeping.plan,
         "run": sweeping.run,
         "status": sweeping.status,
+        "compact": sweeping.compact,
         "rehearse": rehearsing.rehearse,
         "emit": emitting.emit,
         "fit": asking.fit,

@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from gaplaw import results
 from gaplaw.errors import SpecError, SweepError
 from gaplaw.grid import Sweep
 from gaplaw.law.adaptive import CELL, Adapted, adapt, cell_flops
 from gaplaw.sizes import count_params
 from gaplaw.spec import Cell
+from gaplaw.sweep.compact import row_of
 
 START_STUDENTS, START_TEACHERS = 3, 5  # the fewest that a law may be fitted on
 
@@ -98,9 +98,7 @@ def _start(candidates: pd.DataFrame) -> pd.DataFrame:
 
 
 def _loss(out: Path, cell: Cell) -> float:
-    row = (
-        results.read_rows(out / "cells" / f"{cell.id}.parquet").select(["loss_student_ce_nats", "error"]).to_pylist()[0]
-    )
+    row = row_of(out, cell.id) or {"loss_student_ce_nats": None, "error": "it has left no row"}
     if row["loss_student_ce_nats"] is None:
         raise SweepError(f"--adaptive: {cell.id} failed and its loss is needed: {row['error']}")
     return row["loss_student_ce_nats"]

@@ -53,6 +53,12 @@ def print_wide(table) -> None:
     from rich.console import Console
     from rich.measure import Measurement
 
+    from gaplaw.cli.plain_table import MOST_STYLED_ROWS, plain
+
+    if table.row_count > MOST_STYLED_ROWS:
+        print(plain(table))
+        return
+
     def width_of(some) -> int:
         return Measurement.get(console, console.options.update(max_width=500), some).maximum
 

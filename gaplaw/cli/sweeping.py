@@ -231,6 +231,27 @@ def status(folder: Folder, /, json: Flag = False) -> int:
     return 0
 
 
+def compact(folder: Folder, /, json: Flag = False) -> int:
+    """Put the rows of all finished cells into one file a table; a folder of thousands of files is then one of a few.
+
+    Example: gaplaw compact runs/quickstart
+
+    All verbs read the folder as before, and a run goes on where it was. Failed cells keep their own files.
+
+    Args:
+        folder: what `gaplaw run --out` wrote; not on an object store.
+        json: print one JSON object.
+    """
+    from gaplaw.sweep.compact import compact as compact_folder
+
+    made = compact_folder(folder)
+    if json:
+        print_json(asdict(made))
+    else:
+        print(f"{made.folder}: {made.cells} finished cells in one file a table, {made.files_removed} files removed")
+    return 0
+
+
 def _refuse_hosts(hosts: HostsSpec, executor: str) -> None:
     if hosts.processes > 1 and executor == "slurm":
         raise SpecError(

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 
 from gaplaw import results
 from gaplaw.canonical import from_dict
-from gaplaw.errors import GaplawError, SpecError
+from gaplaw.errors import SpecError
 from gaplaw.execution import Execution
 from gaplaw.grid import Group
 from gaplaw.sizes import count_params, forward_flops_per_token
@@ -203,11 +203,9 @@ def clock_for(folder: RunFolder, execution: Execution) -> Clock:
     """A clock that knows the groups which finished in this folder under the same threading, if there are any."""
     groups: dict[str, list[dict]] = {}
     wanted = ["status", "spec", "group_id", "group_cells", "group_wall_seconds", "compile_seconds", "execution"]
-    for path in results.row_files(folder.out):
-        try:
-            row = results.read_rows(path).select(wanted).to_pylist()[0]
-        except (GaplawError, KeyError, IndexError):
-            continue
+    found = results.read_table(folder.out, "cells", damaged=[])
+    known = found is not None and set(wanted) <= set(found.column_names)
+    for row in found.select(wanted).to_pylist() if known else ():
         ran = json.loads(row["execution"]) if row["execution"] else {}
         if (
             row["status"] == "done"
@@ -222,7 +220,7 @@ def clock_for(folder: RunFolder, execution: Execution) -> Clock:
 def _measured(rows: list[dict]) -> Measured | None:
     compiled = rows[0]["compile_seconds"] or 0.0
     try:
-        cells = tuple(from_dict(Cell, json.loads(row["spec"])) for row in rows)
+        cells = from_dict(tuple[Cell, ...], [json.loads(row["spec"]) for row in rows])
     except SpecError:  # of an earlier gaplaw, which allowed more
         return None
     return Measured(

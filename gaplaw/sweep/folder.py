@@ -32,6 +32,7 @@ from gaplaw.files import read_json, write_json
 from gaplaw.grid import Group, Sweep
 from gaplaw.spec import Cell, science
 from gaplaw.sweep.claim import Claim, Claims
+from gaplaw.sweep.compact import row_of
 from gaplaw.sweep.growth import grown
 from gaplaw.sweep.owner import Holder
 
@@ -192,22 +193,26 @@ class RunFolder:
         """Whether a cell is finished, from its row."""
         path = self.row_path(cell)
         try:
-            written = path.stat().st_mtime_ns
-            row = results.read_rows(path).select(["fingerprint", "status", "error"]).to_pylist()[0]
-        except (FileNotFoundError, NotADirectoryError):
+            row = row_of(self.out, cell.id)
+            if row is None:
+                return MISSING
+            known = (row["fingerprint"], row["status"], row["error"])
+        except NotADirectoryError:
             return MISSING
         except (TableError, KeyError, IndexError):
             if not path.exists():
                 return MISSING
             return CellState(status="corrupt", error=f"{path}: damaged; the cell is run again")
-        if row["fingerprint"] != cell.fingerprint:
+        written = path.stat().st_mtime_ns if path.exists() else 0
+        fingerprint, status, error = known
+        if fingerprint != cell.fingerprint:
             return CellState(status="corrupt", error=f"{path}: holds another cell; the cell is run again")
-        return CellState(status=row["status"], error=row["error"], written=written)
+        return CellState(status=status, error=error, written=written)
 
     def state_with_curve(self, cell: Cell) -> CellState:
         """The same, and a cell whose row is there is finished only if its curve is."""
         state, path = self.state(cell), self.part("curves") / f"{cell.id}.parquet"
-        if state.status == "done":
+        if state.status == "done" and self.row_path(cell).exists():  # a compacted cell's curve is compacted, too
             try:
                 results.read_rows(path)
             except TableError:
@@ -218,19 +223,19 @@ class RunFolder:
     def teacher_entry(self, cell: Cell) -> Path | None:
         """The store's finished folder of a teacher, under whatever name it was trained; None when there is none."""
         for entry in sorted((self.store / "teachers").glob(f"*-{cell.fingerprint[:6]}")):
-            if self.teacher_row(entry, cell, ("fingerprint", "status")) and self.has_checkpoint(entry):
+            if self.teacher_row(entry, cell) and self.has_checkpoint(entry):
                 return entry
         return None
 
-    def teacher_row(self, entry: Path, cell: Cell, columns: tuple[str, ...] = ()) -> dict | None:
-        """Columns (all of them if none) of the row of a finished teacher in a folder of the store; None when there is none."""
+    def teacher_row(self, entry: Path, cell: Cell) -> dict | None:
+        """The row of a finished teacher in a folder of the store; None when there is none."""
         for path in results.row_files(entry):
             try:
-                rows = results.read_rows(path)
-                row = rows.select(columns or rows.column_names).to_pylist()[0]
-            except (TableError, KeyError, IndexError):
+                row = results.first_row(path)
+                known = (row["fingerprint"], row["status"])
+            except (TableError, KeyError, IndexError, FileNotFoundError):
                 continue
-            if (row["fingerprint"], row["status"]) == (cell.fingerprint, "done"):
+            if known == (cell.fingerprint, "done"):
                 return row
         return None
 

@@ -14,7 +14,7 @@ from gaplaw.canonical import short_hash
 from gaplaw.execution import Execution
 from gaplaw.files import read_json, write_json
 from gaplaw.grid import Group, Sweep
-from gaplaw.results import describe_cell
+from gaplaw.results import describe_cost
 from gaplaw.spec import Cell, DataSpec, Role
 from gaplaw.sweep.cost import Clock, Phases, clock_for, disk_bytes, finish_seconds
 from gaplaw.sweep.folder import RunFolder
@@ -65,7 +65,7 @@ def plan(
             status = _status(folder, cell, work) if folder else "missing"
             if status not in FINISHED:
                 left.add(work.id)
-            known = describe_cell(cell, work.role)
+            known = describe_cost(cell, work.role)
             forward = known.get("teacher_forward_flops") or 0.0
             planned.append(
                 PlannedCell(
