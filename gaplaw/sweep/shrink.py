@@ -189,7 +189,7 @@ def program_key(group: Group) -> str:
     """Equal for groups that compile to the same program: everything of their cells but names, seeds, rates and parameters."""
 
     def shape(cell: Cell) -> str:
-        fields = science(cell)
+        fields = dict(science(cell))
         fields["teacher"] = fields["teacher"] and fields["teacher"]["model"]
         fields["train"] = [cell.steps, cell.train.batch_sequences]
         return short_hash({name: value for name, value in fields.items() if name != "seed"})
