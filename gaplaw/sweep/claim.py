@@ -21,9 +21,26 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gaplaw.canonical import short_hash
+from gaplaw.grid import Group
+from gaplaw.spec import science
 from gaplaw.sweep.owner import EXPIRY_SECONDS, Holder, Observer, Owner
 
 HEARTBEAT_SECONDS = 5.0
+
+
+def claim_key(group: Group, *, keeps: bool) -> str:
+    """The name of a group's claim: the same for every run of a sweep, however many of its cells are left.
+
+    Args: keeps: whether the group trains teachers that students need.
+    """
+    cell = group.cells[0]
+    fields = science(cell)
+    train = cell.train
+    shared = [fields["data"], cell.split, train.tokens, train.batch_sequences, train.batch_seed, cell.signal.label]
+    kind = f"from-{group.teacher.id}" if group.teacher else "teacher" if keeps else "alone"
+    shape = None if group.teacher else fields["model"]
+    return f"{kind}-{short_hash([shape, *shared])}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,13 +25,13 @@ from pathlib import Path
 from typing import Literal
 
 from gaplaw import __version__, results
-from gaplaw.canonical import from_dict, short_hash, to_dict
+from gaplaw.canonical import from_dict, to_dict
 from gaplaw.errors import GaplawError, SweepError, TableError
 from gaplaw.execution import Execution
 from gaplaw.files import read_json, write_json
 from gaplaw.grid import Group, Sweep
-from gaplaw.spec import Cell, science
-from gaplaw.sweep.claim import Claim, Claims
+from gaplaw.spec import Cell
+from gaplaw.sweep.claim import Claim, Claims, claim_key
 from gaplaw.sweep.compact import row_of
 from gaplaw.sweep.growth import grown
 from gaplaw.sweep.owner import Holder
@@ -295,17 +295,8 @@ class RunFolder:
         return self.claims.claim(self.part("presence") / uuid.uuid4().hex[:8])
 
     def claim_of(self, group: Group, *, keeps: bool) -> tuple[Path, str]:
-        """(folder, key) of a group's claim: the same for every run of a sweep, however many of its cells are left.
-
-        A group that trains teachers (`keeps`) is claimed in the store: sweeps in other folders may want the same ones.
-        """
-        cell = group.cells[0]
-        fields = science(cell)
-        train = cell.train
-        shared = [fields["data"], cell.split, train.tokens, train.batch_sequences, train.batch_seed, cell.signal.label]
-        kind = f"from-{group.teacher.id}" if group.teacher else "teacher" if keeps else "alone"
-        shape = None if group.teacher else fields["model"]
-        return self.store / "locks" if keeps else self.part("locks"), f"{kind}-{short_hash([shape, *shared])}"
+        """(folder, key) of a group's claim. One that trains teachers (`keeps`) is in the store: other sweeps may want them."""
+        return self.store / "locks" if keeps else self.part("locks"), claim_key(group, keeps=keeps)
 
 
 def cannot_write(folder: str, fault: OSError) -> str:

@@ -104,8 +104,7 @@ def test_draws_come_as_often_as_expected_within_one():
 
 
 def few_likely(size=300):
-    """A teacher that finds few symbols likely and the others very unlike: interpolated,
-    the tail was 24 % off at temperature 1.5, 6 % at 3."""
+    """A teacher with few likely symbols: interpolated, its tail was 24 % off at temperature 1.5 and 6 % at 3."""
     return Output(12 * jax.random.normal(KEY, (50, size)), jnp.eye(size))
 
 
