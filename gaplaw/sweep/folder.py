@@ -50,9 +50,6 @@ class CellState:
     written: int = 0
 
 
-MISSING = CellState(status="missing")
-
-
 def seconds_now() -> float:
     return datetime.now(UTC).timestamp()
 
@@ -194,15 +191,13 @@ class RunFolder:
         path = self.row_path(cell)
         try:
             row = row_of(self.out, cell.id)
-            if row is None:
-                return MISSING
-            known = (row["fingerprint"], row["status"], row["error"])
-        except NotADirectoryError:
-            return MISSING
-        except (TableError, KeyError, IndexError):
+            known = row and (row["fingerprint"], row["status"], row["error"])
+        except (NotADirectoryError, TableError, KeyError, IndexError):
             if not path.exists():
-                return MISSING
+                return CellState(status="missing")
             return CellState(status="corrupt", error=f"{path}: damaged; the cell is run again")
+        if known is None:
+            return CellState(status="missing")
         written = path.stat().st_mtime_ns if path.exists() else 0
         fingerprint, status, error = known
         if fingerprint != cell.fingerprint:
