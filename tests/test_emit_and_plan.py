@@ -43,7 +43,7 @@ def seen(monkeypatch, capsys):
         found.append(fitted_to_all(target(name), execution, sweep.groups()))
         raise Seen("compiled")
 
-    def at_the_engine(sweep, folder, execution, executor=None):
+    def at_the_engine(sweep, folder, execution, **_):
         found.append(execution)
         raise Seen("started")
 
@@ -55,7 +55,9 @@ def seen(monkeypatch, capsys):
             pass
 
     monkeypatch.setattr("gaplaw.sweep.load.resolve", lambda sweep, **_: sweep)
-    monkeypatch.setattr("gaplaw.sweep.planning.plan", lambda *_: None)
+    monkeypatch.setattr("gaplaw.sweep.planning.plan", lambda *_: type("Plan", (), {"to_rows": lambda _: []})())
+    monkeypatch.setattr("gaplaw.sweep.checks.check_sweep", lambda *_, **__: {})
+    monkeypatch.setattr("gaplaw.data.counted", lambda _: None)
     monkeypatch.setattr("gaplaw.sweep.running.run", at_the_engine)
     monkeypatch.setattr("gaplaw.sweep.pod.joined", lambda *_: Nothing())
     monkeypatch.setattr("gaplaw.cli.forecasting.forecast_with_progress", at_the_compiler)
