@@ -182,7 +182,7 @@ def test_temperature_squared_convention():
         (lambda: TrainSpec(tokens=0), "TrainSpec.tokens = 0"),
         (lambda: TrainSpec(tokens=1, beta2=1.5), "beta2 = 1.5"),
         (lambda: ObjectiveSpec(temperature=0.0), "temperature = 0.0.*above 0"),
-        (lambda: ObjectiveSpec(temperature=float("inf")), "temperature = inf.*at most 1e5"),
+        (lambda: ObjectiveSpec(temperature=float("inf")), "temperature = inf.*must be a finite number"),
         (lambda: ObjectiveSpec(soft_weight=1.5), r"soft_weight = 1.5.*\[0, 1\]"),
         (lambda: DataSpec(source="wikipedia"), "DataSpec.source = 'wikipedia'"),
         (lambda: DataSpec(source="folder:"), "DataSpec.source"),
