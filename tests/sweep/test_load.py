@@ -16,7 +16,7 @@ from gaplaw import DataSpec, ModelSpec, Sweep, TrainSpec
 shape = ModelSpec(vocab_size=256, width=4, depth=1, heads=1, head_size=4, hidden=4, max_length=16)
 def {name}():
     return Sweep.grid(name="mine", question="?", data=DataSpec(sequence_tokens=16), teachers=[shape], students=[shape],
-                      teacher_train=TrainSpec(tokens=1024), student_train=TrainSpec(tokens=1024))
+                      teacher_train=TrainSpec(tokens=4 * 1024), student_train=TrainSpec(tokens=4 * 1024))
 """
 
 
