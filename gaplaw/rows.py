@@ -182,7 +182,9 @@ def read_files(
 
 
 def _is_own(path: Path, rows: pa.Table | Copy) -> bool:
-    return str(next(iter(rows.column("cell_id")), "")) == path.stem
+    """Whether a file holds the rows of the one cell that names it; rows of another program may name no cell."""
+    named = "cell_id" in (rows.names if isinstance(rows, Copy) else rows.schema.names)
+    return not named or str(next(iter(rows.column("cell_id")), "")) == path.stem
 
 
 def _without(own: pa.Array, rows: pa.Table) -> pa.Table:

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from gaplaw import data, results
 from gaplaw.canonical import to_dict
+from gaplaw.errors import SpecError
 from gaplaw.execution import HostsSpec, MeshSpec
 from gaplaw.files import read_json
 from gaplaw.grid import Group
@@ -68,12 +69,12 @@ def test_two_processes_of_two_devices_train_the_teacher_of_one(sweep, tmp_path):
     assert curve.training_loss_nats.tolist() == pytest.approx([r["training_loss_nats"] for r in here.curve], rel=1e-4)
 
 
-def test_too_few_devices_for_the_plan_fail_the_cell_in_one_line(sweep, tmp_path):
+def test_too_few_devices_for_the_mesh_are_refused_before_a_file_is_written(sweep, tmp_path):
     wide = dataclasses.replace(TWO, mesh=MeshSpec(data=8))
-    summary, shown = go(alone(sweep), tmp_path / "runs" / "tiny", wide)
-    (error,) = summary.failures.values()
-    assert error == "Execution.mesh.devices = 8: the product of the axes must be the 4 devices of the 2 processes"
-    assert "one by one" not in shown
+    rule = r"Execution\.mesh\.devices = 8: the product of the axes must be the 4 devices of the 2 processes$"
+    with pytest.raises(SpecError, match=rule):
+        go(alone(sweep), tmp_path / "runs" / "tiny", wide)
+    assert not list((tmp_path / "runs").rglob("*.parquet"))
 
 
 @pytest.mark.slow

@@ -19,7 +19,9 @@ from gaplaw.train.teacher import ROUGH, StoredTeacher, stored_teacher
 from tests import toy
 from tests.flips import files, flip, later
 
-RECORD = Record(step=1, seconds=1.0, compile_seconds=None, curves={"a": [{"tokens": 1}]}, broken={})
+RECORD = Record(
+    step=1, seconds=1.0, compile_seconds=None, curves={"a": [{"tokens": 1}]}, broken={}, last_losses={"a": 0.5}
+)
 
 
 def put_back(path, whole):
