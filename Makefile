@@ -42,7 +42,7 @@ figure: $(READY)
 	analysis.student_loss(gaplaw.read(run), gaplaw.law.load_law(run + '/law.json')).savefig('docs/quickstart.png', dpi=111)"
 
 coverage: $(READY)
-	$(BIN)/python -m gaplaw.law.coverage --workers 2
+	$(BIN)/python -m gaplaw.law.simulation.coverage --workers 2
 
 clean:
 	rm -rf $(VENV) .cache

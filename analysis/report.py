@@ -26,8 +26,8 @@ from analysis.view import View, view
 from gaplaw.canonical import from_dict
 from gaplaw.errors import GaplawError, TableError
 from gaplaw.files import renamed
-from gaplaw.grid import Sweep
 from gaplaw.results import read_table, row_files
+from gaplaw.spec import Sweep
 
 _FOLDER = Path(__file__).resolve().parent
 
@@ -116,7 +116,7 @@ def write_report(folder: Path | str, law=None, choice=None, out: Path | str | No
     Args:
         folder: what `gaplaw run --out` wrote; may be unfinished or empty.
         law: a fitted `gaplaw.law.Law` of this run, or None: the page then says that none was fitted.
-        choice: a `gaplaw.law.choose.Choice` to put first, or None: then only the measured students are asked about.
+        choice: a `gaplaw.law.decide.choose.Choice` to put first, or None: then only the measured students are asked about.
         out: the page; by default FOLDER/report.html.
     Raises: TableError when the folder is missing or the page cannot be written.
     """

@@ -17,7 +17,7 @@ import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-from gaplaw.sizes import size_name
+from gaplaw.spec.sizes import size_name
 
 WIDE, NARROW = 9.6, 3.9  # inches; at 100 CSS pixels an inch, a text column and a phone
 

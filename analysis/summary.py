@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from analysis.figures import teacher_text
 from analysis.style import size_text
 from analysis.view import Student, View, indistinguishable, of_the_law, paired
-from gaplaw.law.words import interval_words
+from gaplaw.law.text import interval_words
 
 FEWEST_INTERIOR = 3  # students with an optimum inside the ladder before a law is called identified
 

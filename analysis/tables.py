@@ -14,7 +14,7 @@ import pandas as pd
 from analysis.figures import censored_text, teacher_text
 from analysis.style import size_text
 from analysis.view import View
-from gaplaw.law.words import interval_words
+from gaplaw.law.text import interval_words
 
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 

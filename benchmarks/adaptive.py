@@ -13,7 +13,7 @@ import argparse
 
 import numpy as np
 
-from gaplaw.law.adaptive import rehearse
+from gaplaw.law.simulation.adaptive import rehearse
 
 STUDENTS, TEACHERS = np.geomspace(5e7, 1.6e9, 6), np.geomspace(1e8, 6.4e9, 7)
 TRUTH = {"k": 3.0, "p": 0.9, "asymmetry": 2.0, "shape": "two_sided", "depth": 0.03, "noise_nats": 0.003}

@@ -24,11 +24,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-from gaplaw.execution import Execution  # noqa: E402
-from gaplaw.grid import Group  # noqa: E402
-from gaplaw.sizes import model_for  # noqa: E402
-from gaplaw.spec import Cell, DataSpec, ObjectiveSpec, TrainSpec  # noqa: E402
-from gaplaw.sweep.cost import training_flops  # noqa: E402
+from gaplaw.spec import Cell, DataSpec, Execution, Group, ObjectiveSpec, TrainSpec  # noqa: E402
+from gaplaw.spec.sizes import model_for
+from gaplaw.sweep.planning.estimate import training_flops  # noqa: E402
 
 STEPS = 4  # of one dispatch
 PAIRS = {

@@ -19,11 +19,9 @@ from pathlib import Path
 
 import numpy as np
 
-from gaplaw.execution import Execution
-from gaplaw.grid import Sweep
 from gaplaw.results import describe_cell, write_cell
-from gaplaw.spec import DataSpec, ModelSpec, ObjectiveSpec, TrainSpec
-from gaplaw.sweep.folder import RunFolder
+from gaplaw.spec import DataSpec, Execution, ModelSpec, ObjectiveSpec, Sweep, TrainSpec
+from gaplaw.sweep.folder.run_folder import RunFolder
 
 EXPERIMENT = "from benchmarks.many_cells import sweep_of\n\nsweep = sweep_of({cells})\n"
 READ = "import gaplaw, sys; print(len(gaplaw.read(sys.argv[1])))"

@@ -21,8 +21,8 @@ from scipy.optimize import least_squares
 
 from benchmarks.loss_worlds import TRUTHS, alone, size_of, world
 from gaplaw import law as laws
-from gaplaw.law.cases import Case, learn_loss_ratio, learn_ratio
-from gaplaw.law.rules import nearest
+from gaplaw.law.compare.cases import Case, learn_loss_ratio, learn_ratio
+from gaplaw.law.decide.rules_of_thumb import nearest
 
 SEEN = ["student_params", "student_tokens", "teacher_loss", "student_loss"]
 FEWEST_TEACHERS = 7

@@ -28,7 +28,7 @@ TORCH = ("plain-eager", "plain-compiled", "shared-eager", "shared-compiled")
 
 def grid(experiment: str, teachers: int):
     """The experiment's sweep and an even choice of its teachers' groups of students, dearest first."""
-    from gaplaw.sweep.load import load_experiment
+    from gaplaw.sweep.planning.load import load_experiment
 
     sweep = load_experiment(experiment)
     groups = sorted((g for g in sweep.groups() if g.teacher), key=lambda g: -g.teacher.model.width)
@@ -90,8 +90,8 @@ def gaplaw_child(group, steps: int):
     import jax
 
     from gaplaw import data, models
-    from gaplaw.execution import Execution
-    from gaplaw.sweep.core import stay_on_a_core
+    from gaplaw.spec import Execution
+    from gaplaw.sweep.running.pin_core import stay_on_a_core
     from gaplaw.train.mesh import make_mesh, put
     from gaplaw.train.stack import stacks_of, start
     from gaplaw.train.step import train_program
@@ -207,7 +207,7 @@ def main(options) -> None:
         print("torch is not installed: `pip install torch` to run this comparison")
         return
     from gaplaw import data
-    from gaplaw.sizes import forward_flops_per_token
+    from gaplaw.spec.sizes import forward_flops_per_token
 
     _, groups = grid(options.experiment, options.teachers)
     pairs, cell = sum(len(group.cells) for group in groups), groups[0].cells[0]

@@ -18,10 +18,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from experiments.quickstart import llama, recipe  # noqa: E402
-from gaplaw.execution import Execution  # noqa: E402
-from gaplaw.grid import Group, Sweep  # noqa: E402
-from gaplaw.signal import LIVE, TeacherSignal  # noqa: E402
-from gaplaw.spec import DataSpec  # noqa: E402
+from gaplaw.spec import (
+    DataSpec,  # noqa: E402
+    Execution,
+    Group,
+    Sweep,
+    TeacherSignal,
+)
+from gaplaw.spec.teacher_signal import LIVE
 
 
 def groups_of(steps: int, symbols: int) -> tuple[Group, list[Group]]:

@@ -13,10 +13,8 @@ Known      As reported second-hand: a GPT-2 family of "140M to 1.6B", students b
 Teachers   are cells of the sweep, trained here from scratch: no published checkpoint is read.
 """
 
-from gaplaw.execution import Execution
-from gaplaw.grid import Sweep
-from gaplaw.sizes import GPT2_LARGE, GPT2_MEDIUM, GPT2_SMALL, GPT2_XL, model_for
-from gaplaw.spec import DataSpec, ModelSpec, ObjectiveSpec, TrainSpec
+from gaplaw.spec import DataSpec, Execution, ModelSpec, ObjectiveSpec, Sweep, TrainSpec
+from gaplaw.spec.sizes import GPT2_LARGE, GPT2_MEDIUM, GPT2_SMALL, GPT2_XL, model_for
 
 SEQUENCE_TOKENS = 1024
 

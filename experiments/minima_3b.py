@@ -14,10 +14,8 @@ Ours       C4 stands in for the data. The student has the published shape but st
            its published compute; its batch and rate are the student's.
 """
 
-from gaplaw.execution import Execution
-from gaplaw.grid import Sweep
-from gaplaw.sizes import LLAMA2_7B
-from gaplaw.spec import DataSpec, ModelSpec, ObjectiveSpec, TrainSpec
+from gaplaw.spec import DataSpec, Execution, ModelSpec, ObjectiveSpec, Sweep, TrainSpec
+from gaplaw.spec.sizes import LLAMA2_7B
 
 SEQUENCE_TOKENS, BATCH_SEQUENCES = 4096, 1024
 

@@ -16,10 +16,8 @@ Teachers   are cells of the sweep, trained here from scratch. Widths, depths and
            feed-forward), so these are Pythia's sizes and not its architecture.
 """
 
-from gaplaw.execution import Execution
-from gaplaw.grid import Sweep
-from gaplaw.sizes import model_for
-from gaplaw.spec import DataSpec, ModelSpec, ObjectiveSpec, TrainSpec
+from gaplaw.spec import DataSpec, Execution, ModelSpec, ObjectiveSpec, Sweep, TrainSpec
+from gaplaw.spec.sizes import model_for
 
 SEQUENCE_TOKENS, VOCAB = 2048, 50304
 

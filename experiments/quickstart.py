@@ -11,9 +11,7 @@ Answer     Yes, at temperature 3: best teachers 1.3k (90 %: 1.0k to 1.8k), 2.0k 
            gap. See LOG.md.
 """
 
-from gaplaw.execution import Execution
-from gaplaw.grid import Sweep
-from gaplaw.spec import DataSpec, ModelSpec, ObjectiveSpec, TrainSpec
+from gaplaw.spec import DataSpec, Execution, ModelSpec, ObjectiveSpec, Sweep, TrainSpec
 
 SEQUENCE_TOKENS, BATCH_SEQUENCES = 64, 32
 

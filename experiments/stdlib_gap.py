@@ -12,8 +12,7 @@ Answer     It does. T = 1: no gap, the law is refused (every optimum at or past 
 """
 
 from experiments.quickstart import llama, recipe
-from gaplaw.grid import Sweep
-from gaplaw.spec import DataSpec, ObjectiveSpec
+from gaplaw.spec import DataSpec, ObjectiveSpec, Sweep
 
 sweep = Sweep.grid(
     name="stdlib_gap",

@@ -11,9 +11,8 @@ Answer     Run on 27 November 2026 in 40 s. Students of draws are those of the l
 """
 
 from experiments.quickstart import SEQUENCE_TOKENS, llama, recipe
-from gaplaw.grid import Sweep
-from gaplaw.signal import LIVE, TeacherSignal
-from gaplaw.spec import DataSpec, ObjectiveSpec
+from gaplaw.spec import DataSpec, ObjectiveSpec, Sweep, TeacherSignal
+from gaplaw.spec.teacher_signal import LIVE
 
 sweep = Sweep.grid(
     name="teacher_signals",

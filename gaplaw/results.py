@@ -21,11 +21,10 @@ import pyarrow as pa
 from gaplaw import rows
 from gaplaw.canonical import to_dict
 from gaplaw.errors import TableError
-from gaplaw.execution import Execution
 from gaplaw.objects import brought_here
 from gaplaw.rows import Copy
-from gaplaw.sizes import ParamCounts, count_params, teacher_flops, train_flops
-from gaplaw.spec import Cell, ModelSpec, Role
+from gaplaw.spec import Cell, Execution, ModelSpec, Role
+from gaplaw.spec.sizes import ParamCounts, count_params, teacher_flops, train_flops
 
 if TYPE_CHECKING:
     import pandas as pd

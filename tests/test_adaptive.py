@@ -9,9 +9,9 @@ from gaplaw import results
 from gaplaw import sweep as run
 from gaplaw.cli.adaptive import part, run_adaptive
 from gaplaw.errors import SpecError, SweepError
-from gaplaw.law.simulate import bowl
-from gaplaw.sizes import count_params
+from gaplaw.law.simulation.simulate import bowl
 from gaplaw.spec import ObjectiveSpec
+from gaplaw.spec.sizes import count_params
 from tests.sweep.sweeps import QUICK, texts, tiny_sweep
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from gaplaw import cli, results
-from gaplaw.law.simulate import simulate
+from gaplaw.law.simulation.simulate import simulate
 from tests.sweep.sweeps import texts
 
 ROOT = Path(__file__).parents[1]

@@ -94,7 +94,7 @@ def call(tmp_path, monkeypatch, capsys):
         )
 
     monkeypatch.setattr(fsspec.core, "url_to_fs", indiscreet)
-    monkeypatch.setattr("gaplaw.sweep.load.resolve", lambda sweep, **_: sweep)
+    monkeypatch.setattr("gaplaw.sweep.planning.load.resolve", lambda sweep, **_: sweep)
 
     def run(*words):
         try:
@@ -157,7 +157,7 @@ def test_an_unexpected_fault_is_masked_in_its_line_and_in_its_log(call, monkeypa
 
 
 def test_an_error_that_goes_into_a_row_is_masked():
-    from gaplaw.sweep.worker import one_line
+    from gaplaw.sweep.running.worker import one_line
 
     for url in URLS:
         assert hidden(one_line(OSError(f"{url}: refused"))) and "OSError" in one_line(OSError(url))
@@ -172,8 +172,8 @@ def test_every_refusal_masks_its_own_message():
 def test_a_law_remembers_its_table_without_credentials(tmp_path, monkeypatch):
     import numpy as np
 
-    from gaplaw.law import table
-    from gaplaw.law.simulate import simulate
+    from gaplaw.law.simulation.simulate import simulate
+    from gaplaw.law.table import read as table
 
     simulate(students=np.geomspace(1e6, 1e8, 4), teachers=np.geomspace(2e6, 2e9, 6), seeds=1).to_csv(
         tmp_path / "table.csv"

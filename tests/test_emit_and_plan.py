@@ -8,9 +8,9 @@ import yaml
 
 from gaplaw import cli
 from gaplaw.errors import SweepError
-from gaplaw.execution import Execution, HostsSpec
-from gaplaw.sweep.load import load
-from gaplaw.sweep.targets import fitted_to_all, target
+from gaplaw.spec import Execution, HostsSpec
+from gaplaw.sweep.forecast.targets import fitted_to_all, target
+from gaplaw.sweep.planning.load import load
 from tests.conftest import ROOT
 
 EXPERIMENTS = ("gpt2_pilot", "minima_3b", "pythia_pilot", "quickstart")  # those with an execution of their own
@@ -54,15 +54,16 @@ def seen(monkeypatch, capsys):
         def __exit__(self, *_):
             pass
 
-    monkeypatch.setattr("gaplaw.sweep.load.resolve", lambda sweep, **_: sweep)
+    monkeypatch.setattr("gaplaw.sweep.planning.load.resolve", lambda sweep, **_: sweep)
     monkeypatch.setattr("gaplaw.sweep.planning.plan", lambda *_: type("Plan", (), {"to_rows": lambda _: []})())
-    monkeypatch.setattr("gaplaw.sweep.checks.check_sweep", lambda *_, **__: {})
+    monkeypatch.setattr("gaplaw.sweep.planning.checks.check_sweep", lambda *_, **__: {})
     monkeypatch.setattr("gaplaw.data.counted", lambda _: None)
     monkeypatch.setattr("gaplaw.sweep.running.run", at_the_engine)
-    monkeypatch.setattr("gaplaw.sweep.pod.joined", lambda *_: Nothing())
+    monkeypatch.setattr("gaplaw.sweep.engines.pod.joined", lambda *_: Nothing())
     monkeypatch.setattr("gaplaw.cli.forecasting.forecast_with_progress", at_the_compiler)
     monkeypatch.setattr(
-        "gaplaw.sweep.bucket.folder_at", lambda place: type("Place", (), {"refresh": lambda *_, **__: None})()
+        "gaplaw.sweep.folder.object_store.folder_at",
+        lambda place: type("Place", (), {"refresh": lambda *_, **__: None})(),
     )
 
     def call(*words):
@@ -139,7 +140,7 @@ def test_an_option_that_a_manifest_could_not_carry_is_refused(capsys, options, s
 EXPERIMENT = """
 import sys
 print("[begin]", file=sys.stderr)
-from gaplaw.execution import Execution
+from gaplaw.spec.execution import Execution
 from tests.toy import sweep
 execution = Execution(workers=1, compute_dtype="bfloat16", scan_layers=True)
 """
@@ -157,7 +158,7 @@ def test_an_experiment_is_executed_once_and_what_is_wrong_with_it_is_said_once(
 ):
     path = tmp_path / "mine.py"
     words = [str(path) if word == "EXPERIMENT" else word for word in VERBS[verb]]
-    monkeypatch.setattr("gaplaw.sweep.rehearsal.rehearse", lambda *_, **__: [])
+    monkeypatch.setattr("gaplaw.sweep.rehearse.rehearsal.rehearse", lambda *_, **__: [])
     path.write_text(EXPERIMENT)
     assert cli.main(words) == (0 if verb in ("emit", "rehearse") else 2)
     assert capsys.readouterr().err.count("[begin]") == 1
@@ -194,6 +195,6 @@ def test_options_stand_before_and_after_the_experiment_and_leave_the_rest_to_it(
 def test_every_field_of_an_execution_is_an_option_and_comes_back_as_it_went(seen, tmp_path):
     (tmp_path / "mine.py").write_text(EXPERIMENT)
     own = load(str(tmp_path / "mine.py"))[1]
-    from gaplaw.sweep.emit import flags
+    from gaplaw.sweep.engines.manifests import flags
 
     assert seen("run", str(tmp_path / "mine.py"), *flags(Execution(), own, {})) == Execution()

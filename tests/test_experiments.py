@@ -7,11 +7,10 @@ import jax
 import pytest
 
 from gaplaw.cli import main
-from gaplaw.execution import MeshSpec
-from gaplaw.grid import Group
-from gaplaw.sweep.load import load, load_experiment
-from gaplaw.sweep.targets import check_mesh, fitted_to, target
-from gaplaw.train.ahead import Ahead
+from gaplaw.spec import Group, MeshSpec
+from gaplaw.sweep.forecast.compile_worker import Ahead
+from gaplaw.sweep.forecast.targets import check_mesh, fitted_to, target
+from gaplaw.sweep.planning.load import load, load_experiment
 from tests.conftest import ROOT
 
 BIG = {"gpt2_pilot": "v5e:4x4", "pythia_pilot": "v5e:4x4", "minima_3b": "v5p:4x4x8"}

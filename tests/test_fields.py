@@ -12,14 +12,22 @@ import pytest
 from gaplaw import results
 from gaplaw.canonical import from_dict, to_dict
 from gaplaw.errors import SpecError, SweepError
-from gaplaw.execution import Execution, HostsSpec, MeshSpec
 from gaplaw.files import LONGEST_NAME_BYTES, is_plain_name
-from gaplaw.grid import Sweep
-from gaplaw.signal import TeacherSignal
-from gaplaw.spec import Cell, DataSpec, ModelSpec, ObjectiveSpec, TrainSpec
-from gaplaw.sweep.bucket import folder_at
-from gaplaw.sweep.folder import RunFolder
-from gaplaw.sweep.status import status_of
+from gaplaw.spec import (
+    Cell,
+    DataSpec,
+    Execution,
+    HostsSpec,
+    MeshSpec,
+    ModelSpec,
+    ObjectiveSpec,
+    Sweep,
+    TeacherSignal,
+    TrainSpec,
+)
+from gaplaw.sweep.folder.object_store import folder_at
+from gaplaw.sweep.folder.run_folder import RunFolder
+from gaplaw.sweep.running.status import status_of
 
 SHAPE = ModelSpec(vocab_size=256, width=8, depth=2, heads=(2, 1), head_size=4, hidden=16, max_length=64)
 LONE = Cell(name="t", model=SHAPE, data=DataSpec(), train=TrainSpec(tokens=10**5))

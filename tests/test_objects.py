@@ -10,8 +10,8 @@ import pytest
 import gaplaw
 from gaplaw import results
 from gaplaw.errors import SweepError, TableError
-from gaplaw.execution import Execution
 from gaplaw.objects import Mirror, brought_here, is_url
+from gaplaw.spec import Execution
 from tests import toy
 
 pytest.importorskip("fsspec")

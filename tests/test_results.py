@@ -12,9 +12,8 @@ import pytest
 from gaplaw import results
 from gaplaw.canonical import from_dict
 from gaplaw.errors import TableError
-from gaplaw.execution import Execution
-from gaplaw.sizes import count_params
-from gaplaw.spec import Cell
+from gaplaw.spec import Cell, Execution
+from gaplaw.spec.sizes import count_params
 from tests import toy
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from gaplaw import results
 from gaplaw.errors import TableError
-from gaplaw.execution import Execution
+from gaplaw.spec import Execution
 from tests import toy
 
 

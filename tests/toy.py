@@ -6,9 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from gaplaw.execution import Execution
-from gaplaw.grid import Sweep
-from gaplaw.spec import DataSpec, ModelSpec, ObjectiveSpec, TrainSpec
+from gaplaw.spec import DataSpec, Execution, ModelSpec, ObjectiveSpec, Sweep, TrainSpec
 
 VOCAB, LENGTH = 16, 8
 EXECUTION = Execution(workers=1, chunk_tokens=256, steps_per_dispatch=5, evaluations=2)

@@ -1,6 +1,6 @@
 """How does `gaplaw run --adaptive` spend less than the grid? Sweep and law meet here: run a few cells, fit, ask which are worth it.
 
-The experiment's students are the candidates; the loop is `gaplaw.law.adaptive.adapt`; every round runs a larger part of the same
+The experiment's students are the candidates; the loop is `gaplaw.law.simulation.adaptive.adapt`; every round runs a larger part of the same
 sweep in the same folder, so stopping and starting again costs nothing. Cells that were never run have no rows, and so never
 enter a fit.
 """
@@ -15,11 +15,10 @@ import numpy as np
 import pandas as pd
 
 from gaplaw.errors import SpecError, SweepError
-from gaplaw.grid import Sweep
-from gaplaw.law.adaptive import CELL, Adapted, adapt, cell_flops
-from gaplaw.sizes import count_params
-from gaplaw.spec import Cell
-from gaplaw.sweep.compact import row_of
+from gaplaw.law.simulation.adaptive import CELL, Adapted, adapt, cell_flops
+from gaplaw.spec import Cell, Sweep
+from gaplaw.spec.sizes import count_params
+from gaplaw.sweep.folder.compact import row_of
 
 START_STUDENTS, START_TEACHERS = 3, 5  # the fewest that a law may be fitted on
 

@@ -171,7 +171,7 @@ def next_cells(
         json: print one JSON object.
     """
     from gaplaw.law import load_law
-    from gaplaw.law.next_cell import next_cells as rank
+    from gaplaw.law.decide.next_cell import next_cells as rank
 
     found = rank(
         load_law(law),
@@ -238,7 +238,7 @@ def power(
         simulations: tables per design.
         json: print one JSON object.
     """
-    from gaplaw.law.power import power as simulate
+    from gaplaw.law.simulation.power import power as simulate
 
     found = simulate(
         students=numbers(students, "--students"),

@@ -37,9 +37,9 @@ def emit(
         out: the run folder in a bucket, without credentials; several hosts mount the bucket, which then must be gs://.
         image: a container image with gaplaw, its extras train and cloud, JAX for the accelerator and the experiment.
     """
-    from gaplaw.sweep.emit import jobset, order, skypilot
-    from gaplaw.sweep.load import load
-    from gaplaw.sweep.targets import target as parse
+    from gaplaw.sweep.engines.manifests import jobset, order, skypilot
+    from gaplaw.sweep.forecast.targets import target as parse
+    from gaplaw.sweep.planning.load import load
 
     try:
         import yaml

@@ -13,8 +13,8 @@ from typing import Annotated, TypedDict
 
 from tyro.conf import arg
 
-from gaplaw.execution import Execution, with_options
-from gaplaw.grid import Sweep
+from gaplaw.spec import Execution, Sweep
+from gaplaw.spec.execution import with_options
 
 
 def options_of(kind: type) -> type:
@@ -41,7 +41,7 @@ def load_with_options(experiment: str, options: dict) -> tuple[Sweep, Execution]
 
     Raises: SweepError for a file that cannot be used; SpecError for options that cannot be.
     """
-    from gaplaw.sweep.load import load
+    from gaplaw.sweep.planning.load import load
 
     sweep, own = load(experiment)
     return sweep, with_options(own, options)

@@ -3,11 +3,10 @@ seconds to minutes each."""
 
 from __future__ import annotations
 
-from gaplaw.execution import Execution
-from gaplaw.grid import Sweep
-from gaplaw.sweep.forecast import Forecast, forecast
-from gaplaw.sweep.planned import Plan
-from gaplaw.sweep.targets import target
+from gaplaw.spec import Execution, Sweep
+from gaplaw.sweep.forecast.forecast import Forecast, forecast
+from gaplaw.sweep.forecast.targets import target
+from gaplaw.sweep.planning.plan import Plan
 
 
 def forecast_with_progress(

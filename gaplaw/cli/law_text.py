@@ -1,8 +1,8 @@
-"""What does a fitted law say, in a few lines for the terminal? Numbers come from the law; words from `gaplaw.law.words`."""
+"""What does a fitted law say, in a few lines for the terminal? Numbers come from the law; words from `gaplaw.law.text`."""
 
 from __future__ import annotations
 
-from gaplaw.law.words import interval_words, place_words, size_words
+from gaplaw.law.text import interval_words, place_words, size_words
 
 
 def law_text(law) -> str:

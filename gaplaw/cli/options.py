@@ -10,7 +10,7 @@ from typing import Annotated
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from gaplaw.errors import SpecError
-from gaplaw.sizes import parse_size
+from gaplaw.spec.sizes import parse_size
 
 
 def named(metavar: str) -> object:

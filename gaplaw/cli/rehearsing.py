@@ -35,8 +35,8 @@ def rehearse(
         devices: virtual CPU devices in all, at most.
         json: print one JSON list, one object per program.
     """
-    from gaplaw.sweep.load import home_of
-    from gaplaw.sweep.rehearsal import rehearse
+    from gaplaw.sweep.planning.load import home_of
+    from gaplaw.sweep.rehearse.rehearsal import rehearse
 
     refuse_without("rehearse", TRAINING | DATA)
     found = rehearse(

@@ -25,10 +25,10 @@ from gaplaw.cli.options import (
     size,
 )
 from gaplaw.errors import SpecError
-from gaplaw.execution import HostsSpec
 from gaplaw.packages import DATA, TRAINING, refuse_without
-from gaplaw.sweep.ray import RayExecutor
-from gaplaw.sweep.slurm import SlurmExecutor
+from gaplaw.spec import HostsSpec
+from gaplaw.sweep.engines.ray import RayExecutor
+from gaplaw.sweep.engines.slurm import SlurmExecutor
 
 
 def plan(
@@ -61,10 +61,10 @@ def plan(
     import pandas as pd
 
     from gaplaw import data, sweep
-    from gaplaw.law.enough import sweep_warnings, text_flags
-    from gaplaw.sweep.bucket import folder_at
-    from gaplaw.sweep.checks import check_sweep
-    from gaplaw.sweep.load import home_of
+    from gaplaw.law.data_flags import sweep_warnings, text_flags
+    from gaplaw.sweep.folder.object_store import folder_at
+    from gaplaw.sweep.planning.checks import check_sweep
+    from gaplaw.sweep.planning.load import home_of
 
     if target is not None:
         refuse_without("plan --target", TRAINING)
@@ -146,10 +146,10 @@ def run(
         executor: where groups run: processes on this machine, tasks of a Ray cluster, or batch jobs.
     """
     from gaplaw import sweep
-    from gaplaw.law.enough import sweep_warnings
-    from gaplaw.sweep.bucket import folder_at
-    from gaplaw.sweep.load import home_of
-    from gaplaw.sweep.local import LocalExecutor
+    from gaplaw.law.data_flags import sweep_warnings
+    from gaplaw.sweep.engines.local import LocalExecutor
+    from gaplaw.sweep.folder.object_store import folder_at
+    from gaplaw.sweep.planning.load import home_of
 
     if adaptive and target is None:
         raise SpecError("--adaptive: needs --target SIZE, the student that the choice is for")
@@ -171,7 +171,7 @@ def run(
     ending = contextlib.ExitStack()
     try:
         if execution.hosts.launch == "everywhere":
-            from gaplaw.sweep.pod import joined
+            from gaplaw.sweep.engines.pod import joined
 
             engine = ending.enter_context(joined(place, execution))
             if engine is None:
@@ -221,7 +221,7 @@ def status(folder: Folder, /, json: Flag = False) -> int:
         folder: what `gaplaw run --out` wrote.
         json: print one JSON object.
     """
-    from gaplaw.sweep.status import status_of
+    from gaplaw.sweep.running.status import status_of
 
     found = status_of(folder)
     if json:
@@ -242,7 +242,7 @@ def compact(folder: Folder, /, json: Flag = False) -> int:
         folder: what `gaplaw run --out` wrote; not on an object store.
         json: print one JSON object.
     """
-    from gaplaw.sweep.compact import compact as compact_folder
+    from gaplaw.sweep.folder.compact import compact as compact_folder
 
     made = compact_folder(folder)
     if json:

@@ -16,8 +16,8 @@ import jax.numpy as jnp
 from gaplaw.distill.layout import Layout, split_tokens
 from gaplaw.distill.vocab import Output, Vocab
 from gaplaw.errors import SignalError
-from gaplaw.signal import HALF_TAILS, TeacherSignal
-from gaplaw.spec import ObjectiveSpec
+from gaplaw.spec import ObjectiveSpec, TeacherSignal
+from gaplaw.spec.teacher_signal import HALF_TAILS
 
 FAINT = 1e-30  # a kept symbol's probability is never below this: 0 in `probs_NxV` means "in the tail"
 NOTHING = -1e4  # log mass of an empty tail at temperatures from 1, within float16

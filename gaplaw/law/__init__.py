@@ -7,8 +7,8 @@ _PUBLIC = {
     "load_law": "gaplaw.law.fitting",
     "Law": "gaplaw.law.law",
     "Flag": "gaplaw.law.flags",
-    "read_table": "gaplaw.law.table",
-    "fit_supervised": "gaplaw.law.supervised",
+    "read_table": "gaplaw.law.table.read",
+    "fit_supervised": "gaplaw.law.no_teacher.scaling_law",
 }
 __all__ = list(_PUBLIC)
 

@@ -12,16 +12,18 @@ import numpy as np
 
 import gaplaw
 from gaplaw.errors import LawError
-from gaplaw.law import intervals, noise, optimum
-from gaplaw.law.baseline import fit_baseline
-from gaplaw.law.central import interval
-from gaplaw.law.design import Layout, lay_out
-from gaplaw.law.doubts import doubts
+from gaplaw.law import one_student as optimum
 from gaplaw.law.flags import Flag
-from gaplaw.law.joint import JointFit, Points, fit_joint
 from gaplaw.law.law import Law, Noise, Parameter
-from gaplaw.law.problem import fitted_rows
-from gaplaw.law.surface import BowlSurface, fit_floor
+from gaplaw.law.no_teacher.baseline import fit_baseline
+from gaplaw.law.numeric.quantiles import interval
+from gaplaw.law.teacher_size import intervals
+from gaplaw.law.teacher_size import variance as noise
+from gaplaw.law.teacher_size.checks import doubts
+from gaplaw.law.teacher_size.design import Layout, lay_out
+from gaplaw.law.teacher_size.joint import JointFit, Points, fit_joint
+from gaplaw.law.teacher_size.problem import fitted_rows
+from gaplaw.law.teacher_size.surface import BowlSurface, fit_floor
 
 FEWEST_DRAWS = 20  # an interval of 90 % is cut from them
 MOST_PROFILED = 12  # students whose T* gets its own profile; beyond it, intervals come from the draws
@@ -56,7 +58,7 @@ def fit(
         raise LawError(f"draws: {draws} must be at least {FEWEST_DRAWS}, for the intervals")
     from threadpoolctl import threadpool_limits
 
-    from gaplaw.law.table import Table, read_table
+    from gaplaw.law.table.read import Table, read_table
 
     if isinstance(table_or_path, Table):
         table = table_or_path
@@ -70,9 +72,9 @@ def fit(
         )
     with threadpool_limits(1, user_api="blas"):  # the matrices are small: threads would wait for each other
         if table.coordinate == "teacher_loss":
-            return import_module("gaplaw.law.loss_coordinate").fit_loss_law(table, seed=seed, draws=draws)
+            return import_module("gaplaw.law.teacher_loss.surface").fit_loss_law(table, seed=seed, draws=draws)
         law = fit_bowl_law(table, seed=seed, draws=draws)
-        return import_module("gaplaw.law.compare").compare(table, law) if compare else law
+        return import_module("gaplaw.law.compare.compare").compare(table, law) if compare else law
 
 
 def load_law(path) -> Law:

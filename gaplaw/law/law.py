@@ -17,15 +17,18 @@ import numpy as np
 
 from gaplaw.errors import LawError
 from gaplaw.files import renamed
-from gaplaw.law.central import Interval, interval
 from gaplaw.law.flags import Flag, refuses
 from gaplaw.law.notebook_view import LawView
+from gaplaw.law.numeric.quantiles import Interval, interval
 from gaplaw.objects import brought_here
 
 SCHEMA_VERSION = 1
 
 # Where each kind of surface lives; imported only when a law of that kind is loaded.
-SURFACES = {"bowl": "gaplaw.law.surface:BowlSurface", "loss": "gaplaw.law.loss_coordinate:LossSurface"}
+SURFACES = {
+    "bowl": "gaplaw.law.teacher_size.surface:BowlSurface",
+    "loss": "gaplaw.law.teacher_loss.surface:LossSurface",
+}
 
 
 class Surface(Protocol):
@@ -183,14 +186,14 @@ class Law(LawView):
 
     def predict(self, frame, columns=None) -> np.ndarray:
         """Expected student loss, nats, one per row, in order. `frame`: anything `read_table` reads."""
-        from gaplaw.law.table import read_table
+        from gaplaw.law.table.read import read_table
 
         table = read_table(frame, columns=columns, coordinate=self.coordinate, predicting=True)
         return self.surface.predict(table.frame)
 
     def choose(self, **question):
-        """Which available teacher to use; see `gaplaw.law.choose.choose`."""
-        return import_module("gaplaw.law.choose").choose(self, **question)
+        """Which available teacher to use; see `gaplaw.law.decide.choose.choose`."""
+        return import_module("gaplaw.law.decide.choose").choose(self, **question)
 
     # ------------------------------------------------------------------ storage
     def to_dict(self) -> dict:

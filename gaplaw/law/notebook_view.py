@@ -9,7 +9,7 @@ from __future__ import annotations
 from html import escape
 from textwrap import shorten
 
-from gaplaw.law.words import interval_words, place_words, size_words
+from gaplaw.law.text import interval_words, place_words, size_words
 
 _MOST_COLUMNS = 116
 _MOST_PARAMETERS = 3

@@ -26,8 +26,8 @@ from jax.experimental import multihost_utils
 
 from gaplaw.canonical import refuse_unless
 from gaplaw.models.transformer import Masks, apply_hidden, output_matrix
-from gaplaw.sizes import count_params
 from gaplaw.spec import ModelSpec
+from gaplaw.spec.sizes import count_params
 
 EPSILON = 1e-17  # of the per-layer L2 norms
 TOLERANCE = 0.05  # of the target count

@@ -7,13 +7,13 @@ retry, job → waiting, eta, display → status → system, running.
 from importlib import import_module
 
 _PUBLIC = {
-    "load_experiment": "gaplaw.sweep.load",
-    "resolve": "gaplaw.sweep.load",
-    "plan": "gaplaw.sweep.planning",
-    "Plan": "gaplaw.sweep.planned",
-    "run": "gaplaw.sweep.running",
-    "Summary": "gaplaw.sweep.status",
-    "status_of": "gaplaw.sweep.status",
+    "load_experiment": "gaplaw.sweep.planning.load",
+    "resolve": "gaplaw.sweep.planning.load",
+    "plan": "gaplaw.sweep.planning.make_plan",
+    "Plan": "gaplaw.sweep.planning.plan",
+    "run": "gaplaw.sweep.running.run",
+    "Summary": "gaplaw.sweep.running.status",
+    "status_of": "gaplaw.sweep.running.status",
 }
 __all__ = list(_PUBLIC)
 

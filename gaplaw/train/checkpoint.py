@@ -25,9 +25,8 @@ from orbax.checkpoint import v1 as ocp
 from gaplaw import models
 from gaplaw.canonical import from_dict, to_dict
 from gaplaw.errors import CheckpointError
-from gaplaw.execution import MeshSpec
 from gaplaw.files import SUMS, damage, with_sum, without_sum, write_sums
-from gaplaw.spec import ModelSpec
+from gaplaw.spec import MeshSpec, ModelSpec
 from gaplaw.train.hosts import in_any
 from gaplaw.train.mesh import make_mesh, placed
 

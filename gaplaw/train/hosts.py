@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 
 from gaplaw.errors import SpecError
-from gaplaw.execution import Execution
+from gaplaw.spec import Execution
 
 # Set by whoever starts a process that cannot find the others by itself.
 COORDINATOR, PROCESS_ID = "GAPLAW_COORDINATOR", "GAPLAW_PROCESS_ID"

@@ -17,18 +17,16 @@ import jax
 import numpy as np
 
 from gaplaw.distill.evaluate import Scores, summarise
-from gaplaw.execution import Execution
-from gaplaw.grid import Group
-from gaplaw.spec import Cell, ModelSpec
+from gaplaw.spec import Cell, Execution, Group, ModelSpec
 from gaplaw.train.best import Best
 from gaplaw.train.checkpoint import InFlight, Record
 from gaplaw.train.hosts import begun_together
 from gaplaw.train.mesh import make_mesh, placed, put, put_rows, shardings, whole
 from gaplaw.train.outcome import CellOutcome, Progress, last_steps, measured_columns
-from gaplaw.train.signal import signal_of
 from gaplaw.train.stack import abstract_state, cut_from_teacher, params_of, stacks_of, start
 from gaplaw.train.step import batches_at_once, evaluate_program, held_shape, train_program
 from gaplaw.train.teacher import StoredTeacher
+from gaplaw.train.teacher_cache import signal_of
 
 IMPORTANCE_BATCHES = 16  # sample for pruning: enough that the ranking is stable, a small share of any real budget
 

@@ -16,8 +16,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from gaplaw.distill import Layout
-from gaplaw.execution import Execution, MeshSpec
 from gaplaw.models.attention import Kernel, attend
+from gaplaw.spec import Execution, MeshSpec
 
 AXES = ("student", "data", "fsdp", "tensor")
 BATCH = ("data", "fsdp")

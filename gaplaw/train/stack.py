@@ -16,10 +16,9 @@ import optax
 
 from gaplaw import models
 from gaplaw.distill import Kept, Output
-from gaplaw.execution import Execution
-from gaplaw.models import narrow
+from gaplaw.models import features_first as narrow
 from gaplaw.models.prune import importance, prune
-from gaplaw.spec import Cell, ModelSpec
+from gaplaw.spec import Cell, Execution, ModelSpec
 from gaplaw.train.mesh import attention_on, placed, put, shardings
 from gaplaw.train.optimizer import optimizer
 

@@ -13,9 +13,8 @@ import jax
 import jax.numpy as jnp
 
 from gaplaw.distill import Kept, Output, objective_losses, score_group
-from gaplaw.execution import Execution
-from gaplaw.spec import ModelSpec
-from gaplaw.train import in_turn
+from gaplaw.spec import Execution, ModelSpec
+from gaplaw.train import cpu_path as in_turn
 from gaplaw.train.mesh import layout, microbatches, student_axis
 from gaplaw.train.stack import Stack, inputs_and_labels, moved, output_of, runs_core_blocked, seen_of_teacher
 

@@ -14,9 +14,8 @@ from pathlib import Path
 import jax
 
 from gaplaw.errors import CheckpointError
-from gaplaw.execution import Execution
 from gaplaw.files import SUMS
-from gaplaw.spec import Cell
+from gaplaw.spec import Cell, Execution
 from gaplaw.train.hosts import agree
 
 # Of the loss. Measured on a CPU with a small teacher: the same float32 numbers in another order (mesh, chunks, attention,

@@ -10,11 +10,9 @@ import json
 
 import numpy as np
 
-from gaplaw.execution import Execution
-from gaplaw.grid import Sweep
 from gaplaw.results import describe_cell, domain_column, write_cell, write_rows
-from gaplaw.sizes import count_params
-from gaplaw.spec import DataSpec, ModelSpec, TrainSpec
+from gaplaw.spec import DataSpec, Execution, ModelSpec, Sweep, TrainSpec
+from gaplaw.spec.sizes import count_params
 
 DOMAINS = ("code", "docstrings", "reference", "tests")
 TRUE_RATIO = 9.0

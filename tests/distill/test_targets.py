@@ -9,8 +9,8 @@ from gaplaw.distill import Layout, Output, batch_targets, keep, objective_losses
 from gaplaw.distill.targets import kept_shapes, unpacked
 from gaplaw.distill.vocab import Vocab
 from gaplaw.errors import SignalError
-from gaplaw.signal import HALF_TAILS, TeacherSignal
-from gaplaw.spec import ObjectiveSpec
+from gaplaw.spec import ObjectiveSpec, TeacherSignal
+from gaplaw.spec.teacher_signal import HALF_TAILS
 from tests.distill.test_objective import MESHES, N, S, V, dense_loss, random_output
 
 SOFT, MIXED = ObjectiveSpec(), ObjectiveSpec(soft_weight=0.7, temperature=2.0)

@@ -5,12 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from worlds import STUDENTS, alone, world
 
 from gaplaw.errors import MixedProtocolsError
-from gaplaw.law import fit, fitting, loss_stack
+from gaplaw.law import fit, fitting
 from gaplaw.law.flags import Flag, worst_first
-from gaplaw.law.simulate import simulate
+from gaplaw.law.simulation.simulate import simulate
+from gaplaw.law.teacher_loss import stacking as loss_stack
+from tests.law.worlds import STUDENTS, alone, world
 
 GRID = {"students": np.geomspace(5e7, 8e8, 4), "teachers": np.geomspace(1e8, 6.4e9, 7), "noise_nats": 0.003, "rng": 2}
 COLUMNS = ["student_params", "student_tokens", "teacher_loss", "student_loss"]

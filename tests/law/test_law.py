@@ -9,7 +9,7 @@ import pytest
 
 from gaplaw.errors import LawError
 from gaplaw.law.fitting import fit, load_law
-from gaplaw.law.simulate import simulate, true_optimum
+from gaplaw.law.simulation.simulate import simulate, true_optimum
 
 WORLD = dict(
     students=5e7 * 2.0 ** np.arange(6),

@@ -11,8 +11,8 @@ import pytest
 from gaplaw import models
 from gaplaw.errors import SpecError
 from gaplaw.models import Masks, prune
-from gaplaw.sizes import LLAMA2_7B, count_params, model_for
 from gaplaw.spec import ModelSpec
+from gaplaw.spec.sizes import LLAMA2_7B, count_params, model_for
 
 apply = jax.jit(models.apply, static_argnums=2)
 

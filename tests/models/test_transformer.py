@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gaplaw import models, sizes
+from gaplaw import models
 from gaplaw.errors import SpecError
 from gaplaw.models import prune
-from gaplaw.sizes import count_params, forward_flops_per_token, model_for
-from gaplaw.spec import ModelSpec
+from gaplaw.spec import ModelSpec, sizes
+from gaplaw.spec.sizes import count_params, forward_flops_per_token, model_for
 from tests.models.reference import numpy_logits
 
 # compiled whole: op-by-op dispatch would compile every small operation on its own

@@ -12,12 +12,11 @@ from pathlib import Path
 from gaplaw import DataSpec, ModelSpec, Sweep, TrainSpec, results
 from gaplaw.canonical import from_dict
 from gaplaw.errors import SignalError
-from gaplaw.execution import Execution
-from gaplaw.signal import LIVE
-from gaplaw.spec import Cell
-from gaplaw.sweep import worker
-from gaplaw.sweep.engine import how_it_ended
-from gaplaw.sweep.folder import RunFolder
+from gaplaw.spec import Cell, Execution
+from gaplaw.spec.teacher_signal import LIVE
+from gaplaw.sweep.engines.engine import how_it_ended
+from gaplaw.sweep.folder.run_folder import RunFolder
+from gaplaw.sweep.running import worker
 
 ROOT = Path(__file__).parents[2]
 FORK = multiprocessing.get_context("forkserver")  # pays for imports once

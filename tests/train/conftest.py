@@ -2,7 +2,7 @@
 
 import pytest
 
-from gaplaw.grid import Group
+from gaplaw.spec import Group
 from gaplaw.train import run_group
 from tests import toy
 

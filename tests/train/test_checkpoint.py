@@ -9,8 +9,7 @@ import optax
 import pytest
 
 from gaplaw import models
-from gaplaw.execution import MeshSpec
-from gaplaw.grid import Group
+from gaplaw.spec import Group, MeshSpec
 from gaplaw.train import run_group
 from gaplaw.train.checkpoint import InFlight, load, save
 from gaplaw.train.mesh import make_mesh

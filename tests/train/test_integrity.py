@@ -10,10 +10,9 @@ import pytest
 
 from gaplaw.errors import CheckpointError, SignalError
 from gaplaw.files import SUMS
-from gaplaw.grid import Group
-from gaplaw.signal import TeacherSignal
+from gaplaw.spec import Group, TeacherSignal
 from gaplaw.train import run_group
-from gaplaw.train.cache import SignalCache, made_or_damaged
+from gaplaw.train.cache_files import SignalCache, made_or_damaged
 from gaplaw.train.checkpoint import InFlight, Record, load, save
 from gaplaw.train.teacher import ROUGH, StoredTeacher, stored_teacher
 from tests import toy

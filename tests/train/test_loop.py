@@ -6,9 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from gaplaw.grid import Group
-from gaplaw.spec import ObjectiveSpec
-from gaplaw.train import in_turn, run_group
+from gaplaw.spec import Group, ObjectiveSpec
+from gaplaw.train import cpu_path as in_turn
+from gaplaw.train import run_group
 from gaplaw.train.outcome import last_steps
 from tests import toy
 
@@ -148,7 +148,7 @@ def test_pruned_students_meet_their_size_and_start_near_the_teacher(corpus, teac
     sweep = toy.sweep(init="prune", students=[toy.model(12)])
     cells = students(teacher, sweep)
     outcomes = run(cells, corpus, teacher, keep_params=True)
-    from gaplaw.sizes import count_params
+    from gaplaw.spec.sizes import count_params
 
     for cell in cells:
         size = count_params(outcomes[cell.id].model).non_embedding

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from gaplaw.errors import SpecError
-from gaplaw.execution import Execution, MeshSpec
-from gaplaw.grid import Group
+from gaplaw.spec import Execution, Group, MeshSpec
 from gaplaw.train import mesh as meshes
 from gaplaw.train import run_group
 from gaplaw.train.stack import Stack, start

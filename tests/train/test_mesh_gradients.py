@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from gaplaw import models
-from gaplaw.execution import MeshSpec
+from gaplaw.spec import MeshSpec
 from gaplaw.train import mesh as meshes
 from gaplaw.train import stack as stack_module
 from gaplaw.train.stack import cut_from_teacher, stacks_of, start

@@ -10,8 +10,8 @@ import pytest
 from gaplaw import models
 from gaplaw.distill import TopK
 from gaplaw.errors import SpecError
-from gaplaw.execution import Execution, MeshSpec
-from gaplaw.signal import LIVE, TeacherSignal
+from gaplaw.spec import Execution, MeshSpec, TeacherSignal
+from gaplaw.spec.teacher_signal import LIVE
 from gaplaw.train.mesh import make_mesh, put
 from gaplaw.train.stack import params_of, stacks_of, start, teacher_on
 from gaplaw.train.step import held_shape, train_program

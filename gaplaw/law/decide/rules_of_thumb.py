@@ -1,0 +1,90 @@
+"""What would the rules of thumb pick? Same size, 2.5 times, the largest, a constant ratio; always shown beside the law.
+
+Part of the law half, used by the comparison (scored on measured students) and by the choice (scored by the law's own regret).
+A rule names a target and takes the available teacher nearest to it in log. Where teachers are known by loss only, a size rule
+needs each loss's size-equivalent (20 tokens per parameter, from the no-teacher law); without one it is not applicable.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from gaplaw.law.table.teachers import EQUIVALENT_TOKENS_PER_PARAM, Teacher
+
+PUBLISHED_RATIO = 2.5  # Zhang et al. 2023, arXiv 2311.07052: students pruned from their teachers
+SIZE_RULES = ("same size", "2.5 times", "constant ratio")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RuleChoice:
+    """What one rule picks from the available teachers, and the law's expected regret of that pick, nats."""
+
+    rule: str
+    teacher: str | None
+    expected_regret_nats: float | None
+    target: float | None = None
+    note: str = ""
+
+    def to_dict(self) -> dict:
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+
+def nearest(log_values: np.ndarray, log_target: float) -> int:
+    """Index of the available value nearest to the target, in log."""
+    return int(np.argmin(np.abs(log_values - log_target)))
+
+
+def size_equivalents(losses, baseline: dict | None) -> np.ndarray | None:
+    """Sizes whose no-teacher loss at 20 tokens per parameter equals each loss; None when no law gives them."""
+    if baseline is None or baseline["kind"] != "surface":
+        return None
+    from gaplaw.law.no_teacher.scaling_law import law_loss
+
+    log_sizes = np.linspace(np.log(1e4), np.log(1e16), 4000)
+    curve = law_loss(baseline["parameters"], np.exp(log_sizes), EQUIVALENT_TOKENS_PER_PARAM * np.exp(log_sizes))
+    return np.exp(np.interp(-np.asarray(losses, dtype=float), -curve, log_sizes))
+
+
+def rule_choices(law, available: list[Teacher], params: float, tokens, expected: np.ndarray) -> tuple[RuleChoice, ...]:
+    """Every rule's pick. `expected` is the law's expected regret of each available teacher, nats, (n,)."""
+    sizes = [teacher.params for teacher in available]
+    if any(size is None for size in sizes):
+        losses = [teacher.loss for teacher in available]
+        equivalent = None if any(loss is None for loss in losses) else size_equivalents(losses, law.baseline)
+        sizes, note = equivalent, "sizes from losses, at 20 tokens per parameter"
+    else:
+        note = ""
+    ratios = {"same size": 1.0, "2.5 times": PUBLISHED_RATIO, "constant ratio": law.comparison.get("constant_ratio")}
+    out = []
+    for rule, ratio in ratios.items():
+        if sizes is None or ratio is None:
+            why = (
+                "not applicable: teachers are known by loss only"
+                if sizes is None
+                else "not applicable: no ratio measured"
+            )
+            out.append(RuleChoice(rule=rule, teacher=None, expected_regret_nats=None, note=why))
+            continue
+        target = ratio * params
+        out.append(_picked(rule, nearest(np.log(sizes), np.log(target)), available, expected, target, note))
+    # The strongest teacher is the one of lowest loss where that is the axis, the largest otherwise.
+    strength = [-t.loss for t in available] if law.coordinate == "teacher_loss" else [t.params for t in available]
+    out.insert(2, _picked("largest available", int(np.argmax(strength)), available, expected, None, ""))
+    constant = law.comparison.get("loss_ratio")
+    if law.coordinate == "teacher_loss" and constant is not None:
+        target = constant * float(law.surface.scale_loss(params, tokens))
+        losses = np.log([teacher.loss for teacher in available])
+        out.append(_picked("constant loss ratio", nearest(losses, np.log(target)), available, expected, target, ""))
+    return tuple(out)
+
+
+def _picked(rule, index, available, expected, target, note) -> RuleChoice:
+    return RuleChoice(
+        rule=rule,
+        teacher=available[index].name,
+        expected_regret_nats=float(expected[index]),
+        target=None if target is None else float(target),
+        note=note,
+    )

@@ -1,0 +1,1 @@
+"""What do all fits compute with? A robust minimiser and the quantiles of draws."""

@@ -1,0 +1,1 @@
+"""What would the fit do if the truth were known? Simulated tables, power, coverage, adaptive experiments."""

@@ -1,0 +1,1 @@
+"""What was measured? Values and size strings, tables, and the teachers at hand."""

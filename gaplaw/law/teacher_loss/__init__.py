@@ -1,0 +1,1 @@
+"""Which law holds when teachers are known by their loss? Competing forms, stacked."""

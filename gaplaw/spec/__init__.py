@@ -1,0 +1,29 @@
+"""What is one run? A model, a corpus, a recipe and a teacher make a cell; cells make a sweep.
+
+In reading order: model → sizes → teacher_signal → identity → train → cell → execution → sweep.
+"""
+
+from gaplaw.spec.cell import Cell, DataSpec, Init, Role
+from gaplaw.spec.execution import Execution, HostsSpec, MeshSpec
+from gaplaw.spec.identity import science
+from gaplaw.spec.model import ModelSpec
+from gaplaw.spec.sweep import Group, Sweep
+from gaplaw.spec.teacher_signal import TeacherSignal
+from gaplaw.spec.train import ObjectiveSpec, TrainSpec
+
+__all__ = [
+    "Cell",
+    "DataSpec",
+    "Execution",
+    "Group",
+    "HostsSpec",
+    "Init",
+    "MeshSpec",
+    "ModelSpec",
+    "ObjectiveSpec",
+    "Role",
+    "Sweep",
+    "TeacherSignal",
+    "TrainSpec",
+    "science",
+]

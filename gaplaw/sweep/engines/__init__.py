@@ -1,0 +1,1 @@
+"""Where does a group run? This machine, a pod, Ray, Slurm; and manifests for clusters."""

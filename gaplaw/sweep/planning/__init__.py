@@ -1,0 +1,1 @@
+"""What would run, in which order, and what would it take?"""

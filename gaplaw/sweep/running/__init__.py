@@ -1,0 +1,1 @@
+"""How is a sweep started, watched, retried and finished?"""
