@@ -1,7 +1,7 @@
 """What should a reader of the page do first? One sentence with one thing to do, and its command.
 
-After summary in the walk of analysis. The first of these that holds: run the sweep, finish it, measure more, fit, choose. What
-was found is said by `summary`; this only says what to do next.
+After summary in the walk of analysis. The first of these that holds: run the sweep, finish it, measure more, fit,
+choose. What was found is said by `summary`; this only says what to do next.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ def advice(
 ) -> Advice:
     """The one thing to do first.
 
-    Args: unfinished: cells of the sweep that have no result, failed ones among them. folder, experiment: names for the commands.
+    Args: unfinished: cells of the sweep that have no result, failed ones among them. folder, experiment: names for the
+      commands.
     """
     again = f"gaplaw run experiments/{experiment}.py --out {folder}"
     if headline.verdict == "no data":

@@ -1,6 +1,7 @@
 """When does the teacher matter? Validation loss against tokens, of teachers, of students and of students alone.
 
-After figures in the walk of analysis. Takes the two frames that `gaplaw.read` returns and returns one matplotlib figure.
+After figures in the walk of analysis. Takes the two frames that `gaplaw.read` returns and returns one matplotlib
+figure.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ from analysis.view import averaged_curves, view
 def loss_curves(cells: pd.DataFrame, curves: pd.DataFrame | None, *, width: float = WIDE) -> Figure:
     """Validation loss against tokens, means over seeds: what each teacher changes, and when.
 
-    The first panel has the teachers, and the students alone (dashed). The others have one student each: its loss under every
-    teacher, and alone (dashed), less the mean over its teachers at the same tokens.
+    The first panel has the teachers, and the students alone (dashed). The others have one student each: its loss under
+    every teacher, and alone (dashed), less the mean over its teachers at the same tokens.
     """
     seen = view(cells)
     column = "validation_loss_nats"

@@ -1,6 +1,7 @@
 """What else was measured? Losses by domain, fidelity to the teacher, and how much pairing by seed cancels.
 
-After figures in the walk of analysis. Every function takes the frame that `gaplaw.read` returns and returns one matplotlib figure.
+After figures in the walk of analysis. Every function takes the frame that `gaplaw.read` returns and returns one
+matplotlib figure.
 """
 
 from __future__ import annotations
@@ -78,7 +79,9 @@ _FIDELITY = {
 
 @in_style
 def fidelity(cells: pd.DataFrame, *, width: float = WIDE) -> Figure:
-    """How closely do students follow their teachers, and how well do they know what they know? KL, agreement, calibration."""
+    """How closely do students follow their teachers, and how well do they know what they know? KL, agreement,
+    calibration.
+    """
     seen = view(cells)
     known = {
         c: text for c, text in _FIDELITY.items() if any(c in s.rows and s.rows[c].notna().any() for s in seen.students)
@@ -112,9 +115,11 @@ def fidelity(cells: pd.DataFrame, *, width: float = WIDE) -> Figure:
 
 @in_style
 def seed_pairing(cells: pd.DataFrame, *, width: float = WIDE) -> Figure:
-    """How much does pairing cancel? Spread of the difference between two teachers, seeds unpaired and paired, per student.
+    """How much does pairing cancel? Spread of the difference between two teachers, seeds unpaired and paired, per
+    student.
 
-    One run's spread around its teacher's mean times √2, before (hollow) and after (full) removing the seed effect, beside the
+    One run's spread around its teacher's mean times √2, before (hollow) and after (full) removing the seed effect,
+    beside the
     gap that is to be seen: largest teacher's mean less the best one's (bar).
     """
     seen = view(cells)

@@ -1,7 +1,7 @@
 """What was measured? Student loss against teacher size, and the parts that other figures share.
 
-After view in the walk of analysis. Every function takes the frame that `gaplaw.read` returns (or an outside table under the
-canonical names) and returns one matplotlib figure; `law` only adds ink. Nothing is fitted here.
+After view in the walk of analysis. Every function takes the frame that `gaplaw.read` returns (or an outside table under
+the canonical names) and returns one matplotlib figure; `law` only adds ink. Nothing is fitted here.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ _GRID_POINTS = 160
 def student_loss(cells: pd.DataFrame, law=None, *, width: float = WIDE) -> Figure:
     """Student loss against its teacher, one panel per student, protocols apart, with the optimum and its interval.
 
-    Faint dots are single runs with their seed effect removed, large dots their means with 90 % paired intervals, the dashed line
-    is the same student without a teacher. With a law: its curve, and at the foot the joint optimum (diamond) with 50 %
-    (thick) and 90 % (thin) interval; an arrow says that the optimum lies beyond the teachers that were tried. A law that
-    refused is not drawn, and fewer than three teachers are drawn as points, without a curve.
+    Faint dots are single runs with their seed effect removed, large dots their means with 90 % paired intervals, the
+    dashed line is the same student without a teacher. With a law: its curve, and at the foot the joint optimum
+    (diamond) with 50 % (thick) and 90 % (thin) interval; an arrow says that the optimum lies beyond the teachers that
+    were tried. A law that refused is not drawn, and fewer than three teachers are drawn as points, without a curve.
 
     Args: cells: results table. law: a fitted `gaplaw.law.Law`, or None. width: inches.
     """
@@ -110,7 +110,9 @@ def _measured(ax: Axes, student: Student, colour: str, *, join: bool) -> pd.Data
 
 
 def _beside(student: Student) -> np.ndarray:
-    """Factors that spread the runs of one teacher a little to both sides of it, seed by seed, so that none hides another."""
+    """Factors that spread the runs of one teacher a little to both sides of it, seed by seed, so that none hides
+    another.
+    """
     teachers, seeds = student.teachers, student.rows["seed"].rank(method="dense").fillna(1.0).to_numpy()
     reach = 0.018 * np.log(teachers[-1] / teachers[0])
     middle = (seeds.max() + 1) / 2
@@ -183,7 +185,9 @@ def teacher_axis(ax: Axes, seen: View) -> None:
 
 
 def teacher_ticks(axis, teachers, coordinate: str, *, beyond: bool = False) -> None:
-    """Ticks at these teachers, labelled in sizes or in nats; None: they are not known, and the axis has round numbers."""
+    """Ticks at these teachers, labelled in sizes or in nats; None: they are not known, and the axis has round
+    numbers.
+    """
     if teachers is not None:
         ticks_at(axis, teachers, size_text if coordinate == "teacher_params" else "{:.3g}".format, beyond=beyond)
     elif coordinate == "teacher_params":
@@ -211,7 +215,9 @@ def law_question(law, student: Student, teachers) -> pd.DataFrame:
 
 
 def student_level(law, student: Student, means: pd.DataFrame) -> float:
-    """Mean of measured less predicted loss, nats: each student's own level is free in the law, so it is drawn at its own."""
+    """Mean of measured less predicted loss, nats: each student's own level is free in the law, so it is drawn at its
+    own.
+    """
     rest = means["value"].to_numpy() - law.predict(law_question(law, student, means["teacher"].to_numpy()))
     return float(np.average(rest, weights=means["runs"]))
 

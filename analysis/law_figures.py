@@ -1,7 +1,7 @@
 """What was fitted? The teacher law with its bands, the regret of every teacher, and what the law leaves unexplained.
 
-After figures in the walk of analysis. Every function takes a fitted `gaplaw.law.Law` (and, where it compares, the table) and
-returns one matplotlib figure. Bands are quantiles of the law's own draws; nothing is refitted here.
+After figures in the walk of analysis. Every function takes a fitted `gaplaw.law.Law` (and, where it compares, the
+table) and returns one matplotlib figure. Bands are quantiles of the law's own draws; nothing is refitted here.
 """
 
 from __future__ import annotations
@@ -39,11 +39,12 @@ _POINTS = 60
 
 @in_style
 def optimal_teacher(law, *, teachers=None, width: float = WIDE) -> Figure:
-    """The optimal teacher T* against the student S: the law with 50 and 90 % bands for a new student, and what each student says.
+    """The optimal teacher T* against the student S: the law with 50 and 90 % bands for a new student, and what each
+    student says.
 
-    Full circles are the joint fit's optima with 90 % intervals, hollow marks the two local methods; arrows are optima beyond the
-    tried teachers. The shaded box is what was measured, outside it the law is extrapolated (dashed). A law that refused
-    draws no line. In parameters, the dotted line is the published 2.5 ratio, measured on pruned students.
+    Full circles are the joint fit's optima with 90 % intervals, hollow marks the two local methods; arrows are optima
+    beyond the tried teachers. The shaded box is what was measured, outside it the law is extrapolated (dashed). A law
+    that refused draws no line. In parameters, the dotted line is the published 2.5 ratio, measured on pruned students.
 
     Args: teachers: the measured ones, for the ticks; without them the axis has round numbers.
     """
@@ -99,7 +100,9 @@ def _bands(ax: Axes, law, sizes: np.ndarray, measured: tuple[float, float]) -> N
 
 
 def _tokens_at(law, student_params: float) -> float | None:
-    """The token budget that the measured students suggest for a size: theirs, interpolated in logs, constant outside."""
+    """The token budget that the measured students suggest for a size: theirs, interpolated in logs, constant
+    outside.
+    """
     known = sorted({(s.student_params, s.student_tokens) for s in law.students if s.student_tokens})
     if not known:
         return None
@@ -154,7 +157,8 @@ def regret(
 ):
     """Expected regret of a teacher for one student, in nats above the best possible teacher, with its 90 % band.
 
-    Dots are the teachers that a choice weighed; the recommended one is full. Shaded ends lie outside the measured teachers.
+    Dots are the teachers that a choice weighed; the recommended one is full. Shaded ends lie outside the measured
+    teachers.
 
     Args: teachers: the measured ones, for the ticks; without them the axis has round numbers.
     """
@@ -204,7 +208,8 @@ def _coordinate_of(teacher, coordinate: str) -> float | None:
 
 @in_style
 def residuals(cells: pd.DataFrame, law, *, width: float = WIDE) -> Figure:
-    """What the law leaves unexplained: paired means less the law's prediction, against teacher and against student size.
+    """What the law leaves unexplained: paired means less the law's prediction, against teacher and against student
+    size.
 
     Each student's own level is free in the law, so its residuals average zero; a pattern along either axis is misfit.
     """

@@ -1,8 +1,8 @@
 """What does one run amount to, on one page? A self-contained HTML report of a run folder.
 
-Last file of analysis. Reads the folder that it is given and nothing else, fits nothing, and says plainly what is missing: no law, a
-law that refused, failed cells, damaged files, an empty sweep. The page carries its figures, styles and one small script for
-sorting inside itself and stays readable on a phone, on paper and to a screen reader.
+Last file of analysis. Reads the folder that it is given and nothing else, fits nothing, and says plainly what is
+missing: no law, a law that refused, failed cells, damaged files, an empty sweep. The page carries its figures, styles
+and one small script for sorting inside itself and stays readable on a phone, on paper and to a screen reader.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ _FOLDER = Path(__file__).resolve().parent
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Run:
-    """What a folder holds: rows, curves, the sweep it belongs to (None when it says none), and files that cannot be read."""
+    """What a folder holds: rows, curves, the sweep it belongs to (None when it says none), and files that cannot be
+    read.
+    """
 
     name: str
     cells: pd.DataFrame
@@ -64,7 +66,9 @@ def require_run(folder: Path | str, name: str | None = None) -> None:
 
 
 def read_run(folder: Path | str) -> Run:
-    """Read a run folder as far as it can be read. Raises: TableError when there is no such folder, or it holds no run."""
+    """Read a run folder as far as it can be read. Raises: TableError when there is no such folder, or it holds no
+    run.
+    """
     require_run(folder)
     folder = Path(folder)
     damaged: list[str] = []
@@ -116,7 +120,8 @@ def write_report(folder: Path | str, law=None, choice=None, out: Path | str | No
     Args:
         folder: what `gaplaw run --out` wrote; may be unfinished or empty.
         law: a fitted `gaplaw.law.Law` of this run, or None: the page then says that none was fitted.
-        choice: a `gaplaw.law.decide.choose.Choice` to put first, or None: then only the measured students are asked about.
+        choice: a `gaplaw.law.decide.choose.Choice` to put first, or None: then only the measured students are asked
+          about.
         out: the page; by default FOLDER/report.html.
     Raises: TableError when the folder is missing or the page cannot be written.
     """

@@ -1,8 +1,8 @@
 """How does everything that the project draws look? One restrained style: light, colour-blind safe, readable on a phone.
 
-First file of analysis, last stop of the walk before the notebooks. Students take their colour from their place in the order
-of sizes, so one size has one colour on every figure of a page. Figures are drawn at one of two widths, `WIDE` (a page) and
-`NARROW` (a phone), with the same text size at both; the report shows whichever fits.
+First file of analysis, last stop of the walk before the notebooks. Students take their colour from their place in the
+order of sizes, so one size has one colour on every figure of a page. Figures are drawn at one of two widths, `WIDE` (a
+page) and `NARROW` (a phone), with the same text size at both; the report shows whichever fits.
 """
 
 from __future__ import annotations
@@ -202,7 +202,9 @@ def _axis_inches(axis) -> float:
 
 
 def thinned(values: Sequence[float], room: Callable[[float, float], float]) -> list[float]:
-    """Ascending values whose labels do not touch: each `room(one, other)` apart in ln value; both ends stay if they can."""
+    """Ascending values whose labels do not touch: each `room(one, other)` apart in ln value; both ends stay if they
+    can.
+    """
 
     def apart(one: float, other: float) -> bool:
         return math.log(other / one) >= room(one, other)

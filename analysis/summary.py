@@ -1,7 +1,7 @@
 """What does the run say in words? The headline, what each student showed, and which teacher the law takes.
 
-After the figures in the walk of analysis; `report` puts these on the page. Plain strings only: every number is read from
-the table, the law or the choice, and what is missing is said, never filled in.
+After the figures in the walk of analysis; `report` puts these on the page. Plain strings only: every number is read
+from the table, the law or the choice, and what is missing is said, never filled in.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ FEWEST_INTERIOR = 3  # students with an optimum inside the ladder before a law i
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Headline:
-    """What was found in one sentence, its verdict ('identified', 'not identified', 'no law', 'no data'), and each student's."""
+    """What was found in one sentence, its verdict ('identified', 'not identified', 'no law', 'no data'), and each
+    student's.
+    """
 
     verdict: str
     sentence: str
@@ -130,7 +132,9 @@ def lowest_text(student: Student, coordinate: str) -> str:
 
 
 def measured_choices(law, seen: View) -> list[dict]:
-    """For every measured student: which of the sweep's own teachers the law takes, and what the plain rules would cost."""
+    """For every measured student: which of the sweep's own teachers the law takes, and what the plain rules would
+    cost.
+    """
     ladder = [float(value) for value in seen.ladder]
     rows = []
     for student in law.students:

@@ -1,6 +1,8 @@
-"""Which tables stand on the page? Optima, parameters, noise, rivals, cells, failures, provenance, as plain rows of text.
+"""Which tables stand on the page? Optima, parameters, noise, rivals, cells, failures, provenance, as plain rows of
+text.
 
-After summary in the walk of analysis. A number that is missing is an empty text or says that it is missing; none is filled in.
+After summary in the walk of analysis. A number that is missing is an empty text or says that it is missing; none is
+filled in.
 """
 
 from __future__ import annotations
@@ -93,7 +95,9 @@ def _pair(interval) -> str:
 
 
 def provenance(seen: View, folder_name: str) -> list[tuple[str, str]]:
-    """Where the numbers come from: code, versions, seeds, data, machine, time. Several values mean that runs differed."""
+    """Where the numbers come from: code, versions, seeds, data, machine, time. Several values mean that runs
+    differed.
+    """
     rows = seen.rows
     done = rows[rows["status"] == "done"]
     commits = [
@@ -160,7 +164,9 @@ _RIVALS = (
 
 
 def rivals_table(law) -> dict:
-    """The law's rivals, best first: head, rows, and the verdict in a sentence; columns that nobody fills are left out."""
+    """The law's rivals, best first: head, rows, and the verdict in a sentence; columns that nobody fills are left
+    out.
+    """
     shown = [
         (key, head, form) for key, head, form in _RIVALS if any(row.get(key) not in (None, "") for row in law.rivals)
     ]
@@ -182,8 +188,8 @@ def _cell(value, form) -> str:
 
 
 def cell_text(name: str) -> str:
-    """A cell's or group's name for people. Where students start in several ways, the name of a run without a teacher says whose
-    batches it shares; it was never pruned itself, so this is said in words: s1k-alone-prune-r0-1a2b3c."""
+    """A cell's or group's name for people. Where students start in several ways, the name of a run without a teacher
+    says whose batches it shares; it was never pruned itself, so this is said in words: s1k-alone-prune-r0-1a2b3c."""
     return _ALONE.sub(lambda m: f"-{m[2]}, no teacher, batches as for students {_STARTS[m[1]]}", name)
 
 
@@ -243,7 +249,9 @@ FORETOLD = ("cell_id", "estimated_seconds", "flops")
 
 
 def forecast_rows(seen: View, forecast: dict | None) -> list[dict]:
-    """Per finished group that was foretold whole: seconds and FLOPs foretold and done (FLOPs in the law's accounting)."""
+    """Per finished group that was foretold whole: seconds and FLOPs foretold and done (FLOPs in the law's
+    accounting).
+    """
     columns = {"group_id", "group_wall_seconds", "student_training_flops"}
     if forecast is None or not columns <= set(seen.rows):
         return []

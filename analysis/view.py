@@ -1,12 +1,12 @@
 """Which rows are teachers, students and baselines, and which differences between them are paired?
 
-After style and protocols in the walk of analysis. Takes the frame that `gaplaw.read` returns, or any outside table under the
-canonical names (student_params, teacher_params, student_loss, …), and sorts it for drawing. Means and error bars here describe
-what was measured; whatever a decision rests on comes from `gaplaw.law`.
+After style and protocols in the walk of analysis. Takes the frame that `gaplaw.read` returns, or any outside table
+under the canonical names (student_params, teacher_params, student_loss, …), and sorts it for drawing. Means and error
+bars here describe what was measured; whatever a decision rests on comes from `gaplaw.law`.
 
-Pairing: one student seed means the same initialisation and batches under every teacher, so a student's losses are read as
-L[seed, teacher] = seed effect + teacher effect + residual. The seed effect cancels between teachers; drawn seeds have it
-removed, and error bars rest on the residual alone.
+Pairing: one student seed means the same initialisation and batches under every teacher, so a student's losses are read
+as L[seed, teacher] = seed effect + teacher effect + residual. The seed effect cancels between teachers; drawn seeds
+have it removed, and error bars rest on the residual alone.
 """
 
 from __future__ import annotations
@@ -35,9 +35,10 @@ DONE = "done"
 class Student:
     """One student size under one protocol and token budget: the unit that has an optimal teacher.
 
-    size_label: its size, and its tokens where sizes have several budgets. protocol_label: what tells its protocol from the others
-    of the table, empty when there is one. rows: finished distilled rows, with the teacher's coordinate (parameters, or loss in
-    nats) as column `teacher`. baseline: finished rows of the same student without a teacher (may be empty).
+    size_label: its size, and its tokens where sizes have several budgets. protocol_label: what tells its protocol from
+    the others of the table, empty when there is one. rows: finished distilled rows, with the teacher's coordinate
+    (parameters, or loss in nats) as column `teacher`. baseline: finished rows of the same student without a teacher
+    (may be empty).
     """
 
     params: float
@@ -50,7 +51,9 @@ class Student:
 
     @property
     def label(self) -> str:
-        """Its name in a sentence: '894 student', or '894 student, temperature 2' where a table has several protocols."""
+        """Its name in a sentence: '894 student', or '894 student, temperature 2' where a table has several
+        protocols.
+        """
         return f"{self.size_label} student" + (f", {self.protocol_label}" if self.protocol_label else "")
 
     @property
@@ -83,7 +86,9 @@ class View:
 
     @property
     def by_protocol(self) -> dict[str, tuple[Student, ...]]:
-        """Protocol label → its students, in the order of `students`; one entry, under an empty label, for a single protocol."""
+        """Protocol label → its students, in the order of `students`; one entry, under an empty label, for a single
+        protocol.
+        """
         labels = dict.fromkeys(s.protocol_label for s in self.students)
         return {label: tuple(s for s in self.students if s.protocol_label == label) for label in labels}
 
@@ -182,8 +187,8 @@ class Paired:
 
     means: teacher, value, half_width (90 % interval of the teacher's effect; NaN when it cannot be known), runs.
     points: teacher, value, one per measured row, in the order of the rows.
-    paired_sd, unpaired_sd: spread of one run around its teacher's mean, with and without removing the seed effect (NaN for a
-    single seed). All in the unit of the column.
+    paired_sd, unpaired_sd: spread of one run around its teacher's mean, with and without removing the seed effect (NaN
+    for a single seed). All in the unit of the column.
     """
 
     means: pd.DataFrame
@@ -196,7 +201,8 @@ def paired(student: Student, column: str = "student_loss") -> Paired:
     """Split value[seed, teacher] into a seed effect, a teacher effect and a residual by least squares.
 
     half width = t(0.95, dof) · s · sqrt((1 − 1/J) / R_j), s² = RSS / dof, for J teachers and R_j runs of teacher j: the
-    interval of a teacher's distance from the student's mean, pooled over teachers (Cousineau 2005; Morey 2008 for the factor).
+    interval of a teacher's distance from the student's mean, pooled over teachers (Cousineau 2005; Morey 2008 for the
+    factor).
     """
     rows = student.rows[student.rows[column].notna()]
     teachers, line = np.unique(rows["teacher"].to_numpy(float), return_inverse=True)
@@ -228,10 +234,11 @@ def _sd(residual: np.ndarray, freedom: int) -> float:
 
 
 def indistinguishable(student: Student) -> tuple[np.ndarray, float, float | None]:
-    """Teachers whose paired mean is not significantly above the lowest, the teacher of the lowest, and the tolerance in nats.
+    """Teachers whose paired mean is not significantly above the lowest, the teacher of the lowest, and the tolerance in
+    nats.
 
-    The tolerance is t(0.95, dof) · s · sqrt(2 / R), one-sided 95 % for a paired difference of two means of R runs; None for a
-    single run of each, and then only the lowest is returned.
+    The tolerance is t(0.95, dof) · s · sqrt(2 / R), one-sided 95 % for a paired difference of two means of R runs; None
+    for a single run of each, and then only the lowest is returned.
     """
     split = paired(student)
     means = split.means

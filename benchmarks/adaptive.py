@@ -2,9 +2,9 @@
 
     python -m benchmarks.adaptive [--draws 9]
 
-Each draw simulates a pool of six students, seven teachers and five seeds and fits the full grid of the first seed. The loop of
-`gaplaw run --adaptive` starts from three students and five teachers and adds cells until it promises 1.05 times the full grid's
-expected regret at the target, the largest student. Regret by the truth is what the pick really loses.
+Each draw simulates a pool of six students, seven teachers and five seeds and fits the full grid of the first seed. The
+loop of `gaplaw run --adaptive` starts from three students and five teachers and adds cells until it promises 1.05 times
+the full grid's expected regret at the target, the largest student. Regret by the truth is what the pick really loses.
 """
 
 from __future__ import annotations

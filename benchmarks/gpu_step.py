@@ -1,13 +1,15 @@
-"""How close does a distillation step come to what a GPU can multiply, and to PyTorch? One table, on the GPU that is here.
+"""How close does a distillation step come to what a GPU can multiply, and to PyTorch? One table, on the GPU that is
+here.
 
     python benchmarks/gpu_step.py [--rounds 5] [--contestants gaplaw-cudnn torch-compiled]
 
-Pairs of student and teacher: 125M from 1.3B, 1B from 2.5B; bfloat16 products, float32 master weights, 2,048-token sequences, half
-labels and half soft targets. Contestants: gaplaw with cuDNN and with plain attention, one student and several students in one
-program; a PyTorch step with scaled_dot_product_attention, eager and compiled (if torch is installed). Each runs in a process of
-its own, one after the other, on random weights. FLOPs are the model's (three forwards of every student, one of the teacher;
-attention over the whole context, as in PaLM's appendix B; nothing that is computed twice); the ceiling is the best rate of large
-bfloat16 products of random numbers, measured first. Without a GPU it says so and exits 0.
+Pairs of student and teacher: 125M from 1.3B, 1B from 2.5B; bfloat16 products, float32 master weights, 2,048-token
+sequences, half labels and half soft targets. Contestants: gaplaw with cuDNN and with plain attention, one student and
+several students in one program; a PyTorch step with scaled_dot_product_attention, eager and compiled (if torch is
+installed). Each runs in a process of its own, one after the other, on random weights. FLOPs are the model's (three
+forwards of every student, one of the teacher; attention over the whole context, as in PaLM's appendix B; nothing that
+is computed twice); the ceiling is the best rate of large bfloat16 products of random numbers, measured first. Without a
+GPU it says so and exits 0.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 from gaplaw.spec import Cell, DataSpec, Execution, Group, ObjectiveSpec, TrainSpec  # noqa: E402
-from gaplaw.spec.sizes import model_for
+from gaplaw.spec.sizes import model_for  # noqa: E402
 from gaplaw.sweep.planning.estimate import training_flops  # noqa: E402
 
 STEPS = 4  # of one dispatch
@@ -35,7 +37,8 @@ PAIRS = {
 }  # sequences, students of a group
 SMOKE = {"10k from 20k": ("10k", "20k", 2, 2)}
 KINDS = ("gaplaw-cudnn", "torch-compiled", "gaplaw-cudnn-group", "gaplaw-plain", "torch-eager")
-# One process has the GPU to itself. At these sizes cuBLAS alone did no worse than XLA's choice among it and Triton (LOG).
+# One process has the GPU to itself. At these sizes cuBLAS alone did no worse than XLA's choice among it and Triton
+# (LOG).
 ENVIRONMENT = {
     "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.93",
     "XLA_FLAGS": "--xla_gpu_enable_triton_gemm=false",
@@ -68,7 +71,9 @@ def group_of(pair: str, students: int, smoke: bool) -> Group:
 
 
 def gaplaw_child(group: Group, attention: str):
-    """Compile the group's program; returns a function that takes STEPS steps and waits for them, and one for peak bytes."""
+    """Compile the group's program; returns a function that takes STEPS steps and waits for them, and one for peak
+    bytes.
+    """
     import jax
 
     from gaplaw.train.mesh import make_mesh, put
@@ -98,7 +103,9 @@ def gaplaw_child(group: Group, attention: str):
 
 
 def random_weights(model):
-    """Arrays of a model's shapes from one small draw, repeated: they compile in a second; the step is no faster for it (LOG)."""
+    """Arrays of a model's shapes from one small draw, repeated: they compile in a second; the step is no faster for it
+    (LOG).
+    """
     import jax
     import jax.numpy as jnp
 

@@ -2,11 +2,12 @@
 
     python -m benchmarks.law_fit [TABLE.csv]
 
-TABLE has the columns 'Model Size', 'Training FLOP' and 'loss' (the Chinchilla points); without it, points of that design are
-simulated. Every fitter sees the same rows; objectives are the plain Huber (1e-3) sum on log loss, so lower is better and equal is
-equal. Rivals: a hand-written 200-start scipy L-BFGS-B fit with exact gradients (below) and the PyPI package `chinchilla`.
-Then the two joint laws of teachers on simulated tables, with intervals, rivals and draws; nobody else has those. The last line,
-`ratio`, is seconds of the scipy fit and bootstrap over seconds of gaplaw's supervised one.
+TABLE has the columns 'Model Size', 'Training FLOP' and 'loss' (the Chinchilla points); without it, points of that
+design are simulated. Every fitter sees the same rows; objectives are the plain Huber (1e-3) sum on log loss, so lower
+is better and equal is equal. Rivals: a hand-written 200-start scipy L-BFGS-B fit with exact gradients (below) and the
+PyPI package `chinchilla`. Then the two joint laws of teachers on simulated tables, with intervals, rivals and draws;
+nobody else has those. The last line, `ratio`, is seconds of the scipy fit and bootstrap over seconds of gaplaw's
+supervised one.
 """
 
 from __future__ import annotations

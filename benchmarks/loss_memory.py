@@ -1,9 +1,10 @@
-"""How much temporary memory does the distillation loss need, beside the dense form? XLA's own count; nothing is executed.
+"""How much temporary memory does the distillation loss need, beside the dense form? XLA's own count; nothing is
+executed.
 
     python benchmarks/loss_memory.py
 
-4,096 tokens, width 256, student and teacher logits over V symbols, forward KL mixed with cross-entropy, gradient with respect to
-the student's hidden states and output matrix: one line for each V, beginning with `ratio`.
+4,096 tokens, width 256, student and teacher logits over V symbols, forward KL mixed with cross-entropy, gradient with
+respect to the student's hidden states and output matrix: one line for each V, beginning with `ratio`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
-"""What could an outside table of teacher losses look like? Simulated worlds of the published design, with six different truths.
+"""What could an outside table of teacher losses look like? Simulated worlds of the published design, with six different
+truths.
 
-For `outside_table.py`. About 350 rows: seven students from 143M to 7.75B, teachers known by loss; fixed-ratio students under ten
-teachers, IsoFLOP students under six, and fixed-ratio students under IsoFLOP teachers, each row kept with the stated chance. The
-supervised law and one truth take the numbers printed in arXiv 2502.08606, as a world to be found out, never as a default.
+For `outside_table.py`. About 350 rows: seven students from 143M to 7.75B, teachers known by loss; fixed-ratio students
+under ten teachers, IsoFLOP students under six, and fixed-ratio students under IsoFLOP teachers, each row kept with the
+stated chance. The supervised law and one truth take the numbers printed in arXiv 2502.08606, as a world to be found
+out, never as a default.
 """
 
 from __future__ import annotations
@@ -82,7 +84,8 @@ def world(truth: str, *, seed: int, scatter: tuple[float, float, float], keep: f
 
     Args:
         truth: a name in TRUTHS. seed: of everything random.
-        scatter: sd, in nats, of a run, of what a teacher does to all its students, and of a student size under all teachers.
+        scatter: sd, in nats, of a run, of what a teacher does to all its students, and of a student size under all
+          teachers.
         keep: chance of each row to be there.
     """
     noise, teacher_sd, student_sd = scatter

@@ -1,10 +1,12 @@
-"""How do the commands that only read grow with the number of cells? Seconds and peak memory of each, a process of its own.
+"""How do the commands that only read grow with the number of cells? Seconds and peak memory of each, a process of its
+own.
 
     python -m benchmarks.many_cells [--cells 500,5000] [--plan-cells 1000,10200] [--rounds 1] [--at FOLDER]
 
-Makes run folders of synthetic finished rows (the columns of a real run, specification and loss curve included), one file a cell and
-table as workers write them, and times whole commands, imports included: `gaplaw.read`, `gaplaw report`, `gaplaw status`, and
-`gaplaw plan` of a sweep of which no cell has run. The last column is time's growth over the cells' growth: 1 is linear.
+Makes run folders of synthetic finished rows (the columns of a real run, specification and loss curve included), one
+file a cell and table as workers write them, and times whole commands, imports included: `gaplaw.read`, `gaplaw report`,
+`gaplaw status`, and `gaplaw plan` of a sweep of which no cell has run. The last column is time's growth over the cells'
+growth: 1 is linear.
 """
 
 from __future__ import annotations

@@ -1,13 +1,14 @@
-"""Does the law in teacher loss win on tables that it was not built for? Leave-one-student-out, beside rules that know more than it.
+"""Does the law in teacher loss win on tables that it was not built for? Leave-one-student-out, beside rules that know
+more than it.
 
     python -m benchmarks.outside_table [--seeds 2] [--worlds "size bowl,..."] [--scatters 2]
 
-Per simulated world (`loss_worlds.py`) and student size: fit without that size, predict its rows, and choose among the teachers that
-were measured with each of its (size, tokens) groups of at least seven. gaplaw sees four columns. The rivals also see the true
-no-teacher loss L̃_S and teachers' size-equivalents, and learn their one constant from the other sizes: 2.5 times, the largest,
-a constant ratio, L_T* = c L̃_S, and the broken power law of arXiv 2502.08606 in its eight-parameter limit, fitted with scipy.
-Regret is against the best measured teacher, by the truth without run noise and as measured; rms errors are against the measured
-losses of the left-out rows.
+Per simulated world (`loss_worlds.py`) and student size: fit without that size, predict its rows, and choose among the
+teachers that were measured with each of its (size, tokens) groups of at least seven. gaplaw sees four columns. The
+rivals also see the true no-teacher loss L̃_S and teachers' size-equivalents, and learn their one constant from the
+other sizes: 2.5 times, the largest, a constant ratio, L_T* = c L̃_S, and the broken power law of arXiv 2502.08606 in
+its eight-parameter limit, fitted with scipy. Regret is against the best measured teacher, by the truth without run
+noise and as measured; rms errors are against the measured losses of the left-out rows.
 """
 
 from __future__ import annotations

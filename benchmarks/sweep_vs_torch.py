@@ -1,12 +1,14 @@
 """How long does a sweep take beside a PyTorch loop? Same grid, tokens, shapes and objective; alternating, in one run.
 
-    python benchmarks/sweep_vs_torch.py [--experiment experiments/quickstart.py] [--teachers 4] [--steps 32] [--rounds 3]
+    python benchmarks/sweep_vs_torch.py [--experiment experiments/quickstart.py] [--teachers 4] [--steps 32] [--rounds
+    3]
 
-Contestants, each with all cores: (a) a plain loop, one pair at a time, teacher forward recomputed; (b) a loop that shares the
-teacher pass among the students; both eager and compiled; (c) gaplaw as `gaplaw run` works: one single-threaded process per group of
-students, as many at a time as there are cores. Each is started and compiled once, from empty caches of compiled code (one
-folder for all of gaplaw's processes), then they take turns. "With compilation" counts everything from starting the processes.
-Needs `pip install torch` (not a requirement of gaplaw); says so and exits 0 without it.
+Contestants, each with all cores: (a) a plain loop, one pair at a time, teacher forward recomputed; (b) a loop that
+shares the teacher pass among the students; both eager and compiled; (c) gaplaw as `gaplaw run` works: one
+single-threaded process per group of students, as many at a time as there are cores. Each is started and compiled once,
+from empty caches of compiled code (one folder for all of gaplaw's processes), then they take turns. "With compilation"
+counts everything from starting the processes. Needs `pip install torch` (not a requirement of gaplaw); says so and
+exits 0 without it.
 """
 
 from __future__ import annotations

@@ -1,10 +1,12 @@
-"""What does a teacher cache cost, how far can it be trusted, and what does it save? One group, live and cached, in one run.
+"""What does a teacher cache cost, how far can it be trusted, and what does it save? One group, live and cached, in one
+run.
 
     python benchmarks/teacher_cache.py [--steps 128] [--rounds 3] [--symbols 16]
 
-A teacher of the quickstart (width 48) is trained shortly; nine of its students then train for `steps` steps from the live teacher
-and from each cache, in turns. Prints bytes per token beside dense logits, each cache's fidelity, and CPU and wall time of the
-training steps over those of live training (medians over rounds; compilation, filling and evaluation are left out).
+A teacher of the quickstart (width 48) is trained shortly; nine of its students then train for `steps` steps from the
+live teacher and from each cache, in turns. Prints bytes per token beside dense logits, each cache's fidelity, and CPU
+and wall time of the training steps over those of live training (medians over rounds; compilation, filling and
+evaluation are left out).
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
     python benchmarks/token_spread.py
 
-Interpolated n-gram models of bytes, trained on 7 MB of the Python library and measured on the next MB. `gaplaw.law.data_flags` takes
-from it how many held-out tokens a mean loss needs: its standard error is (the last column) × loss / sqrt(tokens).
+Interpolated n-gram models of bytes, trained on 7 MB of the Python library and measured on the next MB.
+`gaplaw.law.data_flags` takes from it how many held-out tokens a mean loss needs: its standard error is (the last
+column) × loss / sqrt(tokens).
 """
 
 import sysconfig

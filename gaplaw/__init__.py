@@ -1,6 +1,7 @@
 """gaplaw: sweep teachers and students, fit the capacity-gap law, choose a teacher.
 
-The public verbs, in walking order. Importing this package imports neither JAX nor pandas; each verb loads what it needs.
+The public verbs, in walking order. Importing this package imports neither JAX nor pandas; each verb loads what it
+needs.
 """
 
 from importlib import import_module

@@ -124,7 +124,8 @@ def _fields(kind: type) -> tuple[dataclasses.Field, ...] | None:
 def from_dict(kind: type, value: object, *, made: dict | None = None):
     """The inverse of `to_dict`: `from_dict(Cell, to_dict(cell)) == cell`.
 
-    What stands in the value many times, such as the teacher of many students, is made once and shared (`made`, by its text).
+    What stands in the value many times, such as the teacher of many students, is made once and shared (`made`, by its
+    text).
     Raises: SpecError when a field is unknown or of the wrong kind.
     """
     made = {} if made is None else made

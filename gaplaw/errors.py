@@ -44,7 +44,9 @@ class SignalError(GaplawError):
 
 
 class SweepError(GaplawError):
-    """A sweep that cannot run here: read-only folder, disk full, two experiments of one name, an experiment file that raises."""
+    """A sweep that cannot run here: read-only folder, disk full, two experiments of one name, an experiment file that
+    raises.
+    """
 
 
 class LawError(GaplawError):

@@ -1,9 +1,9 @@
 """How does a file appear whole or not at all, how is it known to hold what was written, and which names may it have?
 
 Second in the walk. A file is written under another name beside it, then renamed: whoever reads sees the old file or the
-new one, and a writer may be killed at any moment. What is kept for later carries the SHA-256 of its content: a folder in
-a file `SHA256SUMS` (which `sha256sum -c` reads too), a JSON file in a field, a file of another format in a mark inside
-it. So a byte that changes on a disk or on the way is found when the file is opened.
+new one, and a writer may be killed at any moment. What is kept for later carries the SHA-256 of its content: a folder
+in a file `SHA256SUMS` (which `sha256sum -c` reads too), a JSON file in a field, a file of another format in a mark
+inside it. So a byte that changes on a disk or on the way is found when the file is opened.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ SUMS = "SHA256SUMS"
 _SUMS_LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 _MARK, _BLANK = b"gaplaw-sha256:", b"0" * 64
 UNMARKED = (_MARK + _BLANK).decode()  # where `marked` puts the checksum
-# Of 255 bytes that file systems allow a name; locks, Orbax and files in the making add a prefix, two hashes and an ending.
+# Of 255 bytes that file systems allow a name; locks, Orbax and files in the making add a prefix, two hashes and an
+# ending.
 LONGEST_NAME_BYTES = 160
 FORBIDDEN = '/\\:*?"<>|[]'
 RESERVED = ("store", "con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10)))
@@ -49,7 +50,9 @@ def same_file_name(name: str) -> str:
 
 @contextmanager
 def renamed(path: Path):
-    """Yields a name to write to, in the same folder (made if need be); it becomes `path` when all went well, else goes."""
+    """Yields a name to write to, in the same folder (made if need be); it becomes `path` when all went well, else
+    goes.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
@@ -128,7 +131,8 @@ def write_sums(folder: Path, *, but: str = SUMS) -> None:
 
 
 def damage(folder: Path, part: int = 0, parts: int = 1) -> str | None:
-    """One line naming the first file that does not hold what `write_sums` listed; None when all do. Other files are no matter.
+    """One line naming the first file that does not hold what `write_sums` listed; None when all do. Other files are no
+    matter.
 
     part, parts: look only at every so many-th file; several processes divide the work.
     """

@@ -1,8 +1,10 @@
-"""How is a folder on an object store (s3://, gs://) used as if it were here? Through fsspec and a local copy of what is needed.
+"""How is a folder on an object store (s3://, gs://) used as if it were here? Through fsspec and a local copy of what is
+needed.
 
-Before results in the walk. An object store has no folders, no rename and no locks; what it has is that a put makes the whole
-object or nothing. So files are written here first and put there under the same name; whoever reads pulls what is new. Where
-exactly one writer may win, `create` asks the store itself ("only if absent"), and stores that cannot do that are refused.
+Before results in the walk. An object store has no folders, no rename and no locks; what it has is that a put makes the
+whole object or nothing. So files are written here first and put there under the same name; whoever reads pulls what is
+new. Where exactly one writer may win, `create` asks the store itself ("only if absent"), and stores that cannot do that
+are refused.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ from gaplaw.errors import SweepError
 from gaplaw.files import renamed
 from gaplaw.packages import install_with
 
-# Protocols whose exclusive creation fsspec passes on to the store. Others would only look first, and two writers could both win.
+# Protocols whose exclusive creation fsspec passes on to the store. Others would only look first, and two writers could
+# both win.
 EXCLUSIVE = ("s3", "s3a", "gs", "gcs", "file", "local", "memory")
 
 
@@ -53,7 +56,9 @@ class Mirror:
             self.fs, self._home = fsspec.core.url_to_fs(self.url, **options)
 
     def pull(self, *folders: str, but: tuple[str, ...] = ()) -> None:
-        """Copy here what is new or changed below some folders of the URL, but not from folders of some names; delete nothing."""
+        """Copy here what is new or changed below some folders of the URL, but not from folders of some names; delete
+        nothing.
+        """
         with self._told("cannot be read"):
             found = {}
             for folder in folders:
@@ -110,7 +115,9 @@ class Mirror:
                 self.fs.pipe_file(self._place(name), text.encode())
 
     def create(self, name: str, text: str) -> bool:
-        """Make an object only if there is none of that name. Returns: whether it was made; of many writers one is told so."""
+        """Make an object only if there is none of that name. Returns: whether it was made; of many writers one is told
+        so.
+        """
         with self._told("cannot be written"):
             try:
                 if self._here:

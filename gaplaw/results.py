@@ -1,9 +1,9 @@
 """What does a finished cell leave behind? One parquet file per cell and table, with units in the column names.
 
-A row is written under a temporary name and renamed, so a reader sees a whole file or none, and any number of writers on any
-number of machines may share a folder. A file carries its own checksum (`gaplaw.files.marked`; older ones have none). Missing is
-null, never 0. `read` joins a folder into one frame; the same files are one dataset for pyarrow and DuckDB
-(`read_parquet('RUN/cells/*.parquet', union_by_name => true)`).
+A row is written under a temporary name and renamed, so a reader sees a whole file or none, and any number of writers on
+any number of machines may share a folder. A file carries its own checksum (`gaplaw.files.marked`; older ones have
+none). Missing is null, never 0. `read` joins a folder into one frame; the same files are one dataset for pyarrow and
+DuckDB (`read_parquet('RUN/cells/*.parquet', union_by_name => true)`).
 """
 
 from __future__ import annotations
@@ -141,8 +141,9 @@ _COLUMNS = {"cells": CELLS, "curves": CURVES}
 def domain_column(domain: str) -> str:
     """The cells column of one domain's validation loss: `domain_code_loss_nats`.
 
-    Two labels never share one. A label of lower-case letters, digits and single underscores is the column's middle itself;
-    any other is shortened to that and told apart by eight digits of its hash: "C++" is `domain_c__f1deb75f_loss_nats`.
+    Two labels never share one. A label of lower-case letters, digits and single underscores is the column's middle
+    itself; any other is shortened to that and told apart by eight digits of its hash: "C++" is
+    `domain_c__f1deb75f_loss_nats`.
     """
     plain = re.sub(r"[^a-z0-9]+", "_", domain.lower())
     if plain != domain or not domain:

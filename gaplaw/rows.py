@@ -1,11 +1,14 @@
-"""How are thousands of small parquet files read as one table: checked, cast to the schema, and each named when it cannot be?
+"""How are thousands of small parquet files read as one table: checked, cast to the schema, and each named when it
+cannot be?
 
-Before results in the walk, which says what the columns mean. To open a parquet file of seventy columns takes twenty times as long
-as to read its one row. So a file carries a copy of its rows as JSON in its metadata, for us alone; it counts only while the file's
-checksum fits, so that it never says anything else than the columns, which pandas, pyarrow and DuckDB read.
+Before results in the walk, which says what the columns mean. To open a parquet file of seventy columns takes twenty
+times as long as to read its one row. So a file carries a copy of its rows as JSON in its metadata, for us alone; it
+counts only while the file's checksum fits, so that it never says anything else than the columns, which pandas, pyarrow
+and DuckDB read.
 
-A file that another program has rewritten may hold its values under another type (pandas: large_string, dictionary, a whole number
-as a float because others were missing); it is cast where no value changes, and refused by file and column where one would.
+A file that another program has rewritten may hold its values under another type (pandas: large_string, dictionary, a
+whole number as a float because others were missing); it is cast where no value changes, and refused by file and column
+where one would.
 """
 
 from __future__ import annotations
@@ -93,7 +96,8 @@ class Copy(NamedTuple):
 
 
 def write_many(path: Path, rows: pa.Table) -> None:
-    """Write the rows of many cells, whole or not at all, with the file's own checksum; read back before it takes its name.
+    """Write the rows of many cells, whole or not at all, with the file's own checksum; read back before it takes its
+    name.
 
     Raises: TableError when it does not hold what was written.
     """
@@ -153,7 +157,8 @@ def read_files(
 ) -> pa.Table | None:
     """All rows of many files, in order; of a file of many cells only those that have no file of their own.
 
-    Args: listed: gives the files; asked again when one has vanished meanwhile. damaged: see `gaplaw.results.read_table`.
+    Args: listed: gives the files; asked again when one has vanished meanwhile. damaged: see
+      `gaplaw.results.read_table`.
     """
     for last in (False, False, True):
         files, vanished = listed(), []
@@ -199,7 +204,9 @@ def records(rows: pa.Table | Copy) -> list[dict]:
 
 
 def _copy_in(content: bytes, type_of: TypeOf) -> Copy | None:
-    """The copy in a file whose checksum fits; None without one, without a checksum, or with columns that we do not know."""
+    """The copy in a file whose checksum fits; None without one, without a checksum, or with columns that we do not
+    know.
+    """
     at = content.rfind(_START)
     if at < 0 or content.rfind(_CHECKSUM) < 0:
         return None

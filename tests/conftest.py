@@ -1,4 +1,6 @@
-"""Shared test set-up: a private data cache, virtual CPU devices, and the outside data that some tests read when it is there."""
+"""Shared test set-up: a private data cache, virtual CPU devices, and the outside data that some tests read when it is
+there.
+"""
 
 import os
 import signal
@@ -12,8 +14,8 @@ _private = tempfile.mkdtemp(prefix="gaplaw-tests-")
 os.environ["GAPLAW_CACHE"] = _private
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")  # virtual devices, so that sharding is tested on any machine
-# Less optimisation of code that runs for milliseconds, and compiled programs shared with later runs: most of the suite's
-# time is compilation.
+# Less optimisation of code that runs for milliseconds, and compiled programs shared with later runs: most of the
+# suite's time is compilation.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(_cache or _private) / "xla-tests"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")

@@ -1,6 +1,7 @@
 """What do the committed notebooks print, and do two runs of one agree? Shared by the tests and by `make notebooks`.
 
-`python -m tests.notebook_run` runs every notebook on the committed example and stores the outputs in it, without what differs
+`python -m tests.notebook_run` runs every notebook on the committed example and stores the outputs in it, without what
+differs
 from one machine or moment to the next: times, versions and paths.
 """
 
@@ -52,7 +53,9 @@ def execute(path: Path, run: Path | str = EXAMPLE):
 
 
 def differences(stored, fresh, *, relative: float, absolute: float) -> list[str]:
-    """Where the outputs of two runs of one notebook differ: words exactly, numbers within tolerance, images in their size."""
+    """Where the outputs of two runs of one notebook differ: words exactly, numbers within tolerance, images in their
+    size.
+    """
     found = []
     for old, new in zip(stored.cells, fresh.cells, strict=True):
         if old.cell_type != "code":

@@ -68,7 +68,9 @@ def test_it_starts_coarse_grows_within_the_sweep_and_stops_before_the_whole_grid
 
 @pytest.mark.slow
 def test_it_runs_with_real_training(tmp_path):
-    """Tiny models trained for a few steps: nothing can be learnt about teachers, but every part of the loop is the real one."""
+    """Tiny models trained for a few steps: nothing can be learnt about teachers, but every part of the loop is the real
+    one.
+    """
     tiny = run.resolve(
         tiny_sweep(
             f"folder:{texts(tmp_path / 'texts')}", teachers=(4, 6, 8, 12, 16), students=(4, 6, 8), baseline=False

@@ -97,7 +97,8 @@ def test_a_real_sweep_from_plan_to_status_in_a_plain_folder(call, home, monkeypa
 
     frame = results.read("runs/small").set_index("role")
     assert set(frame.index) == {"teacher", "student"} and (frame.status == "done").all()
-    # the teacher that the student met is the teacher that was trained: read back from its checkpoint, same loss, same tokens
+    # the teacher that the student met is the teacher that was trained: read back from its checkpoint, same loss, same
+    # tokens
     assert frame.loss_teacher_ce_nats["student"] == pytest.approx(frame.loss_student_ce_nats["teacher"], rel=1e-4)
     assert frame.kl_teacher_student_nats["student"] > 0
     assert frame.student_params.to_dict() == {row["role"]: row["student_params"] for row in planned}

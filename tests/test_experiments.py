@@ -1,4 +1,6 @@
-"""The big experiments can be planned without their data, and a shrunken one compiles with the execution that it asks for."""
+"""The big experiments can be planned without their data, and a shrunken one compiles with the execution that it asks
+for.
+"""
 
 import dataclasses
 import json

@@ -1,4 +1,6 @@
-"""Whatever is given for a field ends in one clear line or in a specification that survives JSON with its identity; seeds, names."""
+"""Whatever is given for a field ends in one clear line or in a specification that survives JSON with its identity;
+seeds, names.
+"""
 
 import dataclasses
 import json

@@ -1,4 +1,6 @@
-"""Do the notebooks run from top to bottom, do their stored outputs agree with a fresh run, and are they calls plus prose?"""
+"""Do the notebooks run from top to bottom, do their stored outputs agree with a fresh run, and are they calls plus
+prose?
+"""
 
 import ast
 import copy

@@ -1,7 +1,8 @@
-"""How is gaplaw used from a terminal? One verb per question; results on standard output, everything else on standard error.
+"""How is gaplaw used from a terminal? One verb per question; results on standard output, everything else on standard
+error.
 
-The verbs are typed functions (`sweeping`, `asking`): their signatures are the options and their docstrings the help. This file
-only turns exceptions into one line and an exit code:
+The verbs are typed functions (`sweeping`, `asking`): their signatures are the options and their docstrings the help.
+This file only turns exceptions into one line and an exit code:
 
     0 done   1 some cells failed, or an unexpected error   2 bad input   3 the law refuses to answer   130 interrupted
 """

@@ -1,8 +1,9 @@
-"""How does `gaplaw run --adaptive` spend less than the grid? Sweep and law meet here: run a few cells, fit, ask which are worth it.
+"""How does `gaplaw run --adaptive` spend less than the grid? Sweep and law meet here: run a few cells, fit, ask which
+are worth it.
 
-The experiment's students are the candidates; the loop is `gaplaw.law.simulation.adaptive.adapt`; every round runs a larger part of the same
-sweep in the same folder, so stopping and starting again costs nothing. Cells that were never run have no rows, and so never
-enter a fit.
+The experiment's students are the candidates; the loop is `gaplaw.law.simulation.adaptive.adapt`; every round runs a
+larger part of the same sweep in the same folder, so stopping and starting again costs nothing. Cells that were never
+run have no rows, and so never enter a fit.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ def run_adaptive(
     tolerance_nats: float,
     budget_flops: float | None,
 ) -> Adapted:
-    """Run the smallest students under the cheapest teachers, then what the law asks for, until the target is known well enough.
+    """Run the smallest students under the cheapest teachers, then what the law asks for, until the target is known well
+    enough.
 
     Args:
       out: the run folder.

@@ -51,8 +51,8 @@ def fit(
 
     Example: gaplaw fit table.csv --columns student_params=NS,teacher_loss=LT,student_loss=LS --out law.json
 
-    Ends with 3 when the law is refused (too few teachers or students, no interior minimum, ...); the file is written anyway and
-    carries the reasons.
+    Ends with 3 when the law is refused (too few teachers or students, no interior minimum, ...); the file is written
+    anyway and carries the reasons.
 
     Args:
         source: what `gaplaw run` wrote, or a .parquet or .csv file with one row per student run.

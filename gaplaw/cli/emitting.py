@@ -23,7 +23,8 @@ def emit(
 ) -> int:
     """Print the manifest that runs an experiment on a TPU slice or a GPU host, for you to look at and submit.
 
-    Example: gaplaw emit gke-jobset minima_3b --target v5p:4x4x8 --out gs://bucket/runs/minima_3b --image IMAGE | kubectl apply -f -
+    Example: gaplaw emit gke-jobset minima_3b --target v5p:4x4x8 --out gs://bucket/runs/minima_3b --image IMAGE |
+      kubectl apply -f -
 
     Example: gaplaw emit skypilot minima_3b --target gpu:h100x8 --out s3://bucket/runs/minima_3b > task.yaml
 

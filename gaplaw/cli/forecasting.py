@@ -1,5 +1,5 @@
-"""How does a forecast look while it is made? A progress bar on standard error, or a line for each program; compilations take
-seconds to minutes each."""
+"""How does a forecast look while it is made? A progress bar on standard error, or a line for each program; compilations
+take seconds to minutes each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What does a fitted law say, in a few lines for the terminal? Numbers come from the law; words from `gaplaw.law.text`."""
+"""What does a fitted law say, in a few lines for the terminal? Numbers come from the law; words from
+`gaplaw.law.text`.
+"""
 
 from __future__ import annotations
 

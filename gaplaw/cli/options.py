@@ -1,4 +1,6 @@
-"""How do options look on the command line? Types that several verbs share: a placeholder name, and no noise about defaults."""
+"""How do options look on the command line? Types that several verbs share: a placeholder name, and no noise about
+defaults.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,9 @@ def numbers(text: str, option: str) -> tuple[int, ...]:
 
 
 def print_wide(table) -> None:
-    """A rich table on standard output, no digit lost: in a narrow window its columns are folded, in a file its lines are long."""
+    """A rich table on standard output, no digit lost: in a narrow window its columns are folded, in a file its lines
+    are long.
+    """
     from rich.console import Console
     from rich.measure import Measurement
 
@@ -70,7 +74,9 @@ def print_wide(table) -> None:
 
 
 def folded(table, lines: int):
-    """The same table with its columns after the first stacked, `lines` of them in one: a row then takes that many lines."""
+    """The same table with its columns after the first stacked, `lines` of them in one: a row then takes that many
+    lines.
+    """
     from rich.table import Table
 
     if lines == 1:

@@ -1,4 +1,6 @@
-"""How is a table of thousands of rows printed? Column by column as plain text: rich takes a millisecond for every cell of it."""
+"""How is a table of thousands of rows printed? Column by column as plain text: rich takes a millisecond for every cell
+of it.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The verb that tries a sweep's programs before a machine is booked. JAX is imported only by the processes that it starts."""
+"""The verb that tries a sweep's programs before a machine is booked. JAX is imported only by the processes that it
+starts.
+"""
 
 from __future__ import annotations
 

@@ -46,14 +46,15 @@ def plan(
 
     Example: gaplaw plan minima_3b --target v5p:4x4x8 --price-per-chip-hour 2.5
 
-    With --target every distinct program is compiled for a machine that need not be here: memory against the chip's, what bounds
-    its speed, device-hours, and the smallest change for what does not fit. A mesh of one device then stands for all chips.
+    With --target every distinct program is compiled for a machine that need not be here: memory against the chip's,
+    what bounds its speed, device-hours, and the smallest change for what does not fit. A mesh of one device then stands
+    for all chips.
 
     Args:
         experiment: a Python file that builds a Sweep, or the bare name of one in experiments/. It is code that is run:
             give only files that you trust.
-        out: the run folder whose finished cells are marked (runs/NAME if not given); with --target, where the forecast is kept for
-            the report, if given.
+        out: the run folder whose finished cells are marked (runs/NAME if not given); with --target, where the forecast
+            is kept for the report, if given.
         json: print one JSON list instead, one object per cell.
         target: cpu, v5e:4x4, v5p:4x4x8, v6e:16x16, gpu:h100x8 or another shape of these.
         price_per_chip_hour: in the currency of your choice; no price is built in.
@@ -123,13 +124,16 @@ def run(
 
     Example: gaplaw run quickstart --executor ray --workers 16 --ray.cpus 2
 
-    Example, four nodes of eight GPUs for each group: gaplaw run quickstart --executor ray --ray.accelerator gpu --mesh.fsdp 32
+    Example, four nodes of eight GPUs for each group: gaplaw run quickstart --executor ray --ray.accelerator gpu
+    --mesh.fsdp 32
     --hosts.processes 4
 
-    Example, the same on every host of a pod: gaplaw run quickstart --out SHARED/quickstart --workers 1 --hosts.launch everywhere
+    Example, the same on every host of a pod: gaplaw run quickstart --out SHARED/quickstart --workers 1 --hosts.launch
+      everywhere
     --hosts.processes 4 --mesh.data 4 --mesh.fsdp 4
 
-    May be stopped at any moment and started again, also several times at once on machines that share the folder. Ends with 1
+    May be stopped at any moment and started again, also several times at once on machines that share the folder. Ends
+    with 1
     when cells failed: their rows say why.
 
     Args:

@@ -1,8 +1,9 @@
-"""What do models read? A corpus: documents with domain labels, split, tokenized once, served as batches = f(seed, step).
+"""What do models read? A corpus: documents with domain labels, split, tokenized once, served as batches = f(seed,
+step).
 
-In reading order: documents → sources (folder: listing, json_lines; stdlib_corpus) → split → tokenizers (dropped) → encode
-(pieces, progress) → pack → batches. Nothing here imports JAX or TensorFlow, and a corpus whose tokens are cached imports
-neither TFDS nor a tokenizer.
+In reading order: documents → sources (folder: listing, json_lines; stdlib_corpus) → split → tokenizers (dropped) →
+encode (pieces, progress) → pack → batches. Nothing here imports JAX or TensorFlow, and a corpus whose tokens are cached
+imports neither TFDS nor a tokenizer.
 """
 
 from __future__ import annotations
@@ -70,9 +71,11 @@ def load(spec: DataSpec, cache_dir: Path | None = None) -> Corpus:
 
 
 def counted(spec: DataSpec) -> Corpus | None:
-    """The corpus of a spec if its tokens can be counted now: it lies in the cache, or is small enough to be prepared at once.
+    """The corpus of a spec if its tokens can be counted now: it lies in the cache, or is small enough to be prepared at
+    once.
 
-    Returns: None for a source of more than PREPARED_AT_ONCE_BYTES that was never prepared, and for one that is not here.
+    Returns: None for a source of more than PREPARED_AT_ONCE_BYTES that was never prepared, and for one that is not
+      here.
     Raises: DataError as `load`.
     """
     if not spec.manifest:
@@ -93,8 +96,8 @@ def describe(spec: DataSpec, cache_dir: Path | None = None) -> dict:
 
     Returns: {"source", "manifest", "tokenizer", "tokenizer_hash", "vocab_size", "splits": {split: {"tokens",
     "documents", "domains": {domain: {"tokens", "documents"}}}}, "dropped_characters", "not_read"}. The last two say how
-    many characters the tokenizer could not encode, and what files of a folder were not read. Prepares the corpus where it
-    is not cached.
+    many characters the tokenizer could not encode, and what files of a folder were not read. Prepares the corpus where
+    it is not cached.
     """
     corpus = load(spec, cache_dir)
     splits = {}

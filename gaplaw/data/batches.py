@@ -26,7 +26,9 @@ VALIDATION_SHARE_AT_LEAST = 0.02  # of the validation windows, for each domain, 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Validation:
-    """The validation windows, the same for every cell of the corpus: tokens int32 [N, L+1], the domain number of each."""
+    """The validation windows, the same for every cell of the corpus: tokens int32 [N, L+1], the domain number of
+    each.
+    """
 
     tokens_NxL1: np.ndarray
     domain_N: np.ndarray
@@ -105,7 +107,8 @@ class Corpus:
         return views[start.astype(np.int64)].astype(np.int32)
 
     def validation(self) -> Validation:
-        """Windows of L+1 tokens spread evenly over each domain's validation documents, about `validation_tokens` in all.
+        """Windows of L+1 tokens spread evenly over each domain's validation documents, about `validation_tokens` in
+        all.
 
         Raises: DataError when no domain holds one window.
         """
@@ -130,7 +133,8 @@ class Corpus:
     def _validation_windows(self) -> tuple[list[dict], np.ndarray, np.ndarray]:
         """By domain: where its validation tokens lie, the windows there, and how many of them are used.
 
-        Domains share the windows in proportion to their validation tokens, each getting at least 2 % as far as it has them.
+        Domains share the windows in proportion to their validation tokens, each getting at least 2 % as far as it has
+        them.
         """
         length, entry = self.spec.sequence_tokens, self._entry("validation")
         ranges = [entry["domains"].get(name, {"start": 0, "end": 0}) for name in self.domains]
@@ -167,7 +171,8 @@ def shares(available_D: np.ndarray, total: int) -> np.ndarray:
 
 
 def permuted(position: np.ndarray, keys: np.ndarray, size: int) -> np.ndarray:
-    """Positions 0..size-1 under the keyed permutation of that range; one key per position, the same key the same permutation.
+    """Positions 0..size-1 under the keyed permutation of that range; one key per position, the same key the same
+    permutation.
 
     A position is split into two digits of radices a, b with a·b ≥ size; rounds add a hash of one digit to the other,
     modulo its radix, which is invertible; results of `size` or more are passed through again until they fall inside.
@@ -194,7 +199,9 @@ def permuted(position: np.ndarray, keys: np.ndarray, size: int) -> np.ndarray:
 
 
 def _mix(value: np.ndarray) -> np.ndarray:
-    """The SplitMix64 step: add the golden gamma, then scramble; wraps modulo 2^64. Steele, Lea, Flood (2014), figure 17."""
+    """The SplitMix64 step: add the golden gamma, then scramble; wraps modulo 2^64. Steele, Lea, Flood (2014), figure
+    17.
+    """
     with np.errstate(over="ignore"):
         z = value + np.uint64(0x9E3779B97F4A7C15)
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

@@ -41,7 +41,8 @@ class Document:
 
 
 class Source(Protocol):
-    """A corpus before tokenization: `manifest` is cheap and hashes the content, `documents` always streams in one order.
+    """A corpus before tokenization: `manifest` is cheap and hashes the content, `documents` always streams in one
+    order.
 
     left_out: what the source holds and does not read, by kind, counted.
     size_bytes: about what there is to read, known without reading it.

@@ -1,6 +1,8 @@
-"""Which characters of a text does a tokenizer drop? Those that its symbols do not hold, and those that become the unknown symbol.
+"""Which characters of a text does a tokenizer drop? Those that its symbols do not hold, and those that become the
+unknown symbol.
 
-A tokenizer without byte fallback knows the characters of its own corpus only; others vanish, or become one symbol for all.
+A tokenizer without byte fallback knows the characters of its own corpus only; others vanish, or become one symbol for
+all.
 White space is not counted: many tokenizers cut at it and forget it.
 """
 
@@ -20,10 +22,12 @@ _SPACE = "▁"  # how SentencePiece writes a space
 
 
 class DroppedCharacters:
-    """Counts for one tokenizer, its engine and the fields of its tokenizer.json; `possible` is False if it encodes any text.
+    """Counts for one tokenizer, its engine and the fields of its tokenizer.json; `possible` is False if it encodes any
+    text.
 
-    A model that merges (BPE) starts from single characters or bytes, so it drops a character wherever it stands: each is
-    looked up once. Others look at whole words: `by_place` says that encodings are needed, to see what each symbol covers.
+    A model that merges (BPE) starts from single characters or bytes, so it drops a character wherever it stands: each
+    is looked up once. Others look at whole words: `by_place` says that encodings are needed, to see what each symbol
+    covers.
     """
 
     def __init__(self, engine, fields: dict):

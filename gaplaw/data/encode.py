@@ -1,7 +1,8 @@
-"""How do documents become symbols? Encoded a batch at a time, long ones piece by piece; what a tokenizer drops is counted.
+"""How do documents become symbols? Encoded a batch at a time, long ones piece by piece; what a tokenizer drops is
+counted.
 
-A document longer than `LONG_BYTES` is never encoded whole: its own size is nearly all the memory that it takes. Nothing here
-keeps a document while the next is read.
+A document longer than `LONG_BYTES` is never encoded whole: its own size is nearly all the memory that it takes. Nothing
+here keeps a document while the next is read.
 """
 
 from __future__ import annotations

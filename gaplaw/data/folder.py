@@ -54,7 +54,9 @@ class FolderSource:
             raise DataError(f"{self.where}: the folder holds no {READ} file{others}")
 
     def manifest(self) -> str:
-        """A hash over relative paths and contents: the same folder elsewhere, or under another name, is the same data."""
+        """A hash over relative paths and contents: the same folder elsewhere, or under another name, is the same
+        data.
+        """
         return files_manifest(RECIPE, [(name, self._digest(name)) for name in self.files])
 
     def size_bytes(self) -> int:

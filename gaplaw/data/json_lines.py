@@ -1,7 +1,8 @@
 """How is one line of JSON read without holding it several times? Long strings are set apart and decoded in pieces.
 
-`json.loads` of a line of 200 MB holds the bytes, the line as a string and the values: with one emoji in it, nine times its
-size. Here a long line is parsed with its long strings replaced by short ones, and only the wanted string is decoded.
+`json.loads` of a line of 200 MB holds the bytes, the line as a string and the values: with one emoji in it, nine times
+its size. Here a long line is parsed with its long strings replaced by short ones, and only the wanted string is
+decoded.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ _INSIDE = re.compile(
 
 
 def whole_line(file: BinaryIO) -> bytes | bytearray:
-    """The next line, its end included; empty at the end. A long one grows in place: `readline` alone would hold it twice."""
+    """The next line, its end included; empty at the end. A long one grows in place: `readline` alone would hold it
+    twice.
+    """
     line = file.readline(LONG_LINE_BYTES)
     if len(line) < LONG_LINE_BYTES or line.endswith(b"\n"):
         return line

@@ -1,8 +1,8 @@
 """Where may a long text be cut, so that its pieces have the tokens of the whole?
 
-Tokenizers hold a hundred bytes and more for every character that they work on, so a long document is encoded, and learned
-from, piece by piece. A piece ends at an edge between two words, where nearly all tokenizers cut first of all; an edge
-that changes the tokens around it is not used. Text without an edge is cut between two characters.
+Tokenizers hold a hundred bytes and more for every character that they work on, so a long document is encoded, and
+learned from, piece by piece. A piece ends at an edge between two words, where nearly all tokenizers cut first of all;
+an edge that changes the tokens around it is not used. Text without an edge is cut between two characters.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ def pieces(
     """The text in pieces of at most `most_bytes` UTF-8 bytes.
 
     Args: skip_at: given the text before and after an edge, how many characters to leave out there so that the pieces
-      have the tokens of the whole (a tokenizer that puts a space before every text takes one away), or None if none does.
+      have the tokens of the whole (a tokenizer that puts a space before every text takes one away), or None if none
+      does.
     """
     start, length = 0, len(content)
     while length - start > most_bytes:

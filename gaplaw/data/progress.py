@@ -1,4 +1,5 @@
-"""How far is a long preparation, and how long will it still take? A changing line on a terminal, one now and then elsewhere.
+"""How far is a long preparation, and how long will it still take? A changing line on a terminal, one now and then
+elsewhere.
 
 Always on standard error; nothing is shown of what takes less than two seconds (ten, where there is no terminal).
 """

@@ -188,7 +188,9 @@ def _first_line(error: Exception) -> str:
 
 
 def _read(builder, split: str, text: str, domain: str | None, *, where: str) -> Iterator[Document]:
-    """The examples of one split, by random access, in their stored order; the domain is the dataset's name without labels."""
+    """The examples of one split, by random access, in their stored order; the domain is the dataset's name without
+    labels.
+    """
     features = builder.info.features
     labels = features[domain].int2str if domain and hasattr(features[domain], "int2str") else None
     grouped = "group" in features

@@ -57,7 +57,9 @@ def divide(
 
 
 def _deal(members: np.ndarray, sizes_G: np.ndarray, quota: float) -> list[int]:
-    """Members in hash order, each taken if it fits in what is left of the quota; at last one that overshoots by less."""
+    """Members in hash order, each taken if it fits in what is left of the quota; at last one that overshoots by
+    less.
+    """
     taken, left = [], quota
     for member in members.tolist():
         if sizes_G[member] <= left:

@@ -1,8 +1,8 @@
 """How does text become symbols? Bytes, a byte-level BPE trained on the corpus, or any Hugging Face tokenizer.json.
 
-A tokenizer encodes many documents at once, counts the characters that its symbols do not hold, and names the symbol that
-separates documents. Its identity is a hash of its content. Hugging Face `tokenizers` is imported on first use; the byte
-tokenizer needs nothing.
+A tokenizer encodes many documents at once, counts the characters that its symbols do not hold, and names the symbol
+that separates documents. Its identity is a hash of its content. Hugging Face `tokenizers` is imported on first use; the
+byte tokenizer needs nothing.
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ def symbol_dtype(vocab_size: int) -> np.dtype:
 
 
 def vocab_size(tokenizer: str) -> int:
-    """The number of symbols of `DataSpec.tokenizer`: 256, N of "bpe:N", or one above the largest id of a tokenizer.json.
+    """The number of symbols of `DataSpec.tokenizer`: 256, N of "bpe:N", or one above the largest id of a
+    tokenizer.json.
 
     A corpus too small for N - 257 merges leaves the last symbols of "bpe:N" unused; the vocabulary is still N.
 
@@ -72,7 +73,9 @@ def vocab_size(tokenizer: str) -> int:
 
 
 def tokenizer_identity(tokenizer: str) -> str:
-    """What a manifest must know of a tokenizer before it is trained: its name, or for a file the hash of its content."""
+    """What a manifest must know of a tokenizer before it is trained: its name, or for a file the hash of its
+    content.
+    """
     kind, _, path = tokenizer.partition(":")
     if kind == "file":
         return sha256(_read_bytes(path)).hexdigest()
@@ -225,7 +228,9 @@ def _read_tokenizer_json(path: str) -> dict:
 
 
 def _symbol_ids(content: dict, name: str) -> list[int]:
-    """Every id in a tokenizer.json: of the model (a mapping, or the list of a unigram model) and of the added tokens."""
+    """Every id in a tokenizer.json: of the model (a mapping, or the list of a unigram model) and of the added
+    tokens.
+    """
     vocabulary = content["model"].get("vocab") or {}
     ids = list(vocabulary.values()) if isinstance(vocabulary, dict) else list(range(len(vocabulary)))
     added = content.get("added_tokens") or []

@@ -48,7 +48,8 @@ def view(vocab: Vocab, teacher: Output) -> TeacherView:
 def score_group(
     layout: Layout, students: list[Output], teacher: Output | None, labels_N, domain_N, *, domains: int
 ) -> tuple[list[Scores], Scores | None]:
-    """Score all students of a group and their teacher on one batch, a chunk of tokens at a time, on a mesh or without one.
+    """Score all students of a group and their teacher on one batch, a chunk of tokens at a time, on a mesh or without
+    one.
 
     Args: students, teacher, labels_N as in `objective_losses` (the teacher may be None); the rest as in `score_batch`.
     Returns: scores of each entry of `students`, with its stack's leading axis if any, and of the teacher.
@@ -94,8 +95,8 @@ def score_batch(
 ) -> Scores:
     """Score one model on some tokens whose logits may all exist at once.
 
-    Args: labels_N: the next tokens. teacher: see `view`. domain_N: each token's domain number, -1 for padding, which counts
-      nowhere; domains: how many there are.
+    Args: labels_N: the next tokens. teacher: see `view`. domain_N: each token's domain number, -1 for padding, which
+      counts nowhere; domains: how many there are.
     """
     counts_N = (domain_N >= 0).astype(jnp.float32)
     logits = vocab.logits(model)
@@ -126,7 +127,9 @@ def score_batch(
 
 
 def summarise(scores: Scores) -> dict[str, object]:
-    """Means in nats per token from summed scores: ce_nats, kl_nats, agreement, calibration_error, domain_ce_nats [G]."""
+    """Means in nats per token from summed scores: ce_nats, kl_nats, agreement, calibration_error, domain_ce_nats
+    [G].
+    """
     import numpy as np
 
     total = Scores(*(np.asarray(part, np.float64) for part in scores))

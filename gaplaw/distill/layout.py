@@ -1,7 +1,8 @@
 """Where is something over the vocabulary computed? On one device or spread over a mesh, a chunk of tokens at a time.
 
-Tokens are spread over a mesh's data axes, columns of the output matrices over its tensor axis and stacked students over its
-student axis (`jax.shard_map`); one device is a mesh of one. Objective, evaluation and teacher caches share this file.
+Tokens are spread over a mesh's data axes, columns of the output matrices over its tensor axis and stacked students over
+its student axis (`jax.shard_map`); one device is a mesh of one. Objective, evaluation and teacher caches share this
+file.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ from gaplaw.distill.vocab import Output, Vocab
 
 @dataclass(frozen=True)
 class Layout:
-    """`mesh` None means one device without a mesh. width_axis: of `token_axes`, the one that output matrices' rows are spread over.
+    """`mesh` None means one device without a mesh. width_axis: of `token_axes`, the one that output matrices' rows are
+    spread over.
 
-    chunk_tokens: tokens per device whose logits exist at one time; the largest divisor of its share not above it is used,
-    so that every device and host runs the same number of chunks.
+    chunk_tokens: tokens per device whose logits exist at one time; the largest divisor of its share not above it is
+    used, so that every device and host runs the same number of chunks.
     """
 
     chunk_tokens: int
@@ -44,7 +46,9 @@ class Layout:
         return jax.lax.psum(value, self.token_axes) if self.token_axes else value
 
     def sum_by_width(self, slope_DxV):
-        """The same sum of an output matrix's [(S,) D, V] slope, of which each device keeps its rows of D where they divide."""
+        """The same sum of an output matrix's [(S,) D, V] slope, of which each device keeps its rows of D where they
+        divide.
+        """
         axis = self.width_of(slope_DxV.shape[-2])
         if axis is None:
             return self.sum(slope_DxV)

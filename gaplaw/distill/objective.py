@@ -1,8 +1,8 @@
 """What does one student lose against the labels and its teacher, and in which direction should it move?
 
-Everything is computed from hidden states and output matrices in chunks of tokens, with the gradient taken in the same pass:
-the backward pass keeps d loss / d hidden and d loss / d output, never a tokens × vocabulary array. One teacher softmax per
-chunk serves every student of the group.
+Everything is computed from hidden states and output matrices in chunks of tokens, with the gradient taken in the same
+pass: the backward pass keeps d loss / d hidden and d loss / d output, never a tokens × vocabulary array. One teacher
+softmax per chunk serves every student of the group.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from gaplaw.distill.targets import FAINT, Kept, Targets, targets_by_heat
 from gaplaw.distill.vocab import Output, Vocab
 from gaplaw.spec import ObjectiveSpec
 
-# Above this temperature KL is summed from differences of p and q: entropies, which are nearly equal there, and T² would leave
-# errors of 1e-5 at temperature 10, of 1e-1 at 1000. Up to it the entropies cost less, and the teacher's serves all students.
+# Above this temperature KL is summed from differences of p and q: entropies, which are nearly equal there, and T² would
+# leave errors of 1e-5 at temperature 10, of 1e-1 at 1000. Up to it the entropies cost less, and the teacher's serves
+# all students.
 ALIKE_ABOVE = 4.0
 
 
@@ -148,8 +149,8 @@ def objective_losses(
       specs: one objective per entry of `students`.
       layout: chunk size and mesh.
       students: hidden_(S)xNxD and out_(S)xDxV of each stack of students.
-      teacher: hidden_NxD and out_DxV, or what a cache kept of it, or its `batch_targets` (without a mesh), or None when no
-        objective has soft targets. It gets no gradient.
+      teacher: hidden_NxD and out_DxV, or what a cache kept of it, or its `batch_targets` (without a mesh), or None when
+        no objective has soft targets. It gets no gradient.
       labels_N: the next token at each position.
     Returns: one array per entry of `students`, of its stack shape [(S,)]. A student whose values are not finite gives a
       loss and a gradient that are not finite, and leaves every other student's untouched.

@@ -1,7 +1,8 @@
 """What does a teacher say of each token? All of it, its likeliest symbols and one bucket, or draws from it.
 
-Targets are made once per chunk of tokens and serve every student there. `Kept` is what a cache holds of a token, in the few
-bytes that `TeacherSignal.token_bytes` counts; `unpacked` turns it into targets again, inside the chunk that needs them.
+Targets are made once per chunk of tokens and serve every student there. `Kept` is what a cache holds of a token, in the
+few bytes that `TeacherSignal.token_bytes` counts; `unpacked` turns it into targets again, inside the chunk that needs
+them.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ NOTHING = -1e4  # log mass of an empty tail at temperatures from 1, within float
 class Targets(NamedTuple):
     """A teacher's distribution at one temperature, as students need it.
 
-    probs_NxV: p; under a tail, 0 marks the symbols of the tail. negative_entropy_N: Σ p log p, the tail counted as one symbol.
+    probs_NxV: p; under a tail, 0 marks the symbols of the tail. negative_entropy_N: Σ p log p, the tail counted as one
+      symbol.
     tail_N: p of the tail, all symbols that were not kept; None when there is no such bucket.
     """
 
@@ -110,7 +112,8 @@ def by_chunks(of_log_probs: Callable, layout: Layout, teacher: Output, uniform_N
 def _kept(signal: TeacherSignal, temperatures, log_probs_NxV: jax.Array, uniform_N: jax.Array) -> Kept:
     """Of one chunk. Draws are systematic: draw i is where the cumulated p passes (i + uniform)/T.
 
-    Each symbol is expected T·p times, exactly as under independent draws, and never comes a whole draw more or less often.
+    Each symbol is expected T·p times, exactly as under independent draws, and never comes a whole draw more or less
+    often.
     """
     size, count = log_probs_NxV.shape[-1], signal.symbols
     if signal.kind == "topk":

@@ -1,7 +1,8 @@
 """What is computed over the vocabulary? Logits, their softmax, a label's logit, the first choice, whole or sharded.
 
-The pieces that both the objective and the evaluation are made of. Under `jax.shard_map` each device holds a slice of the output
-matrix's columns and `Vocab.axis` names the mesh axis to reduce over; elsewhere it is None and nothing is reduced.
+The pieces that both the objective and the evaluation are made of. Under `jax.shard_map` each device holds a slice of
+the output matrix's columns and `Vocab.axis` names the mesh axis to reduce over; elsewhere it is None and nothing is
+reduced.
 """
 
 from __future__ import annotations

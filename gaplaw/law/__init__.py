@@ -1,4 +1,6 @@
-"""The law half of the walk: a teacher × student table in, a law with honest intervals out. No JAX anywhere below this line."""
+"""The law half of the walk: a teacher × student table in, a law with honest intervals out. No JAX anywhere below this
+line.
+"""
 
 from importlib import import_module
 

@@ -1,6 +1,7 @@
 """Is there enough of everything for a law: teachers and students, text to train on, and held-out text to measure with?
 
-Helper of the flags of both fits, and of `gaplaw plan` and `run`, which say beforehand what a fit would refuse. Light: no SciPy.
+Helper of the flags of both fits, and of `gaplaw plan` and `run`, which say beforehand what a fit would refuse. Light:
+no SciPy.
 """
 
 from __future__ import annotations
@@ -13,17 +14,19 @@ from gaplaw.law.flags import FEWEST_STUDENTS, FEWEST_TEACHERS, Flag
 from gaplaw.spec import Sweep
 from gaplaw.spec.sizes import count_params
 
-# Up to about four epochs a repeated token is worth nearly as much as a new one, past that ever less: Muennighoff et al. 2023,
-# Scaling Data-Constrained Language Models (arXiv 2305.16264).
+# Up to about four epochs a repeated token is worth nearly as much as a new one, past that ever less: Muennighoff et al.
+# 2023, Scaling Data-Constrained Language Models (arXiv 2305.16264).
 MOST_EPOCHS = 4.0
-# The standard error of a mean loss over n tokens is at least about loss / sqrt(n): in n-gram models of the embedded corpus the
-# loss of one token spreads by 0.5 to 1.7 times its mean, and tokens of one window of 64 are alike, which makes it 1.2 to 4.1
-# times (benchmarks/token_spread.py). So 10,000 tokens leave 1 % or more.
+# The standard error of a mean loss over n tokens is at least about loss / sqrt(n): in n-gram models of the embedded
+# corpus the loss of one token spreads by 0.5 to 1.7 times its mean, and tokens of one window of 64 are alike, which
+# makes it 1.2 to 4.1 times (benchmarks/token_spread.py). So 10,000 tokens leave 1 % or more.
 FEWEST_HELD_OUT_TOKENS = 10_000
 
 
 def grid_flags(teachers: int, sizes: int) -> Iterator[Flag]:
-    """Refusals of a grid that is too small. teachers: the most that one student has met. sizes: of students, distinct."""
+    """Refusals of a grid that is too small. teachers: the most that one student has met. sizes: of students,
+    distinct.
+    """
     if teachers < FEWEST_TEACHERS:
         yield Flag(
             "few_teachers",
@@ -52,7 +55,9 @@ def sweep_warnings(sweep: Sweep) -> list[str]:
 
 
 def text_flags(frame: pd.DataFrame) -> Iterator[Flag]:
-    """Doubts about the text that rows were trained and measured on, for rows that say how much there was (a plan's do, too)."""
+    """Doubts about the text that rows were trained and measured on, for rows that say how much there was (a plan's do,
+    too).
+    """
     epochs, held_out = (_known(frame, name) for name in ("training_epochs", "validation_tokens"))
     many = epochs[epochs > MOST_EPOCHS]
     if len(many):

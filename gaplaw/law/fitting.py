@@ -84,7 +84,9 @@ def load_law(path) -> Law:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settled:
-    """A joint fit and all that its answers need: draws, surface and flags; what else a `Law` shows is made from these."""
+    """A joint fit and all that its answers need: draws, surface and flags; what else a `Law` shows is made from
+    these.
+    """
 
     layout: Layout
     pilot: JointFit

@@ -1,8 +1,8 @@
 """What does a law refuse to say, and why? One typed flag per reason, machine-readable and with a sentence for people.
 
-Sits at the foot of the law half of the walk: the fit raises flags, the choice passes them on, the report prints them. A flag never
-changes a number; it says how far the number may be trusted. Severity: 'note' (worth knowing), 'warning' (the answer stands on
-a weak leg), 'refusal' (there is no answer: the optimum is None).
+Sits at the foot of the law half of the walk: the fit raises flags, the choice passes them on, the report prints them. A
+flag never changes a number; it says how far the number may be trusted. Severity: 'note' (worth knowing), 'warning' (the
+answer stands on a weak leg), 'refusal' (there is no answer: the optimum is None).
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
-"""What does a fitted law know, and what can it be asked? The `Law` object: parameters, optima, flags, draws, and its questions.
+"""What does a fitted law know, and what can it be asked? The `Law` object: parameters, optima, flags, draws, and its
+questions.
 
-Middle of the law half of the walk: table → fit → **Law** → choose, next, report. A Law is plain data (JSON round trip) plus one
-`Surface`, the part that differs between coordinates: how a student's loss depends on its teacher. Letters: N_S student
-parameters, D_S student tokens, T teacher (parameters, or loss in nats when the coordinate is teacher_loss), R draws.
+Middle of the law half of the walk: table → fit → **Law** → choose, next, report. A Law is plain data (JSON round trip)
+plus one `Surface`, the part that differs between coordinates: how a student's loss depends on its teacher. Letters: N_S
+student parameters, D_S student tokens, T teacher (parameters, or loss in nats when the coordinate is teacher_loss), R
+draws.
 """
 
 from __future__ import annotations
@@ -34,26 +36,35 @@ SURFACES = {
 class Surface(Protocol):
     """How student loss depends on the teacher: everything in which the coordinates differ.
 
-    Sizes and losses come in as plain floats or 1-d arrays (params, tokens, nats), never as logs. One draw is one plausible world:
-    column order and row order of draws are the same in every method, so differences between methods' draws are paired.
+    Sizes and losses come in as plain floats or 1-d arrays (params, tokens, nats), never as logs. One draw is one
+    plausible world: column order and row order of draws are the same in every method, so differences between methods'
+      draws are paired.
     """
 
     kind: str
 
     def predict(self, frame) -> np.ndarray:
-        """Expected student loss, nats, per row of a canonical frame, (n,); NaN never: raise LawError with the reason."""
+        """Expected student loss, nats, per row of a canonical frame, (n,); NaN never: raise LawError with the
+        reason.
+        """
 
     def optimum_point(self, student_params: float, student_tokens: float | None) -> float:
         """ln T* at the best fit; ±inf when the best fit has no interior optimum on that side."""
 
     def optimum_draws(self, student_params: float, student_tokens: float | None) -> np.ndarray:
-        """ln T*, (R,), including between-student scatter for a new student; ±inf where a draw has no interior optimum."""
+        """ln T*, (R,), including between-student scatter for a new student; ±inf where a draw has no interior
+        optimum.
+        """
 
     def regret_draws(self, student_params: float, student_tokens: float | None, teachers, teacher_tokens=None):
-        """L_S(T) − min_T L_S, nats ≥ 0, (R, n): regret against the draw's own continuous optimum, with the same scatter."""
+        """L_S(T) − min_T L_S, nats ≥ 0, (R, n): regret against the draw's own continuous optimum, with the same
+        scatter.
+        """
 
     def loss_draws(self, student_params: float, student_tokens: float | None, teachers, teacher_tokens=None):
-        """L_S(T) up to one constant per student and draw, nats, (R, n), WITHOUT scatter: what a next cell would measure."""
+        """L_S(T) up to one constant per student and draw, nats, (R, n), WITHOUT scatter: what a next cell would
+        measure.
+        """
 
     def teacher_draws(self, student_params: float, student_tokens: float | None, teachers) -> np.ndarray:
         """What each of these teachers, if it was measured, does to this student beyond its coordinate, nats, (R, n)."""
@@ -79,7 +90,9 @@ class Parameter:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Optimum:
-    """The best teacher for one student. Exactly one of teacher_params / teacher_loss is set, or neither when refused."""
+    """The best teacher for one student. Exactly one of teacher_params / teacher_loss is set, or neither when
+    refused.
+    """
 
     teacher_params: float | None = None
     teacher_loss: float | None = None
@@ -181,7 +194,9 @@ class Law(LawView):
         return self.surface.loss_draws(*_student(student_params, student_tokens), _teachers(teachers), teacher_tokens)
 
     def teacher_draws(self, student_params: float, student_tokens: float | None, teachers) -> np.ndarray:
-        """What measured teachers do to a student beyond what their size or loss says, nats, (R, n); 0 for any other teacher."""
+        """What measured teachers do to a student beyond what their size or loss says, nats, (R, n); 0 for any other
+        teacher.
+        """
         return self.surface.teacher_draws(*_student(student_params, student_tokens), _teachers(teachers))
 
     def predict(self, frame, columns=None) -> np.ndarray:
@@ -284,7 +299,9 @@ def _student_from(data: dict) -> StudentOptimum:
 
 
 def _plain(value):
-    """JSON has no NaN, no infinities and no numpy: arrays become lists of 7 significant digits, non-finite becomes null."""
+    """JSON has no NaN, no infinities and no numpy: arrays become lists of 7 significant digits, non-finite becomes
+    null.
+    """
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,7 +1,7 @@
 """How do a law and a choice look at the end of a notebook cell or a prompt? A few lines of text, and small HTML tables.
 
-Beside `words` at the end of the law half. `Law` and `Choice` take their `repr` and HTML form from the two classes below; every
-number is read from the object, and a refusal is shown as one.
+Beside `words` at the end of the law half. `Law` and `Choice` take their `repr` and HTML form from the two classes
+below; every number is read from the object, and a refusal is shown as one.
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ class ChoiceView:
 
 
 def law_lines(law) -> str:
-    """A law in at most three lines: its form and state, its parameters with 90 % intervals (or the refusal), its flags."""
+    """A law in at most three lines: its form and state, its parameters with 90 % intervals (or the refusal), its
+    flags.
+    """
     lines = [f"Law {law.form}, teachers known by {_axis(law)}: {'refused' if law.refused else law.status}"]
     if law.refused:
         lines.append(f"  no answer: {_refusal(law.flags)}")

@@ -1,8 +1,8 @@
 """Which teacher is best for ONE measured student? A parabola with Fieller's interval, an Akima curve, the joint fit.
 
 Follows `joint` in the law half of the walk. The first two look at one student alone: the parabola is precise and, on an
-asymmetric bowl, precisely wrong; the Akima curve follows the points and cannot leave them. Neither feeds the law; they are there
-so that disagreement with the joint fit is seen. All positions in ln teacher size, losses in nats.
+asymmetric bowl, precisely wrong; the Akima curve follows the points and cannot leave them. Neither feeds the law; they
+are there so that disagreement with the joint fit is seen. All positions in ln teacher size, losses in nats.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ DISAGREE_LN = np.log(2.0)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Profile:
-    """One student's cells: ln teacher x (n,) rising, mean loss y (n,), sd of each mean (n,), degrees of freedom of that sd."""
+    """One student's cells: ln teacher x (n,) rising, mean loss y (n,), sd of each mean (n,), degrees of freedom of that
+    sd.
+    """
 
     x: np.ndarray
     y: np.ndarray
@@ -31,11 +33,13 @@ def fieller(a: float, b: float, cov: np.ndarray, t: float) -> tuple[float | None
     """All x at which the slope 2 a x + b of a parabola is compatible with 0: (2ax + b)² ≤ t² Var(2ax + b).
 
     Args:
-        a, b: curvature and slope coefficients of y = a x² + b x + c; cov (2, 2) their covariance, order (a, b); t: quantile.
+        a, b: curvature and slope coefficients of y = a x² + b x + c; cov (2, 2) their covariance, order (a, b); t:
+          quantile.
 
     Returns:
-        (low, high); None on an unbounded side, (None, None) when the curvature is not significant (the set is a half-line, a line,
-        or the outside of an interval, none of which locates an optimum). Reference: Fieller (1954), J. R. Stat. Soc. B 16, 175.
+        (low, high); None on an unbounded side, (None, None) when the curvature is not significant (the set is a
+        half-line, a line, or the outside of an interval, none of which locates an optimum). Reference: Fieller (1954),
+        J. R. Stat. Soc. B 16, 175.
     """
     vaa, vab, vbb = cov[0, 0], cov[0, 1], cov[1, 1]
     # A x² + B x + C ≤ 0
@@ -47,7 +51,9 @@ def fieller(a: float, b: float, cov: np.ndarray, t: float) -> tuple[float | None
 
 
 def quadratic(data: Profile) -> MethodOptimum:
-    """Vertex of the least-squares parabola with Fieller's interval; its own residuals set the noise when they are larger."""
+    """Vertex of the least-squares parabola with Fieller's interval; its own residuals set the noise when they are
+    larger.
+    """
     from scipy.special import stdtrit
 
     if len(data.x) < 3:
@@ -77,7 +83,8 @@ def quadratic(data: Profile) -> MethodOptimum:
 
 
 def akima(data: Profile, rng: np.random.Generator, draws: int = 400) -> MethodOptimum:
-    """Minimum of an Akima curve through the points; noise redrawn for the interval, widened to a third of the grid spacing.
+    """Minimum of an Akima curve through the points; noise redrawn for the interval, widened to a third of the grid
+    spacing.
 
     A minimum at the end of the grid is censored, and an interval side is None when that share of draws ends there.
     """
@@ -117,7 +124,9 @@ def joint(point: float, spans, data: Profile) -> MethodOptimum:
 def side_by_side(
     student_params: float, student_tokens: float | None, data: Profile, methods, best_loss_nats: float | None
 ) -> StudentOptimum:
-    """Collect the methods and say whether they disagree: points more than 2x apart, or one outside another's 90 % interval."""
+    """Collect the methods and say whether they disagree: points more than 2x apart, or one outside another's 90 %
+    interval.
+    """
     points = {m.method: np.log(m.point) for m in methods if m.point is not None and m.censored is None}
     spread = float(max(points.values()) - min(points.values())) if len(points) > 1 else None
     disagree = spread is not None and spread > DISAGREE_LN

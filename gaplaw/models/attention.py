@@ -19,7 +19,8 @@ def attend(query_BxLxHxK, key_BxLxGxK, value_BxLxGxK, kernel: Kernel = "plain") 
     """Causal attention: softmax(q·kᵀ / sqrt(K), over positions not in the future)·v, with the softmax in float32.
 
     Query heads h share the key/value head h // (H/G). kernel "xla" and "cudnn" select `jax.nn.dot_product_attention`
-    (cuDNN: bfloat16 on an NVIDIA device); "plain" is written out here, and is what CPU runs use. A function is called instead.
+    (cuDNN: bfloat16 on an NVIDIA device); "plain" is written out here, and is what CPU runs use. A function is called
+    instead.
 
     Returns: context_BxLxHxK in the dtype of the value.
     Reference: Vaswani et al. 2017 (1706.03762) eq. 1; grouped queries: Ainslie et al. 2023 (2305.13245).

@@ -1,9 +1,10 @@
 """How does the same model run fast on one CPU core when it is only a few dozen wide? Features first, tokens last.
 
 The forward pass of transformer.py with activations as [features, tokens], so that vector instructions run over tokens
-instead of over 8 or 12 features, and with the gradient of attention written out. Equal to `transformer.apply_hidden` within
-float tolerance (a test); in a prototype this, with students in turn and the one-pass objective, took a student step of 4,096
-tokens at width 8 from 16 to 5.5 ms (one core, single run of each). Wide models and accelerators use transformer.py.
+instead of over 8 or 12 features, and with the gradient of attention written out. Equal to `transformer.apply_hidden`
+within float tolerance (a test); in a prototype this, with students in turn and the one-pass objective, took a student
+step of 4,096 tokens at width 8 from 16 to 5.5 ms (one core, single run of each). Wide models and accelerators use
+transformer.py.
 """
 
 from __future__ import annotations

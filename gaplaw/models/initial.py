@@ -13,9 +13,9 @@ from gaplaw.spec import ModelSpec
 def deviation(path: str, shape: tuple[int, ...], spec: ModelSpec) -> float | None:
     """Standard deviation of one weight's initial values by its path; None for what is not drawn (norm scales, biases).
 
-    sqrt(2/(5·fan_in)): 0.02 at fan_in 1000 as in GPT-2, and still of useful size at fan_in 4. A fixed 0.02 would make models
-    of width 8 start with vanishing signals and take ever larger steps at width 8192; so hidden and output signals keep one
-    scale at every width. Reference: Nguyen & Salazar 2019 (1910.05895) §3.2 (SmallInit).
+    sqrt(2/(5·fan_in)): 0.02 at fan_in 1000 as in GPT-2, and still of useful size at fan_in 4. A fixed 0.02 would make
+    models of width 8 start with vanishing signals and take ever larger steps at width 8192; so hidden and output
+    signals keep one scale at every width. Reference: Nguyen & Salazar 2019 (1910.05895) §3.2 (SmallInit).
     """
     if path.endswith(("scale", "bias")):
         return None

@@ -55,7 +55,9 @@ def ones(spec: ModelSpec) -> Masks:
 
 @partial(jax.jit, static_argnames=("spec", "pieces"))
 def _sensitivity(params: dict, spec: ModelSpec, batch_BxL1: jax.Array, pieces: int) -> Masks:
-    """|d (mean cross-entropy of the batch) / d mask| at masks of one; the gradient is summed over pieces of the batch."""
+    """|d (mean cross-entropy of the batch) / d mask| at masks of one; the gradient is summed over pieces of the
+    batch.
+    """
 
     @jax.checkpoint
     def head(hidden_RxLxD, labels_RxL):
@@ -79,7 +81,8 @@ def importance(params: dict, spec: ModelSpec, batches: Iterable, pieces: int = 1
     The absolute value is taken of each batch's gradient. A key/value group counts the sum over its query heads.
 
     Args:
-      batches: int32 [B, L + 1] each, or [1, B, L + 1] spread over a mesh; a few are enough, the same ones give the same student.
+      batches: int32 [B, L + 1] each, or [1, B, L + 1] spread over a mesh; a few are enough, the same ones give the same
+        student.
       pieces: into how many parts a batch is cut, of which one at a time is in memory; changes nothing but rounding.
     Raises: SpecError when there is no batch.
     """
@@ -110,7 +113,8 @@ def _heads_of(groups: np.ndarray, spec: ModelSpec) -> np.ndarray:
 
 
 def select(params: dict, spec: ModelSpec, hidden_D, groups, neurons) -> dict:
-    """The parameters of the given units, in the given order: dimensions, key/value groups and neurons per layer, by index.
+    """The parameters of the given units, in the given order: dimensions, key/value groups and neurons per layer, by
+    index.
 
     A layer's half with no unit is left out with its norm. Permutations leave the model's function unchanged; prefixes
     of the importance order make the student.

@@ -164,7 +164,8 @@ def init(rng: jax.Array, spec: ModelSpec) -> dict:
 
     Weight by weight, with n(f) = N(0, 2/(5·f)) (see `deviation`): token table n(D), which gives tied logits a variance
     of 0.4 at every width; position table n(4·D), half as large (GPT-2: 0.01 beside 0.02); query, key, value, up, gate
-    n(D); output n(H·K) and down n(F), both divided by sqrt(2·depth); untied output matrix n(D); norm scales 1; biases 0.
+    n(D); output n(H·K) and down n(F), both divided by sqrt(2·depth); untied output matrix n(D); norm scales 1; biases
+    0.
     """
 
     def array(*shape):

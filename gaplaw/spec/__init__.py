@@ -1,9 +1,10 @@
 """What is one run? A model, a corpus, a recipe and a teacher make a cell; cells make a sweep.
 
-In reading order: model → sizes → teacher_signal → identity → train → cell → execution → sweep.
+In reading order: model → sizes → teacher_signal → identity → train → data → cell → execution → sweep.
 """
 
-from gaplaw.spec.cell import Cell, DataSpec, Init, Role
+from gaplaw.spec.cell import Cell, Init, Role
+from gaplaw.spec.data import DataSpec
 from gaplaw.spec.execution import Execution, HostsSpec, MeshSpec
 from gaplaw.spec.identity import science
 from gaplaw.spec.model import ModelSpec

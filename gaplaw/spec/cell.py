@@ -1,8 +1,8 @@
 """What is one cell?
 
-Frozen values only: a model shape, a corpus, an objective and a training recipe (`gaplaw.spec.train`), and a cell made of them. A
-cell's `fingerprint` hashes its science (`gaplaw.spec.identity`: sizes, data, tokenizer, objective, schedule, seed, teacher); how it
-is executed (`gaplaw.spec.execution`) is recorded in the results but is not identity. No JAX, no file access.
+A frozen value: a model's shape, a corpus, an objective, a training recipe and a teacher. Its `fingerprint` hashes its
+science (`gaplaw.spec.identity`: sizes, data, tokenizer, objective, schedule, seed, teacher); how it is executed
+(`gaplaw.spec.execution`) is recorded in the results but is not identity. No JAX, no file access.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import typing
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from gaplaw.canonical import check_fields, later, refuse_unless, short_hash
+from gaplaw.canonical import check_fields, refuse_unless, short_hash
 from gaplaw.files import NAME_RULE, is_plain_name
+from gaplaw.spec.data import DataSpec
 from gaplaw.spec.identity import science
 from gaplaw.spec.model import ModelSpec
 from gaplaw.spec.sizes import count_params
@@ -24,58 +25,13 @@ Role = typing.Literal["teacher", "student", "baseline"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataSpec:
-    """A corpus, its tokenizer and its split; `manifest` is the content hash that `gaplaw.data.resolve` fills in.
-
-    source: "stdlib" (embedded default), "tfds:NAME[/CONFIG]" or "folder:PATH" (.txt, .jsonl, .parquet; packed, too).
-    tokenizer: "bytes" (256 symbols), "bpe:VOCAB" (trained on this corpus) or "file:PATH" (a tokenizer.json, in which
-      `separator` names the special token that ends a document; if None, the first known one).
-    """
-
-    source: str = "stdlib"
-    tokenizer: str = "bytes"
-    sequence_tokens: int = 64
-    validation_fraction: float = 0.05
-    teacher_fraction: float = 0.0
-    validation_tokens: int = 262_144
-    split_seed: int = 0
-    manifest: str = ""
-    separator: str | None = later(None)
-
-    def __post_init__(self):
-        check_fields(self)
-        check_seed("DataSpec.split_seed", self.split_seed)
-        kinds = ("tfds:", "folder:")
-        refuse_unless(
-            self.source == "stdlib" or any(self.source.startswith(k) and len(self.source) > len(k) for k in kinds),
-            "DataSpec.source",
-            self.source,
-            "must be 'stdlib', 'tfds:NAME' or 'folder:PATH'",
-        )
-        kind, _, rest = self.tokenizer.partition(":")
-        refuse_unless(
-            self.tokenizer == "bytes"
-            or (kind == "bpe" and rest.isascii() and rest.isdigit())
-            or (kind == "file" and bool(rest)),
-            "DataSpec.tokenizer",
-            self.tokenizer,
-            "must be 'bytes', 'bpe:VOCAB' or 'file:PATH'",
-        )
-        refuse_unless(not self.separator or kind == "file", "DataSpec.separator", self.separator, "needs a file:PATH")
-        refuse_unless(self.sequence_tokens >= 2, "DataSpec.sequence_tokens", self.sequence_tokens, "must be at least 2")
-        refuse_unless(self.validation_tokens >= 1, "DataSpec.validation_tokens", self.validation_tokens, "must be >= 1")
-        for name in ("validation_fraction", "teacher_fraction"):
-            refuse_unless(0 <= getattr(self, name) < 1, f"DataSpec.{name}", getattr(self, name), "must be in [0, 1)")
-        refuse_unless(self.validation_fraction > 0, "DataSpec.validation_fraction", 0, "must be above 0")
-
-
-@dataclass(frozen=True, kw_only=True)
 class Cell:
     """One run: a model trained on data under an objective, with a teacher or (as a teacher or baseline) without.
 
-    init = "prune" cuts the student out of its teacher down to `target_params` non-embedding parameters (within 5 %): `model`
-    is then the even shape of that size, for the plan; the shape that the importance ranking found is in the results row.
-    split "teacher" reads the documents set aside for teachers. signal: how the teacher's distribution arrives.
+    init = "prune" cuts the student out of its teacher down to `target_params` non-embedding parameters (within 5 %):
+    `model` is then the even shape of that size, for the plan; the shape that the importance ranking found is in the
+    results row. split "teacher" reads the documents set aside for teachers. signal: how the teacher's distribution
+    arrives.
     """
 
     name: str

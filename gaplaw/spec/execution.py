@@ -1,4 +1,6 @@
-"""How is a sweep run? Workers, mesh, chunk sizes, compute type: recorded in every row, never part of a cell's identity."""
+"""How is a sweep run? Workers, mesh, chunk sizes, compute type: recorded in every row, never part of a cell's
+identity.
+"""
 
 from __future__ import annotations
 
@@ -38,9 +40,11 @@ class HostsSpec:
 
     Args:
       processes: how many in all.
-      launch: here: one `gaplaw run` starts them all, on this machine or, under Ray, each on a node of its own. everywhere:
-        `gaplaw run` is started on every host, each with one process of the group (needs --workers 1 and a shared run folder).
-      coordinator: under everywhere, host:port of process 0; empty where JAX finds it by itself (Cloud TPU, Slurm, Kubernetes).
+      launch: here: one `gaplaw run` starts them all, on this machine or, under Ray, each on a node of its own.
+        everywhere: `gaplaw run` is started on every host, each with one process of the group (needs --workers 1 and a
+          shared run folder).
+      coordinator: under everywhere, host:port of process 0; empty where JAX finds it by itself (Cloud TPU, Slurm,
+        Kubernetes).
       process_id: under everywhere with a coordinator, the number of this host, from 0.
       initialization_timeout_seconds: how long to wait for all processes.
       heartbeat_timeout_seconds: after how long a silent process counts as dead, which ends the others.
@@ -73,23 +77,25 @@ class Execution:
       single_thread: give each worker one core (fastest for tiny models).
       mesh: devices by axis.
       hosts: processes that train one group together.
-      core_blocked: on one CPU device, run students one after the other with features before tokens, so that a tiny model's
-        step stays in its core's cache; ignored on accelerators, on meshes, under accumulate and for large vocabularies.
+      core_blocked: on one CPU device, run students one after the other with features before tokens, so that a tiny
+        model's step stays in its core's cache; ignored on accelerators, on meshes, under accumulate and for large
+        vocabularies.
       chunk_tokens: tokens per device whose logits exist at one time.
       steps_per_dispatch: steps of one compiled call, at most.
       evaluations: points of the validation curve, the last one at the end.
       compute_dtype: of matrix products and activations; parameters, norms, softmax and losses stay float32.
       attention: plain, or jax.nn.dot_product_attention's xla or cudnn.
-      scan_layers: hold the layers of even models as one array and run them as one scanned body, so that compile time does not
-        grow with depth.
-      remat: what the backward pass computes again: none, full (each layer from its input), or dots (all but the outputs of
-        products with weights and of cuDNN's attention).
+      scan_layers: hold the layers of even models as one array and run them as one scanned body, so that compile time
+        does not grow with depth.
+      remat: what the backward pass computes again: none, full (each layer from its input), or dots (all but the outputs
+        of products with weights and of cuDNN's attention).
       teacher_dtype: of the teacher's parameters on the devices.
-      accumulate: microbatches of a step, one after the other; the gradient is their mean. Evaluation takes as many rows at a time.
-      checkpoint_seconds: how often a group in training is written to disk, so that a killed one goes on from there; at most
-        once a dispatch (0 = at every one).
-      keep_students: parameters of students and baselines to leave in OUT/students: none, the last, or each student's best by
-        validation loss over the `evaluations` (rows describe the last in any case).
+      accumulate: microbatches of a step, one after the other; the gradient is their mean. Evaluation takes as many rows
+        at a time.
+      checkpoint_seconds: how often a group in training is written to disk, so that a killed one goes on from there; at
+        most once a dispatch (0 = at every one).
+      keep_students: parameters of students and baselines to leave in OUT/students: none, the last, or each student's
+        best by validation loss over the `evaluations` (rows describe the last in any case).
     """
 
     workers: int = 2

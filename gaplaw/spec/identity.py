@@ -1,6 +1,7 @@
 """What makes two cells the same science? The fields that change their numbers, and nothing else.
 
-A cell's fingerprint is a hash of them. Where the code comes to make other numbers of the same fields, a *mark* is added for the
+A cell's fingerprint is a hash of them. Where the code comes to make other numbers of the same fields, a *mark* is added
+for the
 cells concerned, and for them alone: so rows and teachers of others keep their identity.
 """
 

@@ -15,8 +15,8 @@ DEEPEST = 100_000
 class ModelSpec:
     """The shape of one decoder-only transformer; every array size follows from these fields.
 
-    `heads` and `hidden` hold one number for every layer, or one per layer (pruned models are uneven; 0 skips that half of
-    the layer). `kv_group` is the number of query heads that share one key/value head (1 = multi-head attention).
+    `heads` and `hidden` hold one number for every layer, or one per layer (pruned models are uneven; 0 skips that half
+    of the layer). `kv_group` is the number of query heads that share one key/value head (1 = multi-head attention).
     """
 
     block: Block = "llama"

@@ -1,7 +1,7 @@
 """Which cells belong to one question, and which of them run together?
 
-A `Sweep` is a named grid of cells; a `Group` is its unit of execution: cells that share a teacher and their batches run in one
-compiled program over one shared teacher pass. After spec and sizes in the walk; trains nothing, reads nothing.
+A `Sweep` is a named grid of cells; a `Group` is its unit of execution: cells that share a teacher and their batches run
+in one compiled program over one shared teacher pass. After spec and sizes in the walk; trains nothing, reads nothing.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from gaplaw.spec.train import ObjectiveSpec, TrainSpec
 class Group:
     """Cells that run as one program: same teacher and signal, same batches; without a teacher, same shape too.
 
-    sweep_temperatures: of all cells of the sweep that read the same teacher cache, so that whoever fills it fills it for all.
+    sweep_temperatures: of all cells of the sweep that read the same teacher cache, so that whoever fills it fills it
+      for all.
     """
 
     cells: tuple[Cell, ...]
@@ -44,7 +45,8 @@ class Group:
     def stream(self) -> dict:
         """What a cache of the teacher's outputs is a function of: teacher, data, order of the data, and what is kept.
 
-        Not the students, their objectives, their batch size (batches are cuts of one stream of sequences) or their number
+        Not the students, their objectives, their batch size (batches are cuts of one stream of sequences) or their
+        number
         of steps: all of them read the same cache.
         """
         cell = self.cells[0]
@@ -76,7 +78,8 @@ class Group:
 class Sweep:
     """A named grid of cells and the question that it answers. Every teacher is itself a cell of the sweep.
 
-    `teachers` lists each distinct teacher once; `baselines` are the student shapes without a teacher; `students` the rest.
+    `teachers` lists each distinct teacher once; `baselines` are the student shapes without a teacher; `students` the
+    rest.
     """
 
     name: str
@@ -151,11 +154,12 @@ class Sweep:
         init: Init | Iterable[Init] = "scratch",
         baseline: bool = True,
     ) -> Sweep:
-        """Every student shape × seed × objective × signal × init under every teacher, plus each teacher and no-teacher baseline.
+        """Every student shape × seed × objective × signal × init under every teacher, plus each teacher and no-teacher
+        baseline.
 
         Under init = "prune" the students' `model` gives only the size to meet: each is re-shaped to its teacher's depth
-        and proportions, and pairs whose teacher is not larger are left out. A pruned student has no random initialisation,
-        so its seed orders the batches instead (and its baseline's).
+        and proportions, and pairs whose teacher is not larger are left out. A pruned student has no random
+        initialisation, so its seed orders the batches instead (and its baseline's).
         """
 
         def recipe(given, model, start="scratch", seed=0):

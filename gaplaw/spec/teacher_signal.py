@@ -1,7 +1,7 @@
 """How does a teacher's distribution reach its students? Live, or from a cache that one pass of the teacher filled.
 
-A value of every distilled cell: it changes the numbers, so it is part of their identity. After canonical in the walk; how a
-cache is made and read is `gaplaw.distill.targets` and `gaplaw.train.cache_files`.
+A value of every distilled cell: it changes the numbers, so it is part of their identity. After canonical in the walk;
+how a cache is made and read is `gaplaw.distill.targets` and `gaplaw.train.cache_files`.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ HALF_TAILS = (1.0, 2.0, 4.0)
 class TeacherSignal:
     """What students see of their teacher at each token.
 
-    kind: "live" is everything, from a teacher that runs beside its students. "topk" is its `symbols` likeliest symbols and, as
-      one bucket, the mass of all others: no noise, but students are not told how to share the bucket. "sampled" is `symbols`
+    kind: "live" is everything, from a teacher that runs beside its students. "topk" is its `symbols` likeliest symbols
+      and, as
+      one bucket, the mass of all others: no noise, but students are not told how to share the bucket. "sampled" is
+        `symbols`
       draws from it: unbiased in loss and gradient, with noise; at temperature 1 only, the temperature of the draws.
     """
 
@@ -43,7 +45,9 @@ class TeacherSignal:
         return f"{self.kind}:{self.symbols}" if self.cached else self.kind
 
     def token_bytes(self, vocab_size: int, temperatures: tuple[float, ...]) -> int:
-        """Bytes that a cache keeps for one token to serve some temperatures: see `gaplaw.distill.targets` for what they are."""
+        """Bytes that a cache keeps for one token to serve some temperatures: see `gaplaw.distill.targets` for what they
+        are.
+        """
         id_bytes = next(size for size in (1, 2, 4) if vocab_size <= 2 ** (8 * size))
         tails = sum(2 if heat in HALF_TAILS else 4 for heat in temperatures)
         topk, sampled = self.symbols * (id_bytes + 2) + tails, self.symbols * id_bytes + 2

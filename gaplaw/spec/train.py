@@ -42,7 +42,8 @@ class TrainSpec:
     """AdamW with linear warm-up and cosine decay over a token budget; `batch_seed` orders the batches.
 
     A warm-up starts at rate 0 and takes at least one step; at warmup_fraction = 0 the first rate is the peak.
-    Batches are a function of (batch_seed, step) alone, so cells that share tokens, batch_sequences and batch_seed see the
+    Batches are a function of (batch_seed, step) alone, so cells that share tokens, batch_sequences and batch_seed see
+    the
     same batches whatever their teacher: that is the half of common random numbers which lives in the data.
     """
 

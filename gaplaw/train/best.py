@@ -1,4 +1,6 @@
-"""Which parameters of each student had the lowest validation loss so far? For export; the rows always describe the last ones."""
+"""Which parameters of each student had the lowest validation loss so far? For export; the rows always describe the last
+ones.
+"""
 
 from __future__ import annotations
 

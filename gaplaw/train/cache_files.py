@@ -1,12 +1,12 @@
 """What of a teacher's outputs lies on disk? One folder per stream of sequences, in shards; any part can be read alone.
 
     FOLDER/manifest.json         what the cache is a function of (`Group.stream`), and the tokenizer's hash
-    FOLDER/shards/000000.npz     what was kept of sequences 0, 1, …, a checksum of the tokens of each, and one of the whole
-    FOLDER/fidelity-T1.json      how far it can be trusted at temperature 1 (`gaplaw.train.teacher_cache`)
+    FOLDER/shards/000000.npz     what was kept of sequences 0, 1, …, a checksum of the tokens of each, and one of the
+    whole FOLDER/fidelity-T1.json      how far it can be trusted at temperature 1 (`gaplaw.train.teacher_cache`)
 
-Each file carries a checksum; what is damaged is made again. Every file is written under a temporary name and renamed, so that
-filling a cache may stop at any moment and goes on at the first missing shard. Sequences are numbered as the corpus streams them,
-whatever the batch size. NumPy only: no JAX in this file.
+Each file carries a checksum; what is damaged is made again. Every file is written under a temporary name and renamed,
+so that filling a cache may stop at any moment and goes on at the first missing shard. Sequences are numbered as the
+corpus streams them, whatever the batch size. NumPy only: no JAX in this file.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ class SignalCache:
         return self.path / "shards" / f"{number:06d}.npz"
 
     def missing(self, sequences: int, names: Iterable[str]) -> list[range]:
-        """The ranges of sequences, one for each shard, that must be made before the arrays `names` of sequences 0 … `sequences` can
-        be read. A shard that lacks an array is made again as long as it is.
+        """The ranges of sequences, one for each shard, that must be made before the arrays `names` of sequences 0 …
+        `sequences` can be read. A shard that lacks an array is made again as long as it is.
         """
         found = []
         for number in range(-(-sequences // self.shard_sequences)):
@@ -67,7 +67,9 @@ class SignalCache:
         return found
 
     def _sequences_in(self, number: int, names: Iterable[str] = ()) -> int:
-        """Of a shard that is there and, as far as its directory tells, whole; else 0. Those without a checksum do not count."""
+        """Of a shard that is there and, as far as its directory tells, whole; else 0. Those without a checksum do not
+        count.
+        """
         try:
             with np.load(self.shard(number)) as shard:
                 return len(shard["tokens_crc"]) if {WHOLE, *names} <= set(shard.files) else 0
@@ -88,7 +90,9 @@ class SignalCache:
         return self.corpus.batch(cell.split, 1, cell.train.batch_seed, wanted)[:, 0]
 
     def write(self, wanted: range, tokens_MxL1: np.ndarray, kept: dict[str, np.ndarray]) -> None:
-        """Write one range of `missing`: arrays [M, L, …] by name. A longer shard that another group wrote meanwhile stays."""
+        """Write one range of `missing`: arrays [M, L, …] by name. A longer shard that another group wrote meanwhile
+        stays.
+        """
         number = wanted.start // self.shard_sequences
         if self._sequences_in(number, kept) >= len(wanted):
             return
@@ -100,8 +104,8 @@ class SignalCache:
     def read(self, first: int, tokens_MxL1: np.ndarray, names: Iterable[str]) -> dict[str, np.ndarray]:
         """What was kept of sequences first, first + 1, …: arrays [M, L, …] by name.
 
-        Raises: SignalError when their tokens are not these, the shard has no such array, or it is damaged (it is then removed, to
-        be made again).
+        Raises: SignalError when their tokens are not these, the shard has no such array, or it is damaged (it is then
+        removed, to be made again).
         """
         parts, at = [], first
         while at < first + len(tokens_MxL1):
@@ -141,7 +145,9 @@ class SignalCache:
 
 
 def made_or_damaged(path: Path) -> dict | None:
-    """A checked JSON file of a cache; None when it must be made, after a line on standard error when it is there but damaged."""
+    """A checked JSON file of a cache; None when it must be made, after a line on standard error when it is there but
+    damaged.
+    """
     found = read_checked_json(path)
     if found is None and path.exists():
         print(f"warning: {path}: damaged, or of a gaplaw without checksums; it is made again", file=sys.stderr)

@@ -1,11 +1,13 @@
-"""How do models survive the process? Orbax, behind this file (and a barrier in `hosts`): finished models, groups in flight.
+"""How do models survive the process? Orbax, behind this file (and a barrier in `hosts`): finished models, groups in
+flight.
 
-Orbax does not notice a byte that has changed, so every checkpoint holds the checksums of its files, compared when it is opened.
-A finished model is its parameters and, as metadata, its shape. A group in flight is the parameters and optimizer state of every
-stack, the step, and what has been read back so far (curves, broken cells, seconds spent): that is all. The step is also the
-position in the data, because batches are functions of (batch_seed, step); and no random number is drawn after initialisation, so
-there is no generator to save. Orbax writes whole folders or none, onto any file system that it knows, and reads them onto any mesh.
-In a group of several processes each calls every function here at the same point.
+Orbax does not notice a byte that has changed, so every checkpoint holds the checksums of its files, compared when it is
+opened. A finished model is its parameters and, as metadata, its shape. A group in flight is the parameters and
+optimizer state of every stack, the step, and what has been read back so far (curves, broken cells, seconds spent): that
+is all. The step is also the position in the data, because batches are functions of (batch_seed, step); and no random
+number is drawn after initialisation, so there is no generator to save. Orbax writes whole folders or none, onto any
+file system that it knows, and reads them onto any mesh. In a group of several processes each calls every function here
+at the same point.
 """
 
 from __future__ import annotations
@@ -47,8 +49,9 @@ def save(path: Path | str, params: dict, model: ModelSpec) -> None:
 def load(path: Path | str, mesh: Mesh | None = None) -> tuple[dict, ModelSpec]:
     """Read (params, ModelSpec), each array straight onto its place in the mesh (one device if None).
 
-    Raises: CheckpointError when there is none, or naming the file that is damaged. Of several processes, each compares a part of
-    the checksums. A checkpoint that has none is read after one line on standard error, and gets them if it can be written.
+    Raises: CheckpointError when there is none, or naming the file that is damaged. Of several processes, each compares
+    a part of the checksums. A checkpoint that has none is read after one line on standard error, and gets them if it
+    can be written.
     """
     path = Path(path).absolute()
     if not path.exists():
@@ -72,8 +75,8 @@ def load(path: Path | str, mesh: Mesh | None = None) -> tuple[dict, ModelSpec]:
 
 @dataclass(kw_only=True)
 class Record:
-    """What a group has come to by `step`, besides its states. By cell id: `curves`, `broken`, and `last_losses`, sums of nats over
-    the steps of `outcome.last_steps` so far.
+    """What a group has come to by `step`, besides its states. By cell id: `curves`, `broken`, and `last_losses`, sums
+    of nats over the steps of `outcome.last_steps` so far.
     """
 
     step: int
@@ -106,7 +109,8 @@ class InFlight:
         )
 
     def restore(self, like) -> tuple[object, Record] | None:
-        """(states, record) of the newest checkpoint that can be used; one line on standard error for each that cannot, which goes.
+        """(states, record) of the newest checkpoint that can be used; one line on standard error for each that cannot,
+        which goes.
 
         Args: like: the states as ShapeDtypeStructs with the shardings to read them onto, whatever mesh wrote them.
         Returns: None when there is none to use.
@@ -137,7 +141,9 @@ class InFlight:
             return f"{one.path}: not a readable checkpoint ({type(fault).__name__})"
 
     def _write_sums(self) -> None:
-        """List the checksums of the checkpoint that is being written. Process 0's Orbax calls it when all its files are there."""
+        """List the checksums of the checkpoint that is being written. Process 0's Orbax calls it when all its files are
+        there.
+        """
         for place in self.folder.glob("[0-9]*"):
             if not (place / SUMS).exists():  # the older ones have theirs
                 write_sums(place, but=METADATA)
@@ -150,7 +156,9 @@ class InFlight:
         return self.writer.should_save(step)
 
     def save(self, states, record: Record) -> None:
-        """Copy the states off the devices and write them while training goes on; a write still under way is waited for."""
+        """Copy the states off the devices and write them while training goes on; a write still under way is waited
+        for.
+        """
         told = with_sum({"cells": self.cells, "record": asdict(record)})
         self.writer.save_async(record.step, states, force=True, custom_metadata=told)
 

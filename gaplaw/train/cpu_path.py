@@ -1,8 +1,9 @@
 """How does a dispatch run on one CPU core? The teacher first, then each stack of students, each student by itself.
 
-A program of the teacher makes what students need of it for all batches of the dispatch; a program per stack then takes one student
-after the other through them, so that its state and activations stay in the core's cache. No program of students knows the
-teacher's shape: through the compilation cache the groups of a sweep share them. See step.py for the other way.
+A program of the teacher makes what students need of it for all batches of the dispatch; a program per stack then takes
+one student after the other through them, so that its state and activations stay in the core's cache. No program of
+students knows the teacher's shape: through the compilation cache the groups of a sweep share them. See step.py for the
+other way.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ CACHED_LOGITS = 2**15  # so do the few arrays of so many logits (128 KiB) that i
 
 
 def targets_program(specs, teacher_model: ModelSpec, execution: Execution):
-    """Compile-ready `teach(taught, batches_KxBxL1) -> {temperature: Targets}` of [K·blocks, N/blocks, …], see `blocks_of`.
+    """Compile-ready `teach(taught, batches_KxBxL1) -> {temperature: Targets}` of [K·blocks, N/blocks, …], see
+    `blocks_of`.
 
     taught: see `seen_of_teacher`.
     """
@@ -88,7 +90,9 @@ def stack_program(stack: Stack, execution: Execution):
 
 
 def view_program(teacher_model: ModelSpec, execution: Execution, domains: int):
-    """Compile-ready `look(params, tokens_KxBxL1, domain_KxB) -> (TeacherView, Scores)` of [K·blocks, …]: its own scores, too."""
+    """Compile-ready `look(params, tokens_KxBxL1, domain_KxB) -> (TeacherView, Scores)` of [K·blocks, …]: its own
+    scores, too.
+    """
     vocab = Vocab(teacher_model.vocab_size)
 
     @jax.jit
@@ -131,7 +135,9 @@ def score_program(stack: Stack, execution: Execution, domains: int):
 
 
 def blocks_of(batches_KxBxL1: jax.Array) -> int:
-    """Into how many equal blocks of whole sequences each batch is cut, for at most BLOCK_TOKENS in each where that can be."""
+    """Into how many equal blocks of whole sequences each batch is cut, for at most BLOCK_TOKENS in each where that can
+    be.
+    """
     _, sequences, length = batches_KxBxL1.shape
     fitting = max(1, BLOCK_TOKENS // (length - 1))
     return sequences // next(size for size in range(min(fitting, sequences), 0, -1) if sequences % size == 0)
@@ -143,7 +149,9 @@ def _cut(tree, blocks: int):
 
 
 class _Rows(NamedTuple):
-    """A parameter tree as a vector of what decays (optimizer.py) and one of the rest: an optimizer step is then a few loops."""
+    """A parameter tree as a vector of what decays (optimizer.py) and one of the rest: an optimizer step is then a few
+    loops.
+    """
 
     decayed_P: jax.Array
     rest_P: jax.Array

@@ -1,7 +1,7 @@
 """How do several processes become one machine? They meet at process 0's address; then every device is part of one mesh.
 
-A group of several processes runs the same program in each: all call the same collectives in the same order, each makes only its
-own rows of a batch, and process 0 alone writes results. Nothing here is needed by one process.
+A group of several processes runs the same program in each: all call the same collectives in the same order, each makes
+only its own rows of a batch, and process 0 alone writes results. Nothing here is needed by one process.
 """
 
 from __future__ import annotations
@@ -87,7 +87,9 @@ def in_any(true: bool) -> bool:
 
 
 def begun_together(program):
-    """A jitted program that no process starts before all have compiled it: over gloo, who is early waits for 30 s only."""
+    """A jitted program that no process starts before all have compiled it: over gloo, who is early waits for 30 s
+    only.
+    """
     import jax
     from orbax.checkpoint import v1 as ocp
 

@@ -1,8 +1,8 @@
 """How does one group of cells go from specification to measured rows?
 
-Batches are a function of (batch_seed, step); losses are read one dispatch late, so the device never waits for the host. A
-student that stops being finite becomes a failed outcome and touches nobody else. A group that was killed goes on from its newest
-checkpoint, with the numbers that it would have had anyway.
+Batches are a function of (batch_seed, step); losses are read one dispatch late, so the device never waits for the host.
+A student that stops being finite becomes a failed outcome and touches nobody else. A group that was killed goes on from
+its newest checkpoint, with the numbers that it would have had anyway.
 """
 
 from __future__ import annotations
@@ -129,7 +129,9 @@ class _Run:
         return True
 
     def in_pieces(self, tokens_NxL1, domain_N) -> list[list[jax.Array]]:
-        """The validation sequences as dispatches of [K, B, …], filled up with sequences of domain -1, which do not count."""
+        """The validation sequences as dispatches of [K, B, …], filled up with sequences of domain -1, which do not
+        count.
+        """
         pieces, batches, rows = held_shape(self.stacks, self.execution, len(domain_N))
         spare = pieces * batches * rows - len(domain_N)
         tokens = np.pad(tokens_NxL1, ((0, spare), (0, 0))).reshape(pieces, batches, rows, tokens_NxL1.shape[1])
@@ -200,7 +202,8 @@ class _Run:
     def read(self, at: int, losses, taken: slice) -> None:
         """Fetch one dispatch's losses (a stall only if it is still running) and note who is no longer finite.
 
-        The last losses are added one by one, in order: their sum is the same bits however steps are cut into dispatches.
+        The last losses are added one by one, in order: their sum is the same bits however steps are cut into
+        dispatches.
         """
         for cell_id, loss_K in self.cells_of(
             [np.asarray(loss_KxS, np.float64)[taken].T for loss_KxS in losses]

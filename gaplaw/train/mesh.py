@@ -1,7 +1,7 @@
 """Which device holds which part of which array? One mesh, one table of rules by parameter path.
 
-The only file that names mesh axes. The same table serves a teacher, a single student and a stack of students; models do not
-know that they are sharded. One device is a mesh of one, so every run goes through this code.
+The only file that names mesh axes. The same table serves a teacher, a single student and a stack of students; models do
+not know that they are sharded. One device is a mesh of one, so every run goes through this code.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from gaplaw.spec import Execution, MeshSpec
 AXES = ("student", "data", "fsdp", "tensor")
 BATCH = ("data", "fsdp")
 
-# Path pattern → axes of the parameter's own dimensions; the first match wins. D goes over fsdp; heads, neurons and symbols
-# over tensor; norms and biases are small and whole on every device.
+# Path pattern → axes of the parameter's own dimensions; the first match wins. D goes over fsdp; heads, neurons and
+# symbols over tensor; norms and biases are small and whole on every device.
 RULES = (
     (r"token_embedding/embedding", ("tensor", "fsdp")),
     (r"position_embedding/embedding", (None, "fsdp")),
@@ -119,7 +119,9 @@ def batch_sharding(mesh: Mesh, dimensions: int) -> NamedSharding:
 
 
 def microbatches(mesh: Mesh, tree, count: int):
-    """[B, …] arrays as [count, B/count, …]: each device's own rows are dealt out, so that nothing moves between devices."""
+    """[B, …] arrays as [count, B/count, …]: each device's own rows are dealt out, so that nothing moves between
+    devices.
+    """
 
     def cut(array):
         pieces = array.reshape(-1, count, *array.shape[1:]).swapaxes(0, 1)
@@ -158,11 +160,15 @@ def whole(mesh: Mesh, tree):
 
 
 def has_pinned_host_memory(devices=None) -> bool:
-    """Whether every device of this process (or of those given) can reach pinned memory of its host, which `aside` needs."""
+    """Whether every device of this process (or of those given) can reach pinned memory of its host, which `aside`
+    needs.
+    """
     devices = jax.local_devices() if devices is None else devices
     return all(any(memory.kind == "pinned_host" for memory in one.addressable_memories()) for one in devices)
 
 
 def aside(tree):
-    """Arrays moved from the devices' memory into their hosts', each part to its own host; `jax.device_put` brings them back."""
+    """Arrays moved from the devices' memory into their hosts', each part to its own host; `jax.device_put` brings them
+    back.
+    """
     return jax.device_put(tree, jax.tree.map(lambda array: array.sharding.with_memory_kind("pinned_host"), tree))

@@ -1,7 +1,8 @@
 """Which students of a group are one array program? Those that differ only in their seed: a stack.
 
-A stack holds the parameters of S cells of one shape, objective and recipe along a leading axis; everything that is done to one
-student is done to all of them under vmap. Parameters are made on the devices that will hold them, never whole elsewhere.
+A stack holds the parameters of S cells of one shape, objective and recipe along a leading axis; everything that is done
+to one student is done to all of them under vmap. Parameters are made on the devices that will hold them, never whole
+elsewhere.
 """
 
 from __future__ import annotations
@@ -58,7 +59,9 @@ def scans(model: ModelSpec, cells: tuple[Cell, ...], execution: Execution) -> bo
 
 
 def stacks_of(cells: tuple[Cell, ...], shapes: dict[str, ModelSpec], execution: Execution) -> list[Stack]:
-    """Sort a group's cells into stacks. shapes: the shape to train by cell fingerprint (differs from cell.model when pruned)."""
+    """Sort a group's cells into stacks. shapes: the shape to train by cell fingerprint (differs from cell.model when
+    pruned).
+    """
     by_key: dict[tuple, list[Cell]] = {}
     for cell in cells:
         key = (shapes[cell.fingerprint], cell.objective, cell.train, cell.init)
@@ -110,7 +113,8 @@ def params_of(stack: Stack, params: dict, place: int) -> dict:
 
 
 def teacher_on(mesh: jax.sharding.Mesh, params: dict | None, model: ModelSpec | None, cells, execution: Execution):
-    """A teacher's parameters as a group's programs hold them: on the mesh, in `teacher_dtype`, layers stacked if scanned.
+    """A teacher's parameters as a group's programs hold them: on the mesh, in `teacher_dtype`, layers stacked if
+    scanned.
 
     Args: params: arrays, or shapes: then shapes with shardings are returned and nothing is allocated.
     """

@@ -1,8 +1,8 @@
 """What happens in one dispatch? Some steps of every student of a group over shared batches and one shared teacher pass.
 
-Two ways. *Together* (here; accelerators and meshes): all students at once in one compiled program, one chunk of the joint objective
-at a time. *In turn* (in_turn.py; one CPU core): a program of the teacher, then one per stack of students. Both are used
-through the two functions below and give equal numbers.
+Two ways. *Together* (here; accelerators and meshes): all students at once in one compiled program, one chunk of the
+joint objective at a time. *In turn* (in_turn.py; one CPU core): a program of the teacher, then one per stack of
+students. Both are used through the two functions below and give equal numbers.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ HELD_LOGITS = 2**24  # 64 MiB: what the teacher makes for all batches of a dispa
 
 
 def batches_at_once(stacks: list[Stack], execution: Execution) -> int:
-    """Batches of one dispatch: as `execution` says, fewer where a teacher's probabilities for them would take too much memory."""
+    """Batches of one dispatch: as `execution` says, fewer where a teacher's probabilities for them would take too much
+    memory.
+    """
     cell = stacks[0].cells[0]
     if not runs_core_blocked(stacks[0].cells, execution):
         return execution.steps_per_dispatch
@@ -30,7 +32,8 @@ def batches_at_once(stacks: list[Stack], execution: Execution) -> int:
 
 
 def held_shape(stacks: list[Stack], execution: Execution, sequences: int) -> tuple[int, int, int]:
-    """How the validation sequences are dealt out: (dispatches, batches of one, rows of one), at least `sequences` in all.
+    """How the validation sequences are dealt out: (dispatches, batches of one, rows of one), at least `sequences` in
+    all.
 
     As many rows at a time as a microbatch of training has, so that evaluation fits where training does.
     """
@@ -72,7 +75,8 @@ def evaluate_program(
 ):
     """`evaluate(params, teacher_params, tokens_KxBxL1, domain_KxB)`.
 
-    Returns (student scores: one `Scores` of [parts, S, …] per stack, teacher scores [parts, …] or None); sum parts in float64.
+    Returns (student scores: one `Scores` of [parts, S, …] per stack, teacher scores [parts, …] or None); sum parts in
+    float64.
     """
     if not runs_core_blocked(stacks[0].cells, execution):
         return _evaluate_together(stacks, teacher_model, execution, domains, mesh)

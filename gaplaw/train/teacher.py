@@ -1,7 +1,8 @@
-"""Is the teacher that students learn from the one that its row describes? Its loss on the same tokens says so, at no cost.
+"""Is the teacher that students learn from the one that its row describes? Its loss on the same tokens says so, at no
+cost.
 
-Every student's evaluation measures the teacher too. A teacher whose stored numbers have changed since it was trained, by whatever
-way the checksums do not see, has another loss than its own row.
+Every student's evaluation measures the teacher too. A teacher whose stored numbers have changed since it was trained,
+by whatever way the checksums do not see, has another loss than its own row.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from gaplaw.files import SUMS
 from gaplaw.spec import Cell, Execution
 from gaplaw.train.hosts import agree
 
-# Of the loss. Measured on a CPU with a small teacher: the same float32 numbers in another order (mesh, chunks, attention,
-# core-blocked or not) 2e-8, bfloat16 parameters or products 2e-4. Large models and other devices get room of some thousand
-# and of a hundred times that; devices of two kinds may round products of float32 differently.
+# Of the loss. Measured on a CPU with a small teacher: the same float32 numbers in another order (mesh, chunks,
+# attention, core-blocked or not) 2e-8, bfloat16 parameters or products 2e-4. Large models and other devices get room of
+# some thousand and of a hundred times that; devices of two kinds may round products of float32 differently.
 CLOSE, ROUGH = 1e-4, 2e-2
 
 
@@ -28,8 +29,8 @@ CLOSE, ROUGH = 1e-4, 2e-2
 class StoredTeacher:
     """What the store says of a teacher besides its parameters.
 
-    checkpoint: names the training that they come from; a teacher that is trained again has another. loss_nats: of its own row, None
-    when students are evaluated on other tokens. tolerance: of the comparison, in units of that loss.
+    checkpoint: names the training that they come from; a teacher that is trained again has another. loss_nats: of its
+    own row, None when students are evaluated on other tokens. tolerance: of the comparison, in units of that loss.
     """
 
     name: str

@@ -1,9 +1,9 @@
 """Who fills a teacher cache, how do students read it, and how far can it be trusted?
 
-One pass of the teacher over the stream of sequences fills what is missing; every group that needs the same stream then trains
-without the teacher's forward pass (evaluation still runs it, on all its logits). The fidelity of a cache is measured at each
-temperature that a group uses, on held-out text, for a reference student that any teacher has: itself with its logits halved,
-flatter than the teacher as a student in training is.
+One pass of the teacher over the stream of sequences fills what is missing; every group that needs the same stream then
+trains without the teacher's forward pass (evaluation still runs it, on all its logits). The fidelity of a cache is
+measured at each temperature that a group uses, on held-out text, for a reference student that any teacher has: itself
+with its logits halved, flatter than the teacher as a student in training is.
 """
 
 from __future__ import annotations
@@ -38,10 +38,11 @@ REFERENCE_SCALE = 0.5  # the reference student's logits, in units of the teacher
 
 @dataclass(frozen=True, kw_only=True)
 class Fidelity:
-    """How far a cache can be trusted at one temperature, on `tokens` held-out tokens; KL and gradient are the reference student's.
+    """How far a cache can be trusted at one temperature, on `tokens` held-out tokens; KL and gradient are the reference
+    student's.
 
-    kept_mass: the teacher's mass on the symbols kept, each counted once. kl_error_nats: KL from the cache minus KL from all logits,
-    per token. gradient_agreement: cosine of the two gradients with respect to the output matrix.
+    kept_mass: the teacher's mass on the symbols kept, each counted once. kl_error_nats: KL from the cache minus KL from
+    all logits, per token. gradient_agreement: cosine of the two gradients with respect to the output matrix.
     """
 
     temperature: float
@@ -69,14 +70,17 @@ class LiveSignal:
 def signal_of(
     group: Group, corpus, execution: Execution, mesh, folder: Path | None, teacher: Teacher | None, told: Callable
 ) -> LiveSignal | CachedSignal:
-    """What the students of a group read at each dispatch, and where the teacher's parameters are. See `CachedSignal`."""
+    """What the students of a group read at each dispatch, and where the teacher's parameters are. See
+    `CachedSignal`.
+    """
     if not group.signal.cached:
         return LiveSignal(group, execution, mesh, teacher)
     return CachedSignal(group, corpus, execution, mesh, folder, teacher, told)
 
 
 class CachedSignal:
-    """The teacher's cache of one group, filled and with its fidelity known: what its students read instead of the teacher.
+    """The teacher's cache of one group, filled and with its fidelity known: what its students read instead of the
+    teacher.
 
     Args:
       folder: of all caches.
@@ -139,9 +143,11 @@ class CachedSignal:
         }
 
     def _fill(self, told: Callable) -> None:
-        """Run the teacher over every sequence that the cache lacks, or whose tail it lacks at a temperature of the sweep.
+        """Run the teacher over every sequence that the cache lacks, or whose tail it lacks at a temperature of the
+        sweep.
 
-        All processes compute, the first one decides and writes. What is filled again keeps the temperatures that it had.
+        All processes compute, the first one decides and writes. What is filled again keeps the temperatures that it
+        had.
         """
         wanted = self.cell.steps * self.cell.train.batch_sequences
         rows = self.cell.train.batch_sequences // self.execution.accumulate  # as many as train at one time
@@ -197,7 +203,8 @@ def _filled_again(before: list[float], heats: tuple[float, ...]) -> str:
 
 
 def keeping_program(group: Group, temperatures: tuple[float, ...], model: ModelSpec, execution: Execution, mesh):
-    """Compile-ready `keep(params, batch_1xBxL1, numbers_B) -> Kept` of [B, L, …] on every device; numbers are the sequences' own.
+    """Compile-ready `keep(params, batch_1xBxL1, numbers_B) -> Kept` of [B, L, …] on every device; numbers are the
+    sequences' own.
 
     Draws depend on the cache and a sequence's number alone, so a cache that is made again is the same.
     """

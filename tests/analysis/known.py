@@ -46,7 +46,9 @@ class KnownSurface:
 
 
 def known_law(seen, *, flags=(), coordinate="teacher_params") -> Law:
-    """The law behind `simulated.write_folder`, with a record for every student of a view; past the ladder it is censored."""
+    """The law behind `simulated.write_folder`, with a record for every student of a view; past the ladder it is
+    censored.
+    """
     ladder = seen.ladder
     students = tuple(_record(student, ladder) for student in seen.students)
     sizes = [s.params for s in seen.students]

@@ -1,7 +1,7 @@
 """A small simulated sweep under the real column names, for the tests of analysis and of the notebooks.
 
-The rows are described by `gaplaw.results.describe_cell` from real specifications; only the losses come from a known bowl, so that
-the figures and the page meet exactly the columns that a run writes.
+The rows are described by `gaplaw.results.describe_cell` from real specifications; only the losses come from a known
+bowl, so that the figures and the page meet exactly the columns that a run writes.
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ def sweep(students=STUDENT_WIDTHS, teachers=TEACHER_WIDTHS, seeds=(0, 1, 2)) -> 
 
 
 def write_folder(folder, *, noise_nats=0.002, seed_nats=0.02, fail=(), curves=True, bowl=None, grid=None, **sizes):
-    """Write a sweep folder with simulated losses. `fail`: numbers of the student cells that failed. Returns the folder."""
+    """Write a sweep folder with simulated losses. `fail`: numbers of the student cells that failed. Returns the
+    folder.
+    """
     rng = np.random.default_rng(0)
     grid = grid or sweep(**sizes)
     bowl = bowl or asymmetric_bowl

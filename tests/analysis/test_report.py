@@ -1,4 +1,6 @@
-"""Is the page self-contained, accessible and honest: with a law, with a refused one, with none, and with nothing at all?"""
+"""Is the page self-contained, accessible and honest: with a law, with a refused one, with none, and with nothing at
+all?
+"""
 
 import dataclasses
 import json

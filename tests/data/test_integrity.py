@@ -1,4 +1,6 @@
-"""What is cached of a corpus is compared with its checksums: damaged, it is made again with the same tokens, after one line."""
+"""What is cached of a corpus is compared with its checksums: damaged, it is made again with the same tokens, after one
+line.
+"""
 
 import random
 import shutil

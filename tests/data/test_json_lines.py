@@ -1,4 +1,6 @@
-"""A long line gives what `json.loads` gives, whatever is in it; and a line is never cut inside a character or an escape."""
+"""A long line gives what `json.loads` gives, whatever is in it; and a line is never cut inside a character or an
+escape.
+"""
 
 import io
 import json

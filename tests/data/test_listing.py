@@ -1,4 +1,6 @@
-"""A folder is read whole, and what is not read is counted: suffixes in any case, compressed files, links, the rest by name."""
+"""A folder is read whole, and what is not read is counted: suffixes in any case, compressed files, links, the rest by
+name.
+"""
 
 import bz2
 import gzip

@@ -1,4 +1,6 @@
-"""A long line or document takes at most three times its size to prepare, whatever its characters; learning a BPE is bounded."""
+"""A long line or document takes at most three times its size to prepare, whatever its characters; learning a BPE is
+bounded.
+"""
 
 import json
 import os

@@ -1,4 +1,6 @@
-"""Preparation: every document is stored once and whole, splits are disjoint, the cache appears complete or not at all."""
+"""Preparation: every document is stored once and whole, splits are disjoint, the cache appears complete or not at
+all.
+"""
 
 import json
 import subprocess
@@ -197,7 +199,9 @@ def test_domains_that_would_share_a_column_are_refused(spec, tmp_path, monkeypat
 
 
 def test_copies_never_stand_on_both_sides_of_the_split(tmp_path):
-    """Eight texts, each saved by two machines with their own line ends: the right split puts both copies on one side."""
+    """Eight texts, each saved by two machines with their own line ends: the right split puts both copies on one
+    side.
+    """
     (tmp_path / "texts").mkdir()
     for number in range(8):
         lines = [f"line {number} {line}" for line in range(20)]

@@ -1,4 +1,6 @@
-"""The embedded default: what is code and what is docstring, nothing shared between groups, TensorFlow never imported."""
+"""The embedded default: what is code and what is docstring, nothing shared between groups, TensorFlow never
+imported.
+"""
 
 import ast
 import json

@@ -1,4 +1,6 @@
-"""Tokenizers: text survives a round trip, training is repeatable, separators never come from text, bad files are refused."""
+"""Tokenizers: text survives a round trip, training is repeatable, separators never come from text, bad files are
+refused.
+"""
 
 import json
 

@@ -66,7 +66,9 @@ MESHES = [(4, 1, 1), (1, 4, 1), (2, 2, 2), (1, 4, 2), (4, 1, 2)]
 
 @pytest.mark.parametrize("shape", MESHES, ids=str)
 def test_every_mesh_gives_the_scores_of_whole_logits(batch, shape):
-    """data × tensor × student: tokens, vocabulary columns (7 symbols: padded) and stacked students spread over devices."""
+    """data × tensor × student: tokens, vocabulary columns (7 symbols: padded) and stacked students spread over
+    devices.
+    """
     devices = np.array(jax.devices()[: int(np.prod(shape))]).reshape(shape)
     if devices.size < np.prod(shape):
         pytest.skip("needs 8 virtual devices")

@@ -1,4 +1,6 @@
-"""Chunked objectives equal dense ones in value and gradient, keep no vocabulary-sized array, and isolate a broken student."""
+"""Chunked objectives equal dense ones in value and gradient, keep no vocabulary-sized array, and isolate a broken
+student.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -145,7 +147,9 @@ MESHES = [(8, 1, 1), (1, 8, 1), (2, 2, 2), (1, 4, 2), (4, 1, 2), (1, 1, 3)]
 
 @pytest.mark.parametrize("shape", MESHES, ids=str)
 def test_every_mesh_gives_the_one_device_answer(shape):
-    """data × tensor × student: tokens, vocabulary columns (11 symbols: padded) and stacked students spread over devices."""
+    """data × tensor × student: tokens, vocabulary columns (11 symbols: padded) and stacked students spread over
+    devices.
+    """
     devices = np.array(jax.devices()[: int(np.prod(shape))]).reshape(shape)
     if devices.size < np.prod(shape):
         pytest.skip("needs 8 virtual devices")

@@ -38,7 +38,9 @@ def test_keeping_every_symbol_is_keeping_everything(spec):
 
 
 def bucket_kl(student, teacher, heat, symbols):
-    """The definition in float64: KL between the distributions over the teacher's k likeliest symbols and one for the rest."""
+    """The definition in float64: KL between the distributions over the teacher's k likeliest symbols and one for the
+    rest.
+    """
     z, w = (np.asarray(o.hidden_NxD, np.float64) @ np.asarray(o.out_DxV, np.float64) for o in (teacher, student))
 
     def buckets(logits, order):
@@ -78,7 +80,9 @@ def test_the_slope_of_a_bucket_is_the_slope_of_its_loss():
 
 
 def test_draws_are_unbiased_in_loss_and_gradient():
-    """The mean over independent sets of draws is the dense value and gradient, within four standard errors everywhere."""
+    """The mean over independent sets of draws is the dense value and gradient, within four standard errors
+    everywhere.
+    """
     student, teacher, count = random_output(1), random_output(2, width=7), 400
 
     @jax.jit

@@ -1,4 +1,6 @@
-"""Is it said when a grid, its training text or its held-out text is too small, and not said of tables that do not tell?"""
+"""Is it said when a grid, its training text or its held-out text is too small, and not said of tables that do not
+tell?
+"""
 
 from types import SimpleNamespace
 

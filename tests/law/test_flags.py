@@ -1,4 +1,6 @@
-"""Every refusal is reached from a table or a question that deserves it: a kind for machines and a sentence for people."""
+"""Every refusal is reached from a table or a question that deserves it: a kind for machines and a sentence for
+people.
+"""
 
 from dataclasses import replace
 

@@ -1,4 +1,6 @@
-"""A law answers the same after a round trip through JSON, predicts its own table, refuses what it must, and is fast to import."""
+"""A law answers the same after a round trip through JSON, predicts its own table, refuses what it must, and is fast to
+import.
+"""
 
 import json
 import subprocess

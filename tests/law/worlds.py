@@ -1,7 +1,8 @@
 """Worlds with a known truth for the loss-coordinate tests: teachers known by loss, seven students, many token budgets.
 
-Three truths that no fitted form contains exactly: a broken power law, one whose weak teachers are beaten by their students, and a
-bowl of another shape at a constant share of the student's own loss. The constants are made up, of the published order.
+Three truths that no fitted form contains exactly: a broken power law, one whose weak teachers are beaten by their
+students, and a bowl of another shape at a constant share of the student's own loss. The constants are made up, of the
+published order.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ def truth(kind: str, params, tokens, teacher_loss):
 
 
 def world(kind: str, seed: int = 0, noise: float = 0.004, teacher_sd: float = 0.002) -> pd.DataFrame:
-    """About 250 rows: student_params, student_tokens, teacher_loss, student_loss (and the truth, for the test alone)."""
+    """About 250 rows: student_params, student_tokens, teacher_loss, student_loss (and the truth, for the test
+    alone).
+    """
     rng = np.random.default_rng(seed)
     rows = []
     for params in STUDENTS:

@@ -1,4 +1,6 @@
-"""Is a pruned student the published rule's? Importance by hand, reordering without effect, prefixes, sparsities and sizes."""
+"""Is a pruned student the published rule's? Importance by hand, reordering without effect, prefixes, sparsities and
+sizes.
+"""
 
 import math
 from dataclasses import replace

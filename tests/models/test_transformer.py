@@ -1,4 +1,6 @@
-"""Does the transformer compute what it says? Against counts in closed form, a NumPy model written here, and causality."""
+"""Does the transformer compute what it says? Against counts in closed form, a NumPy model written here, and
+causality.
+"""
 
 import math
 from dataclasses import replace
@@ -68,7 +70,9 @@ def test_logits_equal_an_independent_implementation(spec):
 
 @pytest.mark.parametrize("block", ["gpt2", "llama"])
 def test_causality_by_gradient(block):
-    """The output at a position has zero gradient with respect to later tokens and a non-zero one to itself and before."""
+    """The output at a position has zero gradient with respect to later tokens and a non-zero one to itself and
+    before.
+    """
     spec = shape(block=block, tied=False)
     params = params_of(spec)
     tokens = jnp.arange(9)[None]  # every token occurs once, so that rows of the token table are positions

@@ -1,4 +1,5 @@
-"""Does a cell keep its identity while the code grows? Fingerprints, names, pairs and protocols of all experiments are pinned.
+"""Does a cell keep its identity while the code grows? Fingerprints, names, pairs and protocols of all experiments are
+pinned.
 
 A change here orphans run folders and stored teachers: change a value only where an experiment's numbers change, too.
 """

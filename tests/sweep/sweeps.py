@@ -1,5 +1,6 @@
-"""Small sweeps and stand-in workers that the sweep tests share. The stand-in is a real process without JAX: it trains nothing
-and writes numbers that depend on the cell alone, so that everything around the trainer can be tested in seconds."""
+"""Small sweeps and stand-in workers that the sweep tests share. The stand-in is a real process without JAX: it trains
+nothing and writes numbers that depend on the cell alone, so that everything around the trainer can be tested in
+seconds."""
 
 import multiprocessing
 import os

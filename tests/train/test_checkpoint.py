@@ -1,4 +1,6 @@
-"""A group that was killed goes on from its newest checkpoint: to the same bits on one device, within tolerance on another mesh."""
+"""A group that was killed goes on from its newest checkpoint: to the same bits on one device, within tolerance on
+another mesh.
+"""
 
 import dataclasses
 from pathlib import Path

@@ -1,4 +1,6 @@
-"""A byte that changes in a checkpoint or a teacher cache is noticed when it is opened, in one line that names the file."""
+"""A byte that changes in a checkpoint or a teacher cache is noticed when it is opened, in one line that names the
+file.
+"""
 
 import dataclasses
 import shutil

@@ -1,4 +1,6 @@
-"""On every mesh a group gives the single-device numbers; parameters really are spread; impossible meshes are refused."""
+"""On every mesh a group gives the single-device numbers; parameters really are spread; impossible meshes are
+refused.
+"""
 
 import dataclasses
 

@@ -1,4 +1,5 @@
-"""On every mesh each student's loss and gradient are those of one device: single and stacked, dense and pruned, in a group.
+"""On every mesh each student's loss and gradient are those of one device: single and stacked, dense and pruned, in a
+group.
 
 AdamW's first moment after one step is the clipped gradient times (1 - beta1), so one real training step shows both.
 """
@@ -50,7 +51,9 @@ def group():
 
 
 def one_step(group, spec, **options):
-    """[(loss [S], gradient tree with leading axis S)] of every stack; pruned students are cut out of the spread teacher."""
+    """[(loss [S], gradient tree with leading axis S)] of every stack; pruned students are cut out of the spread
+    teacher.
+    """
     batches, sample, stacks, params, model = group
     mesh = meshes.make_mesh(spec)
     execution = dataclasses.replace(toy.EXECUTION, mesh=spec, core_blocked=False, chunk_tokens=16, **options)

@@ -1,4 +1,6 @@
-"""Microbatches, meshes, scanned layers and rematerialisation leave the gradient as it is; precision moves it a little."""
+"""Microbatches, meshes, scanned layers and rematerialisation leave the gradient as it is; precision moves it a
+little.
+"""
 
 import dataclasses
 

@@ -1,4 +1,6 @@
-"""A cache is filled once and read by all; students of it train as from the live teacher; what does not match is refused."""
+"""A cache is filled once and read by all; students of it train as from the live teacher; what does not match is
+refused.
+"""
 
 import dataclasses
 

@@ -1,4 +1,5 @@
-"""How does the standard library become a TensorFlow Datasets dataset? A real builder, written and read without TensorFlow.
+"""How does the standard library become a TensorFlow Datasets dataset? A real builder, written and read without
+TensorFlow.
 
 TFDS needs the class in a package folder, and `importlib_resources` installed, to prepare a dataset when TensorFlow is
 absent.

@@ -6,7 +6,8 @@ encodings and entity tables). Some distributions ship without the test folders; 
 at run time from the Python that runs, never redistributed, so its identity is the hash of the files, not the version
 number.
 
-Measured on CPython 3.11.7, in bytes and documents: code 7.75 M in 599, docs 1.79 M in 546, reference 0.61 M in 90, tables
+Measured on CPython 3.11.7, in bytes and documents: code 7.75 M in 599, docs 1.79 M in 546, reference 0.61 M in 90,
+tables
 1.50 M in 124, tests 19.4 M in 1,011; 31.1 M in all, or 9.35 M symbols of "bpe:4096". `gaplaw.data.describe(DataSpec())`
 says what is here.
 """
@@ -103,7 +104,9 @@ def is_test(relative: str) -> bool:
 
 
 def decode(content: bytes) -> str | None:
-    """Source bytes as text by their declared encoding, newlines as \\n; None for the deliberately broken test fixtures."""
+    """Source bytes as text by their declared encoding, newlines as \\n; None for the deliberately broken test
+    fixtures.
+    """
     try:
         encoding, _ = tokenize.detect_encoding(io.BytesIO(content).readline)
         return content.decode(encoding).replace("\r\n", "\n")

@@ -16,7 +16,9 @@ FEWEST_TEACHERS = 4  # for a student to be scored
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Case:
-    """One measured student: its teachers on the law's axis (ln), their mean loss, and what the law says of them unseen."""
+    """One measured student: its teachers on the law's axis (ln), their mean loss, and what the law says of them
+    unseen.
+    """
 
     student_params: float
     student_tokens: float | None

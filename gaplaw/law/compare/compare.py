@@ -1,8 +1,9 @@
 """Which law, and is it better than a rule of thumb? Rival forms and rules, scored on students that were left out.
 
-After the fit in the law half. A case is one measured student (size and tokens) with its teachers' mean losses. Scores: regret in
-nats of the teacher that a rival picks for a student it has not seen, distance in ln T from that student's own optimum, and AICc
-for the forms T = kS, kS + b, kS^p, kS^p (D/S)^q (see `size_forms`). Rules of thumb are always in the table.
+After the fit in the law half. A case is one measured student (size and tokens) with its teachers' mean losses. Scores:
+regret in nats of the teacher that a rival picks for a student it has not seen, distance in ln T from that student's own
+optimum, and AICc for the forms T = kS, kS + b, kS^p, kS^p (D/S)^q (see `size_forms`). Rules of thumb are always in the
+table.
 """
 
 from __future__ import annotations
@@ -21,11 +22,13 @@ INDISTINGUISHABLE_AICC = 2.0
 
 
 def compare(table, law):
-    """The law with its rivals scored, for teacher sizes: forms and rules on left-out students, AICc, and who wins how often.
+    """The law with its rivals scored, for teacher sizes: forms and rules on left-out students, AICc, and who wins how
+    often.
 
     Returns:
-        Law with `rivals` (one dict per form and rule: name, kind, loso_regret_nats, loso_log_size, largest_out_regret_nats, aicc,
-        share_of_wins, note) and `comparison` (winner, verdict, aicc_gap, constant_ratio).
+        Law with `rivals` (one dict per form and rule: name, kind, loso_regret_nats, loso_log_size,
+        largest_out_regret_nats, aicc, share_of_wins, note) and `comparison` (winner, verdict, aicc_gap,
+        constant_ratio).
     """
     cases = cases_of(table, "teacher_params")
     sizes = np.array([case.student_params for case in cases])
@@ -136,7 +139,8 @@ def _verdict_flags(comparison: dict) -> list[Flag]:
 
 
 def compare_loss(table, law, *, loso: np.ndarray | None):
-    """The same in teacher loss: the law's own left-out predictions against rules in loss, and in size where sizes are derivable.
+    """The same in teacher loss: the law's own left-out predictions against rules in loss, and in size where sizes are
+    derivable.
 
     Args:
         loso: ln L_S of every row, predicted by a law fitted without the row's student size.

@@ -1,8 +1,8 @@
 """T = kS, kS + b, kS^p or kS^p (D/S)^q: which form do the students' own optima support?
 
-Helper of `compare`, in the law half. The forms share the joint fit's bowl: a student's evidence about its own optimum is the
-likelihood curve of the bowl's place, blurred by the between-student scatter, so that students with an optimum past the edge count
-for what they say and nothing is dropped.
+Helper of `compare`, in the law half. The forms share the joint fit's bowl: a student's evidence about its own optimum
+is the likelihood curve of the bowl's place, blurred by the between-student scatter, so that students with an optimum
+past the edge count for what they say and nothing is dropped.
 """
 
 from __future__ import annotations
@@ -46,7 +46,9 @@ FORMS = (
 
 
 def evidence(case: Case, bowl, noise: float, tau: float, places: np.ndarray) -> np.ndarray:
-    """ln likelihood (PLACES,) of the bowl's place for one student, from its own best: offset profiled out, blurred by tau."""
+    """ln likelihood (PLACES,) of the bowl's place for one student, from its own best: offset profiled out, blurred by
+    tau.
+    """
     h = bowl(case.log_teacher[None] - places[:, None])
     w = case.rows / noise**2
     gap = case.loss[None] - h
@@ -54,7 +56,8 @@ def evidence(case: Case, bowl, noise: float, tau: float, places: np.ndarray) -> 
     log_like = -0.5 * (gap**2 @ w)
     top = log_like.max()
     blurred = gaussian_filter1d(np.exp(log_like - top), tau / (places[1] - places[0]), mode="nearest", truncate=6.0)
-    # Past the blur's reach the likelihood keeps falling as it does without blur: no form may win by being lost in zeros.
+    # Past the blur's reach the likelihood keeps falling as it does without blur: no form may win by being lost in
+    # zeros.
     out = np.maximum(np.log(np.maximum(blurred, 1e-300)), np.maximum(log_like - top, -600.0))
     return out - out.max()
 

@@ -1,9 +1,9 @@
 """Which of the teachers at hand should this student learn from? The choice by expected regret plus cost.
 
-After the law, before the command line and the report. For every available teacher it states the expected regret in nats (mean
-over the law's draws, against each draw's own best teacher), the chance to be the best of those available, and the compute
-6·S·D + 2·T·D (+ 6·T·D_T); it recommends the teacher of least regret plus cost, and says so when no teacher is worth its compute.
-Cost is counted in `cost`.
+After the law, before the command line and the report. For every available teacher it states the expected regret in nats
+(mean over the law's draws, against each draw's own best teacher), the chance to be the best of those available, and the
+compute 6·S·D + 2·T·D (+ 6·T·D_T); it recommends the teacher of least regret plus cost, and says so when no teacher is
+worth its compute. Cost is counted in `cost`.
 """
 
 from __future__ import annotations
@@ -95,8 +95,8 @@ def choose(
     Args:
         law: a fitted Law.
         student_params: N_S, a number or a size string.
-        teachers: what is available: a list of sizes (losses, for a law in teacher loss), of size strings, or of mappings with
-            name, params, tokens, loss; or a CSV file or DataFrame with those columns.
+        teachers: what is available: a list of sizes (losses, for a law in teacher loss), of size strings, or of
+            mappings with name, params, tokens, loss; or a CSV file or DataFrame with those columns.
         student_tokens: D_S; by default the tokens per parameter of the table (20 if it has none), and flagged.
         cost: which teacher FLOPs count: 'best' none, 'inference' 2TD, 'pretraining' 6TD_T, 'both'.
         price_per_flop: nats per FLOP; by default the student's own gain from the same FLOPs.
@@ -157,8 +157,8 @@ def choose(
 
 
 def available_regret(law: Law, params: float, tokens: float | None, available: list[Teacher]) -> np.ndarray:
-    """Regret of each available teacher, nats ≥ 0, (R, n): against the best possible teacher, or the best available where that is
-    better, as a measured teacher can be that does more for its students than its size or loss says."""
+    """Regret of each available teacher, nats ≥ 0, (R, n): against the best possible teacher, or the best available
+    where that is better, as a measured teacher can be that does more for its students than its size or loss says."""
     places = coordinates(available, law)
     regret = law.regret_draws(params, tokens, places, teacher_tokens_of(available))
     regret = regret + law.teacher_draws(params, tokens, places)
@@ -172,7 +172,9 @@ def share_best(regret: np.ndarray) -> np.ndarray:
 
 
 def near_optimal_range(law: Law, params, tokens, tolerance_nats: float, points: int = 161):
-    """The measured stretch of teachers whose expected regret is within the tolerance; None where it reaches the edge."""
+    """The measured stretch of teachers whose expected regret is within the tolerance; None where it reaches the
+    edge.
+    """
     low, high = law.measured[law.coordinate]
     grid = np.geomspace(low, high, points)
     inside = np.flatnonzero(law.regret_draws(params, tokens, grid).mean(0) <= tolerance_nats)
@@ -210,7 +212,9 @@ def extrapolation_flags(law: Law, params: float, tokens: float | None, available
 
 
 def _optimum_flags(law: Law, optimum: Optimum) -> list[Flag]:
-    """This student's optimum lies past what was measured: there is a choice among teachers, but its best place is open."""
+    """This student's optimum lies past what was measured: there is a choice among teachers, but its best place is
+    open.
+    """
     if optimum.censored is None:
         return []
     low, high = law.measured[law.coordinate]

@@ -1,8 +1,9 @@
-"""What does a teacher cost, and what would the student do alone for the same compute? FLOPs and nats for every available teacher.
+"""What does a teacher cost, and what would the student do alone for the same compute? FLOPs and nats for every
+available teacher.
 
-Helper of `choose`, in the law half. Compute is stated as 6·S·D + 2·T·D (+ 6·T·D_T). Cost enters in nats. With `price_per_flop`
-(nats per FLOP) it is price × counted FLOPs. Without, a FLOP costs what the student could have done with it: the counted FLOPs
-spent on more tokens lower the no-teacher loss by L̃(N, D) − L̃(N, D + FLOPs / 6N).
+Helper of `choose`, in the law half. Compute is stated as 6·S·D + 2·T·D (+ 6·T·D_T). Cost enters in nats. With
+`price_per_flop` (nats per FLOP) it is price × counted FLOPs. Without, a FLOP costs what the student could have done
+with it: the counted FLOPs spent on more tokens lower the no-teacher loss by L̃(N, D) − L̃(N, D + FLOPs / 6N).
 """
 
 from __future__ import annotations

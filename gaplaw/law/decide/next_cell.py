@@ -1,12 +1,16 @@
-"""Which cell is worth running next? Every candidate's expected drop in regret at the target student, per FLOP, and when to stop.
+"""Which cell is worth running next? Every candidate's expected drop in regret at the target student, per FLOP, and when
+to stop.
 
-After the choice in the law half. One-step look-ahead, linearised on the law's draws: a cell measures d, the student's loss at
-a teacher relative to that student's other cells; if theta is the target's ln T* then observing d with noise s removes the share
+After the choice in the law half. One-step look-ahead, linearised on the law's draws: a cell measures d, the student's
+loss at a teacher relative to that student's other cells; if theta is the target's ln T* then observing d with noise s
+removes the share
 
     rho² = Cov(theta, d)² / (Var(theta) (Var(d) + s²))
 
-of theta's variance, and to second order the same share of the expected regret that knowing T* better can remove. Cells are taken
-greedily: each taken cell is regressed out of the draws before the next is ranked, so two cells that say the same count once.
+of theta's variance, and to second order the same share of the expected regret that knowing T* better can remove. Cells
+are taken
+greedily: each taken cell is regressed out of the draws before the next is ranked, so two cells that say the same count
+  once.
 Related: V-optimal active design per cost, arXiv 2604.22753.
 """
 
@@ -91,14 +95,15 @@ def next_cells(
     tolerance_nats: float | None = None,
     most: int = 10,
 ) -> NextCells:
-    """Cells ranked by expected drop of the target's regret per FLOP, taken greedily until the budget or the use is spent.
+    """Cells ranked by expected drop of the target's regret per FLOP, taken greedily until the budget or the use is
+    spent.
 
     Args:
         law: a fitted Law.
         target_student_params: the student the choice is for, number or size string; target_student_tokens its D_S.
         budget_flops: what the cells together may cost.
-        candidates: mappings with student_params, student_tokens, teacher_params (or teacher_loss), and optionally seed, flops,
-            new_teacher; by default the measured students × teachers over the measured range.
+        candidates: mappings with student_params, student_tokens, teacher_params (or teacher_loss), and optionally seed,
+            flops, new_teacher; by default the measured students × teachers over the measured range.
         teacher_tokens_per_param: D_T / T of a teacher that must be trained first.
         tolerance_nats: regret at which to stop; default 0.002 or one seed standard deviation.
         most: cells named at most.
@@ -206,7 +211,9 @@ def _finite(law: Law, log_places: np.ndarray) -> np.ndarray:
 
 
 def _contrasts(law: Law, cells) -> tuple[np.ndarray, np.ndarray]:
-    """What each cell measures beyond its student's own offset, (R, cells) centred over draws, and its noise sd (cells,)."""
+    """What each cell measures beyond its student's own offset, (R, cells) centred over draws, and its noise sd
+    (cells,).
+    """
     sd = max(law.noise.seed_sd_nats or 0.0, law.noise.residual_sd_nats, 1e-9)
     known = {(s.student_params, s.student_tokens): s for s in law.students}
     by_student: dict[tuple, list[int]] = {}
@@ -217,7 +224,8 @@ def _contrasts(law: Law, cells) -> tuple[np.ndarray, np.ndarray]:
     for (params, tokens), members in by_student.items():
         student = known.get((params, tokens)) or known.get((params, None))
         teachers = [cells[index][law.coordinate] for index in members]
-        # A student's own cells fix its offset; a student without cells has only the candidates' mean to be measured against.
+        # A student's own cells fix its offset; a student without cells has only the candidates' mean to be measured
+        # against.
         others = np.geomspace(student.lowest, student.highest, student.teachers) if student else np.array(teachers)
         losses = law.loss_draws(params, tokens, np.concatenate([teachers, others]))
         contrast = losses[:, : len(members)] - losses[:, len(members) :].mean(1, keepdims=True)

@@ -1,8 +1,9 @@
 """What would the rules of thumb pick? Same size, 2.5 times, the largest, a constant ratio; always shown beside the law.
 
-Part of the law half, used by the comparison (scored on measured students) and by the choice (scored by the law's own regret).
-A rule names a target and takes the available teacher nearest to it in log. Where teachers are known by loss only, a size rule
-needs each loss's size-equivalent (20 tokens per parameter, from the no-teacher law); without one it is not applicable.
+Part of the law half, used by the comparison (scored on measured students) and by the choice (scored by the law's own
+regret). A rule names a target and takes the available teacher nearest to it in log. Where teachers are known by loss
+only, a size rule needs each loss's size-equivalent (20 tokens per parameter, from the no-teacher law); without one it
+is not applicable.
 """
 
 from __future__ import annotations

@@ -1,11 +1,13 @@
 """What does the same student reach without a teacher? The no-teacher law that a distilled student must beat.
 
-Part of the law half, between the table and the choice: fitted from the `no_teacher_loss` column, stored in `Law.baseline` as
+Part of the law half, between the table and the choice: fitted from the `no_teacher_loss` column, stored in
+`Law.baseline` as
 plain data, and asked at equal compute: the FLOPs that a teacher costs could have bought the student more tokens.
 
-Two kinds. 'surface': a supervised law in size and tokens, when both vary enough. 'path': a power law L̃ = A/N^a along the tokens
-per parameter that were measured, when tokens follow size; more tokens at a fixed size are then worth half the slope along the path,
-which is exact where size and tokens are compute-optimally balanced, and is flagged as an assumption by the choice.
+Two kinds. 'surface': a supervised law in size and tokens, when both vary enough. 'path': a power law L̃ = A/N^a along
+the tokens per parameter that were measured, when tokens follow size; more tokens at a fixed size are then worth half
+the slope along the path, which is exact where size and tokens are compute-optimally balanced, and is flagged as an
+assumption by the choice.
 """
 
 from __future__ import annotations
@@ -34,14 +36,17 @@ def fit_baseline(table) -> dict | None:
 
 
 def baseline_rows(table):
-    """One row per distinct no-teacher run: student_params, student_tokens (if known), no_teacher_loss; None without any."""
+    """One row per distinct no-teacher run: student_params, student_tokens (if known), no_teacher_loss; None without
+    any.
+    """
     if "no_teacher_loss" not in table.frame:
         return None
     names = [name for name in ("student_params", "student_tokens") if name in table.frame]
     known = table.frame.dropna(subset=["no_teacher_loss"])
     if known.empty:
         return None
-    # Every row of one student repeats its baseline: the distinct values are the runs (seeds stay apart before the mean).
+    # Every row of one student repeats its baseline: the distinct values are the runs (seeds stay apart before the
+    # mean).
     return known.drop_duplicates([*names, "no_teacher_loss"]).groupby(names, as_index=False)["no_teacher_loss"].mean()
 
 

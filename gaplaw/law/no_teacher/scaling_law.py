@@ -1,13 +1,15 @@
-"""What loss does a model of N parameters reach on D tokens without a teacher? The supervised scaling laws, fitted honestly.
+"""What loss does a model of N parameters reach on D tokens without a teacher? The supervised scaling laws, fitted
+honestly.
 
-Part of the law half, beside the teacher law: the no-teacher loss L̃_S and a teacher's size-equivalent come from here. Forms:
+Part of the law half, beside the teacher law: the no-teacher loss L̃_S and a teacher's size-equivalent come from here.
+Forms:
 
     L(N, D) = E + A / N^alpha + B / D^beta                    (Hoffmann et al. 2022, arXiv 2203.15556, approach 3)
     L(N, D) = E + (A / N^alpha + B / D^beta)^gamma            (Busbridge et al. 2025, arXiv 2502.08606, eq. 1)
 
 Both are fitted by the plain Huber objective on the log-loss residual, in log-sum-exp form, with exact first and second
-derivatives, from starts whose linear part (E, A, B) is solved inside; the bootstrap resamples rows and refits every draw to
-the same tolerance as the fit itself.
+derivatives, from starts whose linear part (E, A, B) is solved inside; the bootstrap resamples rows and refits every
+draw to the same tolerance as the fit itself.
 """
 
 from __future__ import annotations
@@ -277,7 +279,9 @@ def _interval(draws, level):
 
 
 def _status(form, cold: Minima, delta: float) -> str:
-    """'starts disagree' when the best value was reached once; 'unidentified' when the curvature is flat in a direction."""
+    """'starts disagree' when the best value was reached once; 'unidentified' when the curvature is flat in a
+    direction.
+    """
     if not cold.converged[cold.best]:
         return "not converged"
     if cold.share_at_best() * len(cold.objective) < 1.5:

@@ -4,9 +4,9 @@ Helper of the law half: `supervised` and `loss_coordinate` state residuals with 
 
     F_b(theta) = sum_i w_bi Huber_delta(r_i(theta))        for every start or bootstrap draw b at once.
 
-With delta far below the residuals' size the problem is nearly least absolute deviations, where quasi-Newton codes stop early
-(../reference: the Chinchilla trap). Here every step uses the exact Hessian in a scaled basis, a step is kept only when F falls,
-and convergence means a small predicted decrease relative to F, never "the optimiser stopped".
+With delta far below the residuals' size the problem is nearly least absolute deviations, where quasi-Newton codes stop
+early (../reference: the Chinchilla trap). Here every step uses the exact Hessian in a scaled basis, a step is kept only
+when F falls, and convergence means a small predicted decrease relative to F, never "the optimiser stopped".
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ class Minima:
 class Residuals:
     """Residuals at a batch of points: value (B, n), jacobian (B, n, P) and `bend(v)` = sum_i v_bi Hess r_i, (B, P, P).
 
-    Without `bend` the curvature is Gauss-Newton on the IRLS majorant of the Huber loss: positive, and exact at small residuals.
+    Without `bend` the curvature is Gauss-Newton on the IRLS majorant of the Huber loss: positive, and exact at small
+    residuals.
     """
 
     value: np.ndarray

@@ -1,7 +1,9 @@
-"""How much of a grid must be run? Adaptive experiments: start coarse, add the cells that `next_cell` ranks first, stop in time.
+"""How much of a grid must be run? Adaptive experiments: start coarse, add the cells that `next_cell` ranks first, stop
+in time.
 
-Pure computation, in the law half: `adapt` asks a function for losses, so a simulation and a real sweep run the same loop.
-`rehearse` measures, on simulated tables with a known truth, which share of a full grid's FLOPs reaches the full grid's regret.
+Pure computation, in the law half: `adapt` asks a function for losses, so a simulation and a real sweep run the same
+loop. `rehearse` measures, on simulated tables with a known truth, which share of a full grid's FLOPs reaches the full
+grid's regret.
 """
 
 from __future__ import annotations
@@ -52,7 +54,8 @@ def adapt(
     """Run cells until the target's expected regret is within the tolerance, nothing helps, or the budget is spent.
 
     Args:
-        measure: rows of cells (columns student_params, student_tokens, teacher_params, seed) → their student losses, nats.
+        measure: rows of cells (columns student_params, student_tokens, teacher_params, seed) → their student losses,
+          nats.
         candidates: every cell that may be run, same columns (and teacher_tokens where known).
         start: the cells of the coarse start.
         tolerance_nats, budget_flops: as for `next_cells`; the budget includes the start.
@@ -151,7 +154,8 @@ def rehearse(
 
     Args:
         students, teachers: the full grid. seeds_available: replicates that the adaptive run may ask for.
-        start_students, start_teachers: the coarse start: the smallest students, with teachers spread over the cheap part.
+        start_students, start_teachers: the coarse start: the smallest students, with teachers spread over the cheap
+          part.
         slack: the adaptive run must reach slack × the full grid's expected regret.
         truth: passed to `simulate` (k, p, asymmetry, noise_nats, ...).
     """

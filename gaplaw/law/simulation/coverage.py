@@ -1,10 +1,12 @@
-"""Do the intervals keep their promise? Coverage, bias and refusals on simulated tables whose bowls the fit does not contain.
+"""Do the intervals keep their promise? Coverage, bias and refusals on simulated tables whose bowls the fit does not
+contain.
 
     python -m gaplaw.law.simulation.coverage [--draws 200] [--workers 2]
 
-prints one row per bowl, asymmetry and noise: how often the 90 % interval for T* of a student that is not in the table contains the
-truth, the bias of the ratio, and how often the law refused. 7 teachers over 128x, 6 students over 32x, one run per cell; the
-held-out student is drawn log-uniformly from 1.5x below the smallest to 1.5x above the largest. `make coverage` calls it.
+prints one row per bowl, asymmetry and noise: how often the 90 % interval for T* of a student that is not in the table
+contains the truth, the bias of the ratio, and how often the law refused. 7 teachers over 128x, 6 students over 32x, one
+run per cell; the held-out student is drawn log-uniformly from 1.5x below the smallest to 1.5x above the largest. `make
+coverage` calls it.
 """
 
 from __future__ import annotations

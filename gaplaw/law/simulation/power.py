@@ -1,8 +1,10 @@
-"""How many teachers, students and seeds does the question need? A power check by simulation, before any compute is spent.
+"""How many teachers, students and seeds does the question need? A power check by simulation, before any compute is
+spent.
 
-Beside the simulator in the law half. For every design a number of tables with a known truth are simulated and fitted, and the
-law is asked for a student that was not measured. A design is enough when the picked teacher's true regret is within the
-tolerance in at least 90 % of the tables; refusals count as failures. The truth is the caller's assumption: bowl, noise, ratio.
+Beside the simulator in the law half. For every design a number of tables with a known truth are simulated and fitted,
+and the law is asked for a student that was not measured. A design is enough when the picked teacher's true regret is
+within the tolerance in at least 90 % of the tables; refusals count as failures. The truth is the caller's assumption:
+bowl, noise, ratio.
 """
 
 from __future__ import annotations

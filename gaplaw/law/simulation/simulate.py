@@ -1,9 +1,12 @@
-"""What would a table look like if the truth were known? Student losses from a known teacher law, for tests, docs and power checks.
+"""What would a table look like if the truth were known? Student losses from a known teacher law, for tests, docs and
+power checks.
 
-    L_S = E + A_0 N_S^-0.3 + B_0 D_S^-0.3 + depth · H(ln T − ln T*) + noise,      T* = k N_S^p (D_S / N_S)^q  (times e^{tau ξ_i})
+    L_S = E + A_0 N_S^-0.3 + B_0 D_S^-0.3 + depth · H(ln T − ln T*) + noise,      T* = k N_S^p (D_S / N_S)^q  (times
+    e^{tau ξ_i})
 
-Stands beside the fitter in the law half of the walk and shares no code with it: the bowls H here are closed forms that the fitted
-family does not contain. Each has H(0) = H'(0) = 0 and mean curvature 1, with left : right curvature = asymmetry in its own sense.
+Stands beside the fitter in the law half of the walk and shares no code with it: the bowls H here are closed forms that
+the fitted family does not contain. Each has H(0) = H'(0) = 0 and mean curvature 1, with left : right curvature =
+asymmetry in its own sense.
 """
 
 from __future__ import annotations
@@ -19,7 +22,8 @@ SHAPES = ("quadratic", "power", "logcosh", "two_sided", "flat", "falling", "risi
 def bowl(u, shape: str = "power", asymmetry: float = 1.0) -> np.ndarray:
     """H(u), u = ln(T / T*), for one of `SHAPES`; asymmetry = steepness of the weak-teacher side over the strong side.
 
-    quadratic: c u² / 2, with c switching between 2a/(1+a) and 2/(1+a) at 0 (a = asymmetry): the second derivative jumps.
+    quadratic: c u² / 2, with c switching between 2a/(1+a) and 2/(1+a) at 0 (a = asymmetry): the second derivative
+      jumps.
     two_sided: the same curvatures blended by a logistic of width 0.35.
     power: a r^-x + b r^y with r = T / T*: exponentials in u; x, y chosen so that H(-1) / H(1) = asymmetry.
     logcosh: linear tails of slopes ±, whose ratio is the asymmetry. flat, falling, rising: no optimum (for refusals).
@@ -50,7 +54,9 @@ def bowl(u, shape: str = "power", asymmetry: float = 1.0) -> np.ndarray:
 
 
 def _power_exponents(asymmetry: float) -> tuple[float, float]:
-    """x, y with H(-1) / H(1) = asymmetry; x + y grows with the asymmetry, since two exponentials cannot lean without it."""
+    """x, y with H(-1) / H(1) = asymmetry; x + y grows with the asymmetry, since two exponentials cannot lean without
+    it.
+    """
     total = 0.8 + 0.33 * asymmetry
 
     def ratio(x):
@@ -87,10 +93,12 @@ def simulate(
     Args:
         students, teachers: parameters. Every student meets every teacher.
         seeds: paired replicates per cell (column `group` = seed when there are several).
-        k, p, q: T* = k N_ref (N/N_ref)^p ((D/N)/(D/N)_ref)^q with N_ref, (D/N)_ref geometric means, so k is the ratio T*/N there.
+        k, p, q: T* = k N_ref (N/N_ref)^p ((D/N)/(D/N)_ref)^q with N_ref, (D/N)_ref geometric means, so k is the ratio
+          T*/N there.
         shape, asymmetry, depth: the bowl, see `bowl`; depth is the mean curvature at the minimum, nats per ln².
         noise_nats: sd of each run; seed_offset_nats: sd of what one (student, seed) shares under all teachers;
-            teacher_sd_nats: sd of what a teacher does to all its students; scatter_ln: sd of ln T* from student to student.
+            teacher_sd_nats: sd of what a teacher does to all its students; scatter_ln: sd of ln T* from student to
+              student.
         student_tokens: tokens per parameter: one number, or several (every student is then trained at each of them).
         rng: numpy Generator or seed.
 

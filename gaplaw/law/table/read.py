@@ -1,8 +1,10 @@
 """What was measured? Any results table, read into one canonical frame with typed refusals.
 
-First file of the law half of the walk: the parquet folder (or an outside CSV) comes in here and nothing later reads files.
-Letters used in the law half: N_S student parameters, D_S student tokens, N_T teacher parameters, L_T teacher loss, L_S student
-loss. It refuses, naming row and column, what a fit could not honestly use; it never drops a row without saying so in `notes`.
+First file of the law half of the walk: the parquet folder (or an outside CSV) comes in here and nothing later reads
+  files.
+Letters used in the law half: N_S student parameters, D_S student tokens, N_T teacher parameters, L_T teacher loss, L_S
+student loss. It refuses, naming row and column, what a fit could not honestly use; it never drops a row without saying
+so in `notes`.
 """
 
 from __future__ import annotations
@@ -37,8 +39,9 @@ ONE_OF = ("data_source", "data_tokenizer", "data_manifest")
 class Table:
     """One row per distilled student, under canonical names.
 
-    `frame` has student_params, student_loss and the coordinate always; student_tokens, teacher_tokens, the other teacher
-    coordinate, seed, group, weight and no_teacher_loss when the source knows them. Floats are float64; order is the source's.
+    `frame` has student_params, student_loss and the coordinate always; student_tokens, teacher_tokens, the other
+    teacher coordinate, seed, group, weight and no_teacher_loss when the source knows them. Floats are float64; order is
+    the source's.
     """
 
     frame: pd.DataFrame
@@ -83,14 +86,15 @@ def read_table(
         source: pandas DataFrame; path of a .csv or .parquet file; or a sweep folder (with parquet files in `cells/`).
         columns: canonical name → name in the source; names that are already canonical need no entry.
         protocol: which protocol to keep when the source holds several.
-        higher_is_better: the loss columns hold scores such as accuracies; they become 1 − score (100 − score for percentages).
-        coordinate: 'teacher_params' or 'teacher_loss'; without it teacher_params is preferred when both are there, unless
-            `columns` maps teacher_loss alone.
+        higher_is_better: the loss columns hold scores such as accuracies; they become 1 − score (100 − score for
+          percentages).
+        coordinate: 'teacher_params' or 'teacher_loss'; without it teacher_params is preferred when both are there,
+            unless `columns` maps teacher_loss alone.
         predicting: the table asks a question of a law, so student_loss may be absent and repeated rows are allowed.
 
     Raises:
-        TableError: missing column, NaN, text that is no number, non-positive size or loss coordinate, duplicate, corrupt or
-            empty file. MixedProtocolsError: rows of several protocols, and none chosen.
+        TableError: missing column, NaN, text that is no number, non-positive size or loss coordinate, duplicate,
+            corrupt or empty file. MixedProtocolsError: rows of several protocols, and none chosen.
     """
     if coordinate is not None and coordinate not in COORDINATES:
         raise TableError(f"coordinate: {coordinate!r} must be one of {', '.join(COORDINATES)}")
@@ -185,7 +189,8 @@ def _rename(raw: pd.DataFrame, mapping: Mapping[str, str], label: str) -> pd.Dat
     frame = frame.assign(**copies)
     frame = frame.rename(columns={own: name for own, name in SWEEP_NAMES.items() if own in frame and name not in frame})
     if "student_params_target" in frame and "student_params" in frame and "student_params" not in mapping:
-        # One pruned student under several teachers differs by a few parameters: its target is what makes it one student.
+        # One pruned student under several teachers differs by a few parameters: its target is what makes it one
+        # student.
         target = frame["student_params_target"]
         frame["student_params"] = target.where(target.notna(), frame["student_params"])
     if "group" not in frame and "pair" in frame:

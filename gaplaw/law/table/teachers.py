@@ -39,8 +39,8 @@ def read_teachers(source, *, coordinate: str, baseline: dict | None = None) -> l
     """The teachers in `source`, in order, each with the law's coordinate known.
 
     Args:
-        source: list of numbers or strings (sizes; losses when the coordinate is teacher_loss), of mappings with name, params,
-            tokens, loss, or a mix; a comma-separated string; a CSV file; a DataFrame.
+        source: list of numbers or strings (sizes; losses when the coordinate is teacher_loss), of mappings with name,
+            params, tokens, loss, or a mix; a comma-separated string; a CSV file; a DataFrame.
         coordinate: the law's, 'teacher_params' or 'teacher_loss'.
         baseline: the law's no-teacher law; gives the loss of a teacher known by params and tokens.
 

@@ -1,4 +1,5 @@
-"""Is every value of a table usable? Numbers and size strings, refusals by row and column, scores turned into losses, duplicates.
+"""Is every value of a table usable? Numbers and size strings, refusals by row and column, scores turned into losses,
+duplicates.
 
 Helper of `table`, first in the law half of the walk.
 """

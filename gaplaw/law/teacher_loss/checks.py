@@ -1,4 +1,5 @@
-"""How sure is a law in teacher loss, and what does it refuse? Profile likelihoods and typed flags of the loss-coordinate fit.
+"""How sure is a law in teacher loss, and what does it refuse? Profile likelihoods and typed flags of the
+loss-coordinate fit.
 
 Helper of `loss_fit`, in the law half.
 """
@@ -36,10 +37,11 @@ def profile(part, points, z, log_loss, weight, column: int) -> dict[float, tuple
 
 
 def pinned(part, points, z, log_loss, weight, column: int, places) -> tuple[np.ndarray, np.ndarray]:
-    """(places, rise): 2 Δ ln likelihood with theta[column] pinned at each place (by default ±4 sd), everything else refitted.
+    """(places, rise): 2 Δ ln likelihood with theta[column] pinned at each place (by default ±4 sd), everything else
+    refitted.
 
-    Rows share teachers and students, so the likelihood is divided by the median over parameters of (cluster bootstrap variance /
-    independent-rows variance), where that exceeds 1.
+    Rows share teachers and students, so the likelihood is divided by the median over parameters of (cluster bootstrap
+    variance / independent-rows variance), where that exceeds 1.
     """
     value, residuals = residual_functions(part.form, points, log_loss, whitener(part.correction.levels(z)))
     centre, precision = ridge_of(part.form, part.scale)
@@ -95,9 +97,10 @@ def doubts(table, surface, stack, frame) -> tuple[str, list[Flag]]:
 def shape_flags(stack, surface, points, log_loss, weight, frame) -> list[Flag]:
     """Is there a bowl at all, and is its bottom inside the measured teachers?
 
-    Refused: a loss that does not rise significantly towards weaker teachers; no measured student with its optimum inside the
-    measured losses, or almost none where the rise towards stronger teachers is not significant. A side's rise is significant when
-    pinning its slope at nothing costs likelihood in the better fitting of the bowl forms. Optima past the strongest teacher are
+    Refused: a loss that does not rise significantly towards weaker teachers; no measured student with its optimum
+    inside the measured losses, or almost none where the rise towards stronger teachers is not significant. A side's
+    rise is significant when pinning its slope at nothing costs likelihood in the better fitting of the bowl forms.
+    Optima past the strongest teacher are
     ordinary for large students: flagged, and an open side of the interval, but no refusal.
     """
     rises, z = {}, places(stack.reach_theta, points)

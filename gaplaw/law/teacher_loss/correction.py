@@ -1,13 +1,17 @@
-"""What do the parametric forms miss? A smooth correction learnt from all students at once, and what one student or teacher shares.
+"""What do the parametric forms miss? A smooth correction learnt from all students at once, and what one student or
+teacher shares.
 
-Helper of `loss_coordinate`, in the law half. Every closed form of L_S(N_S, D_S, L_T) is wrong by a few millinats in a way that
-students share: the bowl's shape, weak teachers beaten by their students. The residual is therefore a Gaussian process in
+Helper of `loss_coordinate`, in the law half. Every closed form of L_S(N_S, D_S, L_T) is wrong by a few millinats in a
+way that
+students share: the bowl's shape, weak teachers beaten by their students. The residual is therefore a Gaussian process
+  in
 
     z = (ln L_T − ln M, ln(D_S / N_S), ln N_S, ln L_T)
 
-with three parts: a smooth one of the first three, a level of its own for every student size, and one for every teacher. Amplitudes,
-noise and the smooth lengths maximise the marginal likelihood under weak priors; each part is kept as a short Bayesian linear model
-on landmark rows (Nyström features by pivoted Cholesky). Away from the data it fades and the closed form is left alone.
+with three parts: a smooth one of the first three, a level of its own for every student size, and one for every teacher.
+Amplitudes, noise and the smooth lengths maximise the marginal likelihood under weak priors; each part is kept as a
+short Bayesian linear model on landmark rows (Nyström features by pivoted Cholesky). Away from the data it fades and the
+closed form is left alone.
 Reference: Rasmussen and Williams 2006, chapters 5 and 8.
 """
 
@@ -19,8 +23,8 @@ import numpy as np
 from scipy.linalg import cho_solve, solve_triangular
 from scipy.optimize import minimize as scipy_minimize
 
-# Log-normal priors, in units of the residuals' scale: smooth amplitude, noise, level of a student, of a teacher; then the three
-# lengths of the smooth part in their own ln units.
+# Log-normal priors, in units of the residuals' scale: smooth amplitude, noise, level of a student, of a teacher; then
+# the three lengths of the smooth part in their own ln units.
 PRIOR_LOG = np.log([1.5, 0.7, 0.3, 0.3, 0.08, 1.2, 1.5])
 PRIOR_SD = np.array([1.0, 0.7, 1.0, 1.0, 0.5, 0.6, 0.6])
 SAME_SIZE, SAME_TEACHER = 0.02, 0.0008  # ln units within which two rows share a student size, a teacher
@@ -64,7 +68,9 @@ class Correction:
         return np.hstack([part.features(z) for part in self.parts[1:]]) / self.noise
 
     def posterior(self, phi: np.ndarray, weight: np.ndarray) -> np.ndarray:
-        """The matrix G (m, n) of the ridge solution: coefficients = G @ residual. `weight` (n,) divides the noise variance."""
+        """The matrix G (m, n) of the ridge solution: coefficients = G @ residual. `weight` (n,) divides the noise
+        variance.
+        """
         scaled = phi * (weight / self.noise**2)[:, None]
         return np.linalg.solve(phi.T @ scaled + np.eye(phi.shape[1]), scaled.T)
 
@@ -98,7 +104,9 @@ def robust_scale(residual: np.ndarray) -> float:
 
 
 def fit_correction(z: np.ndarray, residual: np.ndarray, near: Correction | None = None) -> Correction:
-    """The correction of residuals (n,) at z (n, 4), ln units; hyperparameters by marginal likelihood, from those of `near` on."""
+    """The correction of residuals (n,) at z (n, 4), ln units; hyperparameters by marginal likelihood, from those of
+    `near` on.
+    """
     scale = robust_scale(residual)
     noise_factor = 1.0 / robust_weights(residual, scale)
     rows = np.arange(len(residual))
@@ -153,7 +161,9 @@ def _negative_log_likelihood(h, apart, levels, target, factor):
 
 
 def _part(z, amplitude, lengths) -> Part:
-    """Rows picked by pivoted Cholesky until the rest is below 0.1 % of the amplitude's variance, and the whitening root."""
+    """Rows picked by pivoted Cholesky until the rest is below 0.1 % of the amplitude's variance, and the whitening
+    root.
+    """
     left, picked, columns = np.ones(len(z)), [], []
     for _ in range(min(MOST_LANDMARKS, len(z))):
         pivot = int(np.argmax(left))

@@ -1,7 +1,7 @@
 """How does a table of teacher losses become a Law? The fit, its parameters with intervals, its scatter and its flags.
 
-Called by `loss_coordinate.fit_loss_law`; the law half of the walk. Everything that a person reads about a loss-coordinate law is
-made here; what the law computes is in `loss_coordinate`.
+Called by `loss_coordinate.fit_loss_law`; the law half of the walk. Everything that a person reads about a
+loss-coordinate law is made here; what the law computes is in `loss_coordinate`.
 """
 
 from __future__ import annotations
@@ -101,7 +101,9 @@ def fit_loss_law(table, *, seed: int = 0, draws: int = 400) -> Law:
 
 
 def clusters(frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Cluster labels (n,): one per (student, tokens) group; one per teacher (losses equal to 3 decimals are one teacher)."""
+    """Cluster labels (n,): one per (student, tokens) group; one per teacher (losses equal to 3 decimals are one
+    teacher).
+    """
     names = [name for name in ("student_params", "student_tokens") if name in frame]
     groups = frame.groupby(names, sort=True).ngroup().to_numpy()
     return groups, np.unique(frame["teacher_loss"].round(3), return_inverse=True)[1]
@@ -110,8 +112,8 @@ def clusters(frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
 def student_scatter(stack, points: Points, log_loss, sizes) -> float:
     """tau: how far students' bowls sit from where the law, fitted without them, puts them (ln L_T).
 
-    Per student the left-out residual is regressed on the slope of its predicted curve; the variance of these shifts beyond their
-    own standard errors is tau², with a floor.
+    Per student the left-out residual is regressed on the slope of its predicted curve; the variance of these shifts
+    beyond their own standard errors is tau², with a floor.
     """
     if stack.loso is None:
         return 0.05
@@ -135,7 +137,9 @@ def student_scatter(stack, points: Points, log_loss, sizes) -> float:
 
 
 def _parameters(stack, points, log_loss, weight, surface, frame) -> dict[str, Parameter]:
-    """c, the reachable loss and the two sides of the bowl, from the plain reach form; the break from the broken power law."""
+    """c, the reachable loss and the two sides of the bowl, from the plain reach form; the break from the broken power
+    law.
+    """
     reach = next(part for part in stack.components if part.kind == "reach")
     theta, draws = reach.theta, reach.theta_draws
     cx, cy = surface.centre
@@ -213,7 +217,9 @@ def _noise(stack, log_loss, frame, tau) -> Noise:
 
 
 def _students(frame, surface, sd: float, seed: int) -> tuple:
-    """Each measured student's optimum by parabola, Akima curve and this law, in ln L_T; disagreement is marked, not hidden."""
+    """Each measured student's optimum by parabola, Akima curve and this law, in ln L_T; disagreement is marked, not
+    hidden.
+    """
     rng = np.random.default_rng(seed)
     names = [name for name in ("student_params", "student_tokens") if name in frame]
     out = []

@@ -1,16 +1,17 @@
 """How can a student's loss depend on its teacher's loss? The competing forms, each with exact first derivatives.
 
-Helper of `loss_coordinate`, in the law half. Letters: x, y centred ln N_S, ln D_S; t = ln L_T; the student's capacity term is
-s = ln(A / N_S^alpha + B / D_S^beta). All forms give ln L_S, are batched over parameter vectors, and let a student beat its teacher
-(L_S < L_T) where they can express it.
+Helper of `loss_coordinate`, in the law half. Letters: x, y centred ln N_S, ln D_S; t = ln L_T; the student's capacity
+term is s = ln(A / N_S^alpha + B / D_S^beta). All forms give ln L_S, are batched over parameter vectors, and let a
+student beat its teacher (L_S < L_T) where they can express it.
 
-* `ReachForm`: the bowl on the student's own reachable loss. M = E + (e^s)^gamma is the least loss that distillation reaches;
-  ln L_S = ln M + h(ln L_T − ln M − kappa), h an asymmetric bowl with minimum 0 at 0, so that L_T* = c M with c = e^kappa.
-  With no-teacher losses at hand M is proportional to L̃_S in effect; without them M is identified by the distilled losses alone.
+* `ReachForm`: the bowl on the student's own reachable loss. M = E + (e^s)^gamma is the least loss that distillation
+  reaches; ln L_S = ln M + h(ln L_T − ln M − kappa), h an asymmetric bowl with minimum 0 at 0, so that L_T* = c M with c
+  = e^kappa. With no-teacher losses at hand M is proportional to L̃_S in effect; without them M is identified by the
+  distilled losses alone.
 * `DriftForm`: the same, with the place and the strong side of the bowl drifting with tokens per parameter.
 * `BrokenPowerForm`: Busbridge et al. 2025 (arXiv 2502.08606, eq. 8) in its identified limit,
-  L_S = L_T + L_T^(−c0) exp(−(L_T / Λ)^(1/f1)) (e^s)^gamma'; the break Λ is d L̃_S when no-teacher losses are known, and a
-  power of the capacity term otherwise.
+  L_S = L_T + L_T^(−c0) exp(−(L_T / Λ)^(1/f1)) (e^s)^gamma'; the break Λ is d L̃_S when no-teacher losses are known, and
+  a power of the capacity term otherwise.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ import numpy as np
 
 from gaplaw.law.numeric.minimise import Residuals
 
-# Weak ridge: (centre, sd) of each kind of parameter, in the units of theta. Wide enough that a table of a few dozen rows
-# overrules them; they keep a direction that the table says nothing about (gamma on three students) from running away.
+# Weak ridge: (centre, sd) of each kind of parameter, in the units of theta. Wide enough that a table of a few dozen
+# rows overrules them; they keep a direction that the table says nothing about (gamma on three students) from running
+# away.
 _EXPONENT, _GAMMA = (np.log(0.4), 1.0), (np.log(0.8), 0.7)
 _FLAT = (0.0, np.inf)
 NO_TOKENS = -60.0  # ln B of a table without tokens: no data term
@@ -30,7 +32,9 @@ NO_TOKENS = -60.0  # ln B of a table without tokens: no data term
 
 @dataclass(frozen=True, slots=True)
 class Points:
-    """Centred inputs of n rows: x = ln N_S, y = ln D_S (None without tokens), t = ln L_T; `alone` = ln L̃_S where known."""
+    """Centred inputs of n rows: x = ln N_S, y = ln D_S (None without tokens), t = ln L_T; `alone` = ln L̃_S where
+    known.
+    """
 
     x: np.ndarray
     y: np.ndarray | None
@@ -52,7 +56,9 @@ def sigmoid(v):
 
 
 def _terms(theta, points: Points, at: int):
-    """ln of the parameters' and of the tokens' part of the capacity term at columns at..at+3, with the exponents; (B, n)."""
+    """ln of the parameters' and of the tokens' part of the capacity term at columns at..at+3, with the exponents; (B,
+    n).
+    """
     alpha, beta = np.exp(theta[:, at + 1 : at + 2]), np.exp(theta[:, at + 3 : at + 4])
     y = np.zeros_like(points.x) if points.y is None else points.y
     return theta[:, at : at + 1] - alpha * points.x, theta[:, at + 2 : at + 3] - beta * y, alpha, beta, y
@@ -171,7 +177,8 @@ class DriftForm(ReachForm):
 class BrokenPowerForm:
     """theta = (a, ln alpha, b, ln beta, ln gamma, c0, lambda, ln f1, epsilon).
 
-    The break is ln Λ = lambda + ln L̃_S where no-teacher losses are known (epsilon unused), else lambda + epsilon gamma s.
+    The break is ln Λ = lambda + ln L̃_S where no-teacher losses are known (epsilon unused), else lambda + epsilon gamma
+    s.
     """
 
     name = "broken power law"
@@ -226,7 +233,9 @@ class BrokenPowerForm:
 
 
 def floor_starts(points: Points, log_loss) -> np.ndarray:
-    """Starts (e, a, ln alpha, b, ln beta, ln gamma) of the reachable loss: E, A, B by relative least squares on a grid."""
+    """Starts (e, a, ln alpha, b, ln beta, ln gamma) of the reachable loss: E, A, B by relative least squares on a
+    grid.
+    """
     loss, lowest, out = np.exp(log_loss), float(np.exp(log_loss).min()), []
     for alpha in (0.2, 0.4, 0.8):
         for beta in (0.2, 0.4, 0.8) if points.y is not None else (0.4,):
@@ -247,10 +256,12 @@ def whitener(levels):
 
 
 def residual_functions(form, points: Points, log_loss, white=np.asarray):
-    """(value, residuals) for `minimise`; curvature is Gauss-Newton, which the small residuals of a law make exact enough.
+    """(value, residuals) for `minimise`; curvature is Gauss-Newton, which the small residuals of a law make exact
+    enough.
 
     Args:
-        white: applied to residuals and to each column of the Jacobian; a `whitener` makes the fit generalised least squares.
+        white: applied to residuals and to each column of the Jacobian; a `whitener` makes the fit generalised least
+          squares.
     """
 
     def value(theta):

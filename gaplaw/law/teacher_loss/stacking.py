@@ -1,10 +1,11 @@
 """Which form of L_S(N_S, D_S, L_T) should be believed? All of them, by how well each predicts students it has not seen.
 
-Helper of `loss_coordinate`, in the law half. Each closed form (`loss_forms`) is fitted robustly from many starts, corrected
-(`correction`), refitted with what a student size and a teacher share counted as such, and scored by leaving one student size out;
-the law is their weighted mean in ln loss. Draws are a fixed-design wild cluster bootstrap: whole-model residuals keep their place
-and get Webb's six-point signs, per (student, tokens) group in half of the draws and per teacher in the other half, the levels of
-students and teachers are drawn anew, and every draw is refitted from the best point to full tolerance.
+Helper of `loss_coordinate`, in the law half. Each closed form (`loss_forms`) is fitted robustly from many starts,
+corrected (`correction`), refitted with what a student size and a teacher share counted as such, and scored by leaving
+one student size out; the law is their weighted mean in ln loss. Draws are a fixed-design wild cluster bootstrap:
+whole-model residuals keep their place and get Webb's six-point signs, per (student, tokens) group in half of the draws
+and per teacher in the other half, the levels of students and teachers are drawn anew, and every draw is refitted from
+the best point to full tolerance.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ WEBB = np.array([-np.sqrt(1.5), -1.0, -np.sqrt(0.5), np.sqrt(0.5), 1.0, np.sqrt(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Component:
-    """One fitted form: theta (P,), its correction and coefficients (m,), and draws theta (R, P), coefficients (R, m)."""
+    """One fitted form: theta (P,), its correction and coefficients (m,), and draws theta (R, P), coefficients (R,
+    m).
+    """
 
     kind: str
     weight: float
@@ -77,7 +80,9 @@ class Stack:
         return sum(part.weight * part.log_loss(points, z) for part in self.components)
 
     def log_loss_draws(self, points: Points, teachers: bool = True) -> np.ndarray:
-        """(R, n): every draw is one form, drawn as often as its weight, so that the forms' disagreement is in the spread."""
+        """(R, n): every draw is one form, drawn as often as its weight, so that the forms' disagreement is in the
+        spread.
+        """
         z = places(self.reach_theta, points, teachers)
         return np.concatenate([part.log_loss_draws(points, z) for part in self.components])
 
@@ -102,7 +107,9 @@ def ridge_of(form, scale: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def fit_form(form, points: Points, log_loss, weight, starts=None) -> tuple[Minima, float]:
-    """Robust fit in two passes: a wide Huber threshold to find the scale, then 1.5 scales. Returns minima and the scale."""
+    """Robust fit in two passes: a wide Huber threshold to find the scale, then 1.5 scales. Returns minima and the
+    scale.
+    """
     value, residuals = residual_functions(form, points, log_loss)
     starts = form.starts(points, log_loss) if starts is None else starts
     own = None if weight is None else weight[None]
@@ -123,7 +130,9 @@ def fit_form(form, points: Points, log_loss, weight, starts=None) -> tuple[Minim
 
 
 def refit_form(form, points: Points, log_loss, weight, theta, levels) -> tuple[np.ndarray, float]:
-    """(theta, scale) again from theta, with what rows of one student or one teacher share, `levels` (n, k), counted as such."""
+    """(theta, scale) again from theta, with what rows of one student or one teacher share, `levels` (n, k), counted as
+    such.
+    """
     value, residuals = residual_functions(form, points, log_loss, whitener(levels))
     scale = max(robust_scale(value(theta[None])[0]), 1e-6)
     minima = minimise(
@@ -204,10 +213,11 @@ def _weigh(parts, points, log_loss, sizes, weight):
 
 
 def stacking_weights(errors: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Weights ≥ 0 of sum 1 that minimise the mean square of the weighted left-out errors (K, n), pulled towards equal ones.
+    """Weights ≥ 0 of sum 1 that minimise the mean square of the weighted left-out errors (K, n), pulled towards equal
+    ones.
 
-    Half of the criterion are the errors themselves, half their differences within a (student, tokens) group, on which a choice of
-    teacher rests; each half in units of its own size. Solved exactly: the best of all subsets of forms.
+    Half of the criterion are the errors themselves, half their differences within a (student, tokens) group, on which a
+    choice of teacher rests; each half in units of its own size. Solved exactly: the best of all subsets of forms.
     """
     count = len(errors)
     within = np.array([row - (np.bincount(groups, row) / np.bincount(groups))[groups] for row in errors])
@@ -241,7 +251,9 @@ def take(points: Points, mask) -> Points:
 
 
 def draw(stack: Stack, points: Points, log_loss, *, groups, teachers, weight, count: int, seed: int) -> Stack:
-    """The same stack with `count` wild-cluster draws of every component; groups and teachers are cluster labels (n,)."""
+    """The same stack with `count` wild-cluster draws of every component; groups and teachers are cluster labels
+    (n,).
+    """
     rng = np.random.default_rng(seed)
     rows = len(log_loss)
     residual = log_loss - stack.fitted

@@ -1,9 +1,11 @@
 """Which teacher, when teachers are known by their loss? The law in L_T: its surface, its fit, its flags.
 
-The other coordinate of the law half (see `joint` for teacher size). The variable that acts is the teacher's loss relative to what
-the student can itself reach: L_T* = c M(N_S, D_S). Three closed forms with a shared smooth correction are fitted and averaged by
-how well they predict students left out (`loss_forms`, `correction`, `loss_stack`); no published coefficient is used anywhere, and a
-student may end below its teacher. References: arXiv 2502.08606 eq. 8; arXiv 2210.14891 for the broken power law.
+The other coordinate of the law half (see `joint` for teacher size). The variable that acts is the teacher's loss
+relative to what
+the student can itself reach: L_T* = c M(N_S, D_S). Three closed forms with a shared smooth correction are fitted and
+averaged by how well they predict students left out (`loss_forms`, `correction`, `loss_stack`); no published coefficient
+is used anywhere, and a student may end below its teacher. References: arXiv 2502.08606 eq. 8; arXiv 2210.14891 for the
+broken power law.
 """
 
 from __future__ import annotations
@@ -27,8 +29,9 @@ GRID = 281
 class LossSurface:
     """Student loss as a function of the teacher's loss; implements `gaplaw.law.law.Surface`.
 
-    stack: fitted forms with draws. centre: (mean ln N_S, mean ln D_S or None). log_ratio: ln(D_S / N_S) assumed when tokens are not
-    given. span: measured (min, max) ln L_T. scatter (R,): shift of a new student's optimum, ln L_T, one per draw.
+    stack: fitted forms with draws. centre: (mean ln N_S, mean ln D_S or None). log_ratio: ln(D_S / N_S) assumed when
+    tokens are not given. span: measured (min, max) ln L_T. scatter (R,): shift of a new student's optimum, ln L_T, one
+    per draw.
     """
 
     stack: Stack
@@ -110,7 +113,9 @@ class LossSurface:
 
     # ------------------------------------------------------------------ beyond the protocol
     def scale_loss(self, student_params, student_tokens=None) -> np.ndarray:
-        """The loss a teacher is compared with: L̃_S where no-teacher losses are known, the reachable loss M otherwise; nats."""
+        """The loss a teacher is compared with: L̃_S where no-teacher losses are known, the reachable loss M otherwise;
+        nats.
+        """
         if self.baseline is not None:
             return baseline_loss(self.baseline, student_params, self._tokens(student_params, student_tokens))
         points = self._at(student_params, student_tokens, np.zeros(1))
@@ -149,8 +154,9 @@ class LossSurface:
 def lowest(curves: np.ndarray, grid: np.ndarray, span: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
     """(place (R,), value (R,)) of each curve's minimum on an even grid, refined by a parabola.
 
-    The minimum is looked for inside the measured span; from its edge it is followed downhill past it, and is ∓inf when the
-    hill goes on to the grid's end. A dip beyond the span that is not reached downhill is extrapolation and does not count.
+    The minimum is looked for inside the measured span; from its edge it is followed downhill past it, and is ∓inf when
+    the hill goes on to the grid's end. A dip beyond the span that is not reached downhill is extrapolation and does not
+    count.
     """
     last = len(grid) - 1
     first_in, last_in = np.searchsorted(grid, span[0]), np.searchsorted(grid, span[1], side="right") - 1

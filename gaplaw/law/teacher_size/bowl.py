@@ -1,14 +1,16 @@
-"""What shape may the capacity gap have? One bowl h(u), shared by all students, with its minimum at u = 0 by construction.
+"""What shape may the capacity gap have? One bowl h(u), shared by all students, with its minimum at u = 0 by
+construction.
 
     h(u) = A · ∫_0^u v · exp(g(v)) dv,      g(v) = Σ_k b_k φ_k(asinh v),      g(0) = 0,      b_k ~ N(0, 1)
 
-u is ln(teacher / best teacher) of the student at hand. exp(g) is the secant curvature relative to that at the minimum, so h falls
-on the left and rises on the right whatever b is: the location of the optimum is a parameter of the law and never a by-product
-of a polynomial. The first φ let left and right differ: a sharp and a broad step of the curvature at the minimum, and a change
-that goes on for ever. How sharp it is decides where the optimum lies (by some 10 % at 4:1), and few tables can tell, so both
-steps are offered; their priors are wide, because a shrunken asymmetry is a biased optimum. The next two make both walls steeper
-(exponential) or flatter (linear) than a parabola's. The rest are smooth local bumps, which let the data bend h away from any one
-family. With b = 0 the bowl is a parabola. Foot of the law half of the walk; `joint` fits it.
+u is ln(teacher / best teacher) of the student at hand. exp(g) is the secant curvature relative to that at the minimum,
+so h falls on the left and rises on the right whatever b is: the location of the optimum is a parameter of the law and
+never a by-product of a polynomial. The first φ let left and right differ: a sharp and a broad step of the curvature at
+the minimum, and a change that goes on for ever. How sharp it is decides where the optimum lies (by some 10 % at 4:1),
+and few tables can tell, so both steps are offered; their priors are wide, because a shrunken asymmetry is a biased
+optimum. The next two make both walls steeper (exponential) or flatter (linear) than a parabola's. The rest are smooth
+local bumps, which let the data bend h away from any one family. With b = 0 the bowl is a parabola. Foot of the law half
+of the walk; `joint` fits it.
 """
 
 from __future__ import annotations
@@ -44,7 +46,9 @@ _MIDDLE = CELLS // 2
 
 
 def _weights(start: np.ndarray, length: np.ndarray, along: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """∫ v c(v) dv over [start, start + along] = w0 c0 + w1 c1 for c linear from c0 to c1 over [start, start + length]."""
+    """∫ v c(v) dv over [start, start + along] = w0 c0 + w1 c1 for c linear from c0 to c1 over [start, start +
+    length].
+    """
     w1 = along * along * (start / 2 + along / 3) / length
     return along * (start + along / 2) - w1, w1
 
@@ -54,7 +58,9 @@ _W0, _W1 = _weights(_EDGES[:-1], _LENGTH, _LENGTH)
 
 
 def _from_middle(at_edges: np.ndarray) -> np.ndarray:
-    """∫_0^edge v c(v) dv at every edge for c (B, CELLS + 1, K), summed outwards: a steep wall costs no digits at the minimum."""
+    """∫_0^edge v c(v) dv at every edge for c (B, CELLS + 1, K), summed outwards: a steep wall costs no digits at the
+    minimum.
+    """
     out = np.empty(at_edges.shape)
     out[:, _MIDDLE] = 0.0
     steps = at_edges[:, :-1] * _W0[:, None]
@@ -69,7 +75,8 @@ def _from_middle(at_edges: np.ndarray) -> np.ndarray:
 class Bowl:
     """h / A and its derivatives for a batch of shapes b (B, SHAPES), exact for curvature linear in u within a cell.
 
-    Continuous curvature matters: with steps, every cell edge that passes a data point is a false optimum of the location.
+    Continuous curvature matters: with steps, every cell edge that passes a data point is a false optimum of the
+      location.
     """
 
     def __init__(self, shape: np.ndarray):

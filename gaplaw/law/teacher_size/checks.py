@@ -1,7 +1,7 @@
 """Why might this law be wrong, or no law at all? Raises the flags of a joint fit: the refusals and the weaker doubts.
 
-Follows `joint` and `intervals`, fills `Law.flags`. Flat, monotone or too small tables are refused here: a flag of severity
-'refusal' makes every optimum of the law None. Severities and kinds are listed in `flags`.
+Follows `joint` and `intervals`, fills `Law.flags`. Flat, monotone or too small tables are refused here: a flag of
+severity 'refusal' makes every optimum of the law None. Severities and kinds are listed in `flags`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from gaplaw.law.teacher_size.design import Layout
 from gaplaw.law.teacher_size.intervals import no_bowl
 from gaplaw.law.teacher_size.joint import JointFit
 
-# Gains in 2 Δ ln likelihood that a bowl must bring over a flat line, and over a law without an interior optimum. Set by simulation:
-# pure noise and monotone tables must be refused in at least 99 of 100 draws (tests/law/teacher_size/test_intervals.py).
+# Gains in 2 Δ ln likelihood that a bowl must bring over a flat line, and over a law without an interior optimum. Set by
+# simulation: pure noise and monotone tables must be refused in at least 99 of 100 draws
+# (tests/law/teacher_size/test_intervals.py).
 OVER_FLAT = 14.0
 OVER_MONOTONE = 8.0
 OFF_GRID = 0.10  # share of draws whose optimum ran off the grid that turns a law into a refusal

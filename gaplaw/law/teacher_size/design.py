@@ -1,7 +1,8 @@
-"""What can this table identify? From a canonical table to the cells, offsets and location coefficients of the joint fit.
+"""What can this table identify? From a canonical table to the cells, offsets and location coefficients of the joint
+fit.
 
-Follows `table`, feeds `joint`. A coefficient enters only when the table can tell it apart from the others: the exponent of tokens
-needs students whose tokens per parameter vary on their own, a teacher-tokens exponent needs teachers that do.
+Follows `table`, feeds `joint`. A coefficient enters only when the table can tell it apart from the others: the exponent
+of tokens needs students whose tokens per parameter vary on their own, a teacher-tokens exponent needs teachers that do.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
 """How sure is the law? Draws from the joint fit, profile likelihood, and a wild cluster bootstrap as independent check.
 
-Follows `joint` and `noise`. Draws: the data are perturbed by the noise that the fit found in them, the exponents' priors by their
-own width, and the whole fit is repeated from the optimum, all draws as one batch: the sampling spread of the penalised estimate
-(randomise, then optimise; Bardsley et al. 2014).
-Profile: one coefficient held on a grid, the rest refitted, the interval where the objective stays within Student's threshold,
-scaled to the sampling spread.
-Bootstrap: residuals flipped by Webb's six-point weights per cluster (students, and teachers), design fixed, one Newton step each.
+Follows `joint` and `noise`. Draws: the data are perturbed by the noise that the fit found in them, the exponents'
+priors by their own width, and the whole fit is repeated from the optimum, all draws as one batch: the sampling spread
+of the penalised estimate (randomise, then optimise; Bardsley et al. 2014).
+Profile: one coefficient held on a grid, the rest refitted, the interval where the objective stays within Student's
+threshold, scaled to the sampling spread.
+Bootstrap: residuals flipped by Webb's six-point weights per cluster (students, and teachers), design fixed, one Newton
+  step each.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ WEBB = np.sqrt([1.5, 1.0, 0.5])
 def draw(fit: JointFit, count: int, rng: np.random.Generator) -> Points:
     """`count` refits to perturbed data and exponent priors, warm-started at the best fit.
 
-    The shape's priors are penalties, so wide that they bias little, and stay as they are: were they redrawn as if bowls came from
-    them, the spread of a parabola's optimum would be overstated (by 14 to 32 % with 7 teachers and 6 students).
+    The shape's priors are penalties, so wide that they bias little, and stay as they are: were they redrawn as if bowls
+    came from them, the spread of a parabola's optimum would be overstated (by 14 to 32 % with 7 teachers and 6
+    students).
     """
     problem = fit.problem
     m = problem.design.columns.shape[1]
@@ -81,7 +83,9 @@ def profile(fit: JointFit, name: str, sd: float, levels=(0.5, 0.9)) -> list[tupl
 
 
 def _sampling_share(fit: JointFit, column: int) -> float:
-    """Sampling sd of a location coefficient over the sd that the penalised objective's curvature shows, at most 1 (see `draw`)."""
+    """Sampling sd of a location coefficient over the sd that the penalised objective's curvature shows, at most 1 (see
+    `draw`).
+    """
     normal, precision = information(fit.problem, fit.theta[None], fit.amplitude, fit.variance)
     precision = precision + 1e-9
     covariance = np.linalg.inv(normal + np.diag(precision))
@@ -102,7 +106,9 @@ def _cross(grid, root, target, side) -> float | None:
 
 
 def centred(fit: JointFit, columns: np.ndarray) -> JointFit:
-    """The same fit with κ moved to another student, whose location columns (m,) are given: κ is then that student's ln T*."""
+    """The same fit with κ moved to another student, whose location columns (m,) are given: κ is then that student's ln
+    T*.
+    """
     design = fit.problem.design
     shifted = design.columns.copy()
     shifted[:, 1:] -= columns[1:]
@@ -146,10 +152,12 @@ def _within(columns: np.ndarray, label: np.ndarray, weight: np.ndarray) -> np.nd
 
 
 def no_bowl(fit: JointFit) -> tuple[float, float]:
-    """How much better the bowl is than its rivals without an interior optimum, in units of the objective (2 Δ ln likelihood).
+    """How much better the bowl is than its rivals without an interior optimum, in units of the objective (2 Δ ln
+    likelihood).
 
     Returns:
-        (gain over a flat line, gain over the best fit whose optimum lies at or past one end of the grid for EVERY student).
+        (gain over a flat line, gain over the best fit whose optimum lies at or past one end of the grid for EVERY
+        student).
     """
     problem, design = fit.problem, fit.problem.design
     m = design.columns.shape[1]

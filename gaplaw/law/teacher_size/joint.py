@@ -2,11 +2,11 @@
 
     L_S(i, j) = c_ig + A h(u_ij; b),      u_ij = ln T_j + r v_j − (κ + p z_i + q w_i)
 
-z = ln N_S, w = ln(D_S / N_S), v = ln(D_T / N_T), each from its reference value; c_ig one offset per student, or per student and
-pairing group. Offsets and A are linear and solved inside (variable projection); (κ, p, q, r, b) are searched by damped
-Gauss-Newton steps with analytic derivatives; many starts, profiles or draws are one NumPy batch. Students whose optimum lies past
-the edge of the grid still bend the shared bowl and so inform κ and p; nothing is dropped. Follows `bowl` and `problem`, feeds
-`intervals`.
+z = ln N_S, w = ln(D_S / N_S), v = ln(D_T / N_T), each from its reference value; c_ig one offset per student, or per
+student and pairing group. Offsets and A are linear and solved inside (variable projection); (κ, p, q, r, b) are
+searched by damped Gauss-Newton steps with analytic derivatives; many starts, profiles or draws are one NumPy batch.
+Students whose optimum lies past the edge of the grid still bend the shared bowl and so inform κ and p; nothing is
+dropped. Follows `bowl` and `problem`, feeds `intervals`.
 """
 
 from __future__ import annotations
@@ -247,16 +247,20 @@ def starts(design: Design, hold: dict) -> tuple[np.ndarray, np.ndarray]:
 def information(
     problem: Problem, theta: np.ndarray, amplitude: float, variance: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Of (A, location, shape) at a fit theta (1, m + SHAPES): what the data say, (K, K), and the precision of their priors (K,)."""
+    """Of (A, location, shape) at a fit theta (1, m + SHAPES): what the data say, (K, K), and the precision of their
+    priors (K,).
+    """
     h, by = jacobian(problem, theta)
     columns = np.concatenate([h[0][:, None], amplitude * by[0]], axis=1)
     return columns.T @ columns / variance, np.concatenate([[0.0], problem.design.prior[1], np.ones(SHAPES)])
 
 
 def degrees(problem: Problem, theta: np.ndarray, amplitude: float, variance: float, robust, held=()) -> float:
-    """Degrees of freedom of the weighted residual sum of squares: Σ robust_i (1 − leverage_i), penalised fit and offsets counted.
+    """Degrees of freedom of the weighted residual sum of squares: Σ robust_i (1 − leverage_i), penalised fit and
+    offsets counted.
 
-    A down-weighted row adds less than one, so that distrust in the far walls of a bowl does not shrink the noise estimate.
+    A down-weighted row adds less than one, so that distrust in the far walls of a bowl does not shrink the noise
+    estimate.
     """
     normal, precision = information(problem, theta, amplitude, variance)
     free = np.array([k for k in range(len(precision)) if k - 1 not in held])

@@ -1,4 +1,5 @@
-"""What does the joint fit minimise? The table's cells, its offsets and correlated effects projected out, its rows weighted.
+"""What does the joint fit minimise? The table's cells, its offsets and correlated effects projected out, its rows
+weighted.
 
 Between `design` (which reads a table) and `joint` (which searches): everything here is linear algebra on the rows.
 """
@@ -11,8 +12,9 @@ import numpy as np
 
 from gaplaw.law.teacher_size.bowl import Bowl
 
-# Weak priors and bounds of the location coefficients, in ln units: wide enough for every published law, narrow enough that a table
-# which says nothing about a coefficient shows itself as 'unidentified' and does not send the fit to infinity.
+# Weak priors and bounds of the location coefficients, in ln units: wide enough for every published law, narrow enough
+# that a table which says nothing about a coefficient shows itself as 'unidentified' and does not send the fit to
+# infinity.
 EXPONENTS = {"p": (1.0, 1.0), "q": (0.0, 1.0), "r": (0.0, 1.0)}
 BOUND = 3.0  # in prior sd's
 HUBER = 2.5  # residuals beyond this many noise sd's pull with constant force
@@ -24,7 +26,8 @@ BEYOND = 2.0  # how far past the measured teachers (ln units) an optimum is foll
 class Design:
     """The cells of a table (unique student, teacher pairs) and how rows average them. All logs natural.
 
-    names: location coefficients, 'kappa' first. columns (n_cells, m): d location / d coefficient; x (n_cells,): ln teacher size.
+    names: location coefficients, 'kappa' first. columns (n_cells, m): d location / d coefficient; x (n_cells,): ln
+      teacher size.
     """
 
     names: tuple[str, ...]
@@ -124,10 +127,12 @@ def row_weights(design, height, sd, theta=None, amplitude=0.0, freedom=1.0, prev
 
 
 def observed(design: Design) -> tuple[np.ndarray, float]:
-    """Before any fit: each row's height above its student's best cell, nats (n,), and a low first guess of the noise sd.
+    """Before any fit: each row's height above its student's best cell, nats (n,), and a low first guess of the noise
+    sd.
 
-    The guess is half the median gap between a cell and the straight line through its two neighbours: small on purpose, since a fit
-    that starts with too much noise lets the walls of the bowl explain themselves by it and never sees the minimum.
+    The guess is half the median gap between a cell and the straight line through its two neighbours: small on purpose,
+    since a fit that starts with too much noise lets the walls of the bowl explain themselves by it and never sees the
+    minimum.
     """
     count = np.bincount(design.offset)
     centred = design.y - (np.bincount(design.offset, design.y) / count)[design.offset]

@@ -1,7 +1,8 @@
-"""What does the joint fit say about any student and teacher? `BowlSurface`: the fitted bowl, its draws and the students' offsets.
+"""What does the joint fit say about any student and teacher? `BowlSurface`: the fitted bowl, its draws and the
+students' offsets.
 
-Follows `joint` and `intervals`; a `Law` in the teacher_params coordinate asks it everything. It is plain arrays, so a law read from
-JSON answers exactly as the law that was fitted.
+Follows `joint` and `intervals`; a `Law` in the teacher_params coordinate asks it everything. It is plain arrays, so a
+law read from JSON answers exactly as the law that was fitted.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ BOWL_VERSION = 2
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class References:
-    """Where the logs are measured from: mean ln N_S, ln(D_S/N_S), ln(D_T/N_T) of the table (0 where a column is absent)."""
+    """Where the logs are measured from: mean ln N_S, ln(D_S/N_S), ln(D_T/N_T) of the table (0 where a column is
+    absent).
+    """
 
     student: float
     tokens_per_param: float = 0.0
@@ -46,7 +49,8 @@ class Floor:
 def fit_floor(params: np.ndarray, tokens: np.ndarray | None, c: np.ndarray) -> Floor:
     """Fit E + A N^-a + B D^-b to the offsets: exponents on a grid, the rest by non-negative least squares.
 
-    With one student the floor is constant, with two a power law without E; the data term needs tokens that vary on their own.
+    With one student the floor is constant, with two a power law without E; the data term needs tokens that vary on
+    their own.
     """
     from scipy.optimize import nnls
 
@@ -80,7 +84,9 @@ def fit_floor(params: np.ndarray, tokens: np.ndarray | None, c: np.ndarray) -> F
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BowlSurface:
-    """Best fit and R draws of (location, shape, amplitude), the between-student scatter of each draw, and the floor c(N, D)."""
+    """Best fit and R draws of (location, shape, amplitude), the between-student scatter of each draw, and the floor
+    c(N, D).
+    """
 
     names: tuple[str, ...]
     fixed: dict[str, float]  # coefficients that the table cannot tell, at their assumed value

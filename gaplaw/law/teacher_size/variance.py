@@ -1,7 +1,7 @@
 """Where does the scatter in a table come from? Seeds, a teacher's identity, and students that stray from the law.
 
-Follows `joint`: at a fitted bowl the model is linear, so the variance components are found by restricted likelihood (REML) with the
-law's coefficients, the bowl's shape and the offsets all integrated out. Feeds `intervals`.
+Follows `joint`: at a fitted bowl the model is linear, so the variance components are found by restricted likelihood
+(REML) with the law's coefficients, the bowl's shape and the offsets all integrated out. Feeds `intervals`.
 """
 
 from __future__ import annotations
@@ -18,14 +18,17 @@ RATIOS = (0.0, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0)  # sd of an effect
 SCATTERS = (0.0, 0.04, 0.07, 0.1, 0.15, 0.2, 0.3, 0.45, 0.7, 1.0)  # tau, in ln T
 ROUNDS = 6
 EVIDENCE = 1.0  # gain in 2 ln likelihood that a teacher effect must bring to be kept
-# Weight of 'students follow the law exactly' before the table is seen, and the scale of tau otherwise (half-normal, in ln T). With
-# fewer than five students tau is barely estimable, so that the stated prior, not the table, keeps the interval honest.
+# Weight of 'students follow the law exactly' before the table is seen, and the scale of tau otherwise (half-normal, in
+# ln T). With fewer than five students tau is barely estimable, so that the stated prior, not the table, keeps the
+# interval honest.
 EXACT, EXACT_FEW, TAU_SCALE = 0.8, 0.5, 0.25
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Components:
-    """Effects in units of the noise sd (teacher, cell), tau in ln T with its posterior over `SCATTERS`, and seed noise in nats."""
+    """Effects in units of the noise sd (teacher, cell), tau in ln T with its posterior over `SCATTERS`, and seed noise
+    in nats.
+    """
 
     teacher: float
     cell: float

@@ -1,8 +1,10 @@
-"""What is an engine? The small thing that starts a group's worker somewhere, and tells whether it lives and how it ended.
+"""What is an engine? The small thing that starts a group's worker somewhere, and tells whether it lives and how it
+ended.
 
 `run` asks an executor only for `prepare` and `start`, and the handle that it gets only for `poll`, `ending` and `stop`.
-Whatever the engine, a group is one process `python -m gaplaw.sweep.running.worker OUT GROUP` that ends when its standard input closes;
-an engine on other machines has `run_worker` hold that input there, so that ending the engine's task ends the group.
+Whatever the engine, a group is one process `python -m gaplaw.sweep.running.worker OUT GROUP` that ends when its
+standard input closes; an engine on other machines has `run_worker` hold that input there, so that ending the engine's
+task ends the group.
 """
 
 from __future__ import annotations
@@ -41,7 +43,9 @@ class Handle(Protocol):
     log: Path
 
     def poll(self) -> int | None:
-        """The exit code, negative for a signal, or HOST_LOST or OUT_OF_MEMORY in place of one; None while it waits or runs."""
+        """The exit code, negative for a signal, or HOST_LOST or OUT_OF_MEMORY in place of one; None while it waits or
+        runs.
+        """
 
     def ending(self) -> str:
         """How it ended, for people: "worker killed by SIGKILL (9)", "Ray node 10.0.0.3 died"."""
@@ -64,7 +68,9 @@ class Executor(Protocol):
 
 
 def start_worker(arguments: list[str], settings: dict[str, str], log: Path) -> subprocess.Popen:
-    """Start Python here with the arguments, its words appended to the log, and our end of its standard input held open."""
+    """Start Python here with the arguments, its words appended to the log, and our end of its standard input held
+    open.
+    """
     with log.open("ab") as sink:
         sink.write(f"# {time.strftime('%Y-%m-%d %H:%M:%S')} {platform.node()} {' '.join(arguments)}\n".encode())
         sink.flush()
@@ -85,10 +91,11 @@ def carried() -> dict[str, str]:
 
 def worker_settings(execution: Execution, folder: RunFolder) -> dict[str, str]:
     """Variables that a worker's environment needs: thread counts must be set before JAX and BLAS load."""
-    home = str(Path(__file__).resolve().parents[2])
+    home = str(Path(__file__).resolve().parents[3])
     paths = [home, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     found = folder.settings | {"PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)), "PYTHONUNBUFFERED": "1"}
-    # several processes may share one GPU: none may reserve its memory beforehand; one may have all but what libraries need
+    # several processes may share one GPU: none may reserve its memory beforehand; one may have all but what libraries
+    # need
     name, value = ("PREALLOCATE", "false") if execution.workers > 1 else ("MEM_FRACTION", "0.93")
     found[f"XLA_PYTHON_CLIENT_{name}"] = os.environ.get(f"XLA_PYTHON_CLIENT_{name}", value)
     if execution.hosts.local_devices:

@@ -1,4 +1,6 @@
-"""Has the kernel killed a worker for want of memory? Linux counts such kills, for a control group or for the whole machine."""
+"""Has the kernel killed a worker for want of memory? Linux counts such kills, for a control group or for the whole
+machine.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,9 @@ from pathlib import Path
 
 
 def oom_kills(root: Path = Path("/")) -> int | None:
-    """How many processes the kernel has killed for want of memory in our control group, else on this machine; None if unknown."""
+    """How many processes the kernel has killed for want of memory in our control group, else on this machine; None if
+    unknown.
+    """
     for path in (*_of_our_group(root), root / "proc/vmstat"):
         try:
             counts = dict(line.split()[:2] for line in path.read_text().splitlines() if len(line.split()) >= 2)
@@ -18,7 +22,9 @@ def oom_kills(root: Path = Path("/")) -> int | None:
 
 
 def _of_our_group(root: Path) -> list[Path]:
-    """The counters of this process's control group, of version 2 and 1; where only the own group is seen, at the top."""
+    """The counters of this process's control group, of version 2 and 1; where only the own group is seen, at the
+    top.
+    """
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
     except OSError:
@@ -35,7 +41,9 @@ def _of_our_group(root: Path) -> list[Path]:
 
 
 class KernelKills:
-    """Tells, of workers that ended by SIGKILL, which ones the kernel probably killed: each of its kills explains one."""
+    """Tells, of workers that ended by SIGKILL, which ones the kernel probably killed: each of its kills explains
+    one.
+    """
 
     def __init__(self, count=oom_kills):
         self._count = count

@@ -1,4 +1,6 @@
-"""How does a group become processes on this machine? The default engine: start them, see whether they live, stop them."""
+"""How does a group become processes on this machine? The default engine: start them, see whether they live, stop
+them.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ PATIENCE_SECONDS = 3.0  # from asking a process to end to ending it
 
 @dataclass(kw_only=True)
 class LocalProcesses:
-    """The worker processes of one group. They end by themselves when this process does: their standard input closes then."""
+    """The worker processes of one group. They end by themselves when this process does: their standard input closes
+    then.
+    """
 
     processes: list[subprocess.Popen]
     logs: list[Path]
@@ -95,7 +99,9 @@ class LocalExecutor:
 
 
 def meeting(execution: Execution, number: int, port: int = 0) -> dict[str, str]:
-    """Variables that tell a process where it meets the others and which it is; none where it can find that by itself."""
+    """Variables that tell a process where it meets the others and which it is; none where it can find that by
+    itself.
+    """
     hosts = execution.hosts
     if hosts.processes == 1 or (hosts.launch == "everywhere" and not hosts.coordinator):
         return {}

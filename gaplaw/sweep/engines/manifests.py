@@ -1,8 +1,10 @@
-"""What must a cluster be told to run an experiment on a pod? A JobSet for GKE or a task for SkyPilot, for the user to submit.
+"""What must a cluster be told to run an experiment on a pod? A JobSet for GKE or a task for SkyPilot, for the user to
+submit.
 
-Beside running in the sweep part of the walk: nothing is started here. Every host runs the one command of `Order.command`; the hosts
-find each other (JAX on Cloud TPU), and the run folder is a bucket: by its URL on one host, mounted where several hosts need to see
-the same files. Field names are those of jobset.x-k8s.io/v1alpha2 and of SkyPilot's task YAML, read November 2026.
+Beside running in the sweep part of the walk: nothing is started here. Every host runs the one command of
+`Order.command`; the hosts find each other (JAX on Cloud TPU), and the run folder is a bucket: by its URL on one host,
+mounted where several hosts need to see the same files. Field names are those of jobset.x-k8s.io/v1alpha2 and of
+SkyPilot's task YAML, read November 2026.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ from gaplaw.sweep.forecast.targets import Target, fitted_to_all
 
 RESTARTS = 10  # of a whole JobSet or task after lost hosts; finished cells are not run again
 MOUNTED = "/mnt/gaplaw"
-# GKE moves directories in a mounted bucket only up to this many objects; checkpoints and claims are directories that are renamed.
+# GKE moves directories in a mounted bucket only up to this many objects; checkpoints and claims are directories that
+# are renamed.
 _MOUNT_OPTIONS = "implicit-dirs,rename-dir-limit=10000"
 
 

@@ -1,8 +1,9 @@
-"""How does one `gaplaw run` on every host become one sweep? The hosts call the roll; number 0 leads, the others follow it.
+"""How does one `gaplaw run` on every host become one sweep? The hosts call the roll; number 0 leads, the others follow
+it.
 
-The leader runs the sweep as always; for each attempt at a group it leaves a notice in the shared folder and starts its own worker.
-A follower watches that notice and starts, or stops, its own worker. JAX joins the workers of one attempt; they end with it, so
-that a lost process costs an attempt, not the sweep.
+The leader runs the sweep as always; for each attempt at a group it leaves a notice in the shared folder and starts its
+own worker. A follower watches that notice and starts, or stops, its own worker. JAX joins the workers of one attempt;
+they end with it, so that a lost process costs an attempt, not the sweep.
 
     OUT/pods/<token>/            the leader's claim: its heartbeat says that it lives, its end that the sweep has ended
     OUT/pods/<token>.json        {"attempt", "group"}: what to run now; group null: nothing
@@ -149,7 +150,9 @@ class LeadingExecutor:
 
 @dataclass(kw_only=True)
 class _Led:
-    """One attempt at a group on all hosts, as the leader sees it. `lost` is what a follower told of its worker's bad end."""
+    """One attempt at a group on all hosts, as the leader sees it. `lost` is what a follower told of its worker's bad
+    end.
+    """
 
     pod: Pod
     attempt: int

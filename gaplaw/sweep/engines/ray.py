@@ -1,9 +1,9 @@
 """How does a group run on a Ray cluster? One remote task per process of the group, which holds the process on its node.
 
-Ray decides where and when, from what a group asks for: processor cores, and one accelerator per device of its mesh. Several
-processes of a group (the hosts of a TPU slice, or machines with GPUs) get a node each, all at once or none, and meet where the
-first one is. Nodes share the run folder and have gaplaw installed. When a node dies its groups start again on others; when this
-process dies Ray ends its tasks, and they their workers.
+Ray decides where and when, from what a group asks for: processor cores, and one accelerator per device of its mesh.
+Several processes of a group (the hosts of a TPU slice, or machines with GPUs) get a node each, all at once or none, and
+meet where the first one is. Nodes share the run folder and have gaplaw installed. When a node dies its groups start
+again on others; when this process dies Ray ends its tasks, and they their workers.
 """
 
 from __future__ import annotations

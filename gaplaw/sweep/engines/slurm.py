@@ -1,7 +1,9 @@
-"""How does a group run under Slurm? One batch job per group, submitted through submitit, which holds the worker on its node.
+"""How does a group run under Slurm? One batch job per group, submitted through submitit, which holds the worker on its
+node.
 
-Started on a login node, with the run folder on a file system that all nodes see. A job that is preempted or reaches its time
-limit is put in the queue again by submitit. Jobs outlive a `run` that was killed: they finish, and the next `run` finds their rows.
+Started on a login node, with the run folder on a file system that all nodes see. A job that is preempted or reaches its
+time limit is put in the queue again by submitit. Jobs outlive a `run` that was killed: they finish, and the next `run`
+finds their rows.
 """
 
 from __future__ import annotations

@@ -1,14 +1,15 @@
-"""Who is working on a group of cells right now? Claims on a shared folder: no server, no clock agreement, no lost locks.
+"""Who is working on a group of cells right now? Claims on a shared folder: no server, no clock agreement, no lost
+locks.
 
-A claim is a folder that holds one file; the file's name is its owner and its modification time changes with every heartbeat.
-Three operations, each one rename or unlink that the file system makes atomic:
+A claim is a folder that holds one file; the file's name is its owner and its modification time changes with every
+heartbeat. Three operations, each one rename or unlink that the file system makes atomic:
 
     claim      a folder with the owner file inside is renamed into place: fails unless the place is absent or empty
     take over  the expired owner's file is renamed to the new owner's name: only one rename can succeed
     release    the owner removes its own file; a claim that was taken over has no such file any more
 
-A claim expires when its heartbeat has not been seen to change for so long (`gaplaw.sweep.folder.owner`). Results do not depend on claims:
-rows are whole files of deterministic cells, so the worst that a lost claim costs is work done twice.
+A claim expires when its heartbeat has not been seen to change for so long (`gaplaw.sweep.folder.owner`). Results do not
+depend on claims: rows are whole files of deterministic cells, so the worst that a lost claim costs is work done twice.
 """
 
 from __future__ import annotations
@@ -73,7 +74,9 @@ class Claim:
 
 @dataclass(frozen=True, kw_only=True)
 class Claims:
-    """Claims in folders, as this process sees them change; the counterpart of `gaplaw.sweep.folder.object_claim.Leases`."""
+    """Claims in folders, as this process sees them change; the counterpart of
+    `gaplaw.sweep.folder.object_claim.Leases`.
+    """
 
     observer: Observer = field(default_factory=Observer)
 

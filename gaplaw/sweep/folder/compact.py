@@ -2,10 +2,11 @@
 
     OUT/{cells,curves}/finished.parquet      the rows of finished cells, once `gaplaw compact` has been asked for
 
-The new files hold everything, are read back and take their names before any cell's own file is removed; a cell that has both
-counts once, by its own file. So a stop between two steps loses and repeats nothing for `gaplaw.read` and all verbs, and the next
-`compact` removes what the stopped one left. Until then other programs (pandas, pyarrow, DuckDB) see the cells that have both twice,
-with equal values; likewise a cell that was compacted and is run again, until the next `compact`.
+The new files hold everything, are read back and take their names before any cell's own file is removed; a cell that has
+both counts once, by its own file. So a stop between two steps loses and repeats nothing for `gaplaw.read` and all
+verbs, and the next `compact` removes what the stopped one left. Until then other programs (pandas, pyarrow, DuckDB) see
+the cells that have both twice, with equal values; likewise a cell that was compacted and is run again, until the next
+`compact`.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ class Compaction:
 
 
 def compact(folder: Path | str) -> Compaction:
-    """Put the rows of all finished cells of a run folder into one file a table; failed and damaged ones stay as they are.
+    """Put the rows of all finished cells of a run folder into one file a table; failed and damaged ones stay as they
+    are.
 
     Raises: SweepError for an object store, or while another `compact` is at work; TableError naming a damaged file.
     """

@@ -1,11 +1,12 @@
-"""Who is working on a group when the run folder is on an object store? Claims made of objects that only one writer can create.
+"""Who is working on a group when the run folder is on an object store? Claims made of objects that only one writer can
+create.
 
     LOCKS/KEY/00000007     the seventh claim of KEY, with its owner and a count of heartbeats
 
-The highest number is the claim. Taking a free, released or expired one means to create the next number, which the store grants to
-exactly one; the owner alone rewrites its own object. A claim expires when its content has not changed for so long on the clock of
-whoever looks, so no two clocks are compared; an owner of this machine that is gone counts as expired at once. As with claims in a
-folder, the worst that a lost one costs is work done twice.
+The highest number is the claim. Taking a free, released or expired one means to create the next number, which the store
+grants to exactly one; the owner alone rewrites its own object. A claim expires when its content has not changed for so
+long on the clock of whoever looks, so no two clocks are compared; an owner of this machine that is gone counts as
+expired at once. As with claims in a folder, the worst that a lost one costs is work done twice.
 """
 
 from __future__ import annotations
@@ -57,13 +58,17 @@ class Lease:
 
 @dataclass(frozen=True, kw_only=True)
 class Leases:
-    """Claims on one object store, as this process sees them change; the counterpart of `gaplaw.sweep.folder.claim.Claims`."""
+    """Claims on one object store, as this process sees them change; the counterpart of
+    `gaplaw.sweep.folder.claim.Claims`.
+    """
 
     mirror: Mirror
     observer: Observer = field(default_factory=Observer)
 
     def claim(self, place: Path, *, expiry_seconds: float = EXPIRY_SECONDS) -> Lease | None:
-        """Claim a place, taking over from an owner that is gone or silent for too long. Returns: None when it is held."""
+        """Claim a place, taking over from an owner that is gone or silent for too long. Returns: None when it is
+        held.
+        """
         below = self._below(place)
         top = _top(self.mirror, below)
         if top and not self._free(below, top, expiry_seconds):

@@ -1,8 +1,10 @@
-"""How is a run folder kept on an object store? Workers write to a local folder; what is finished goes to the store, whole, at once.
+"""How is a run folder kept on an object store? Workers write to a local folder; what is finished goes to the store,
+whole, at once.
 
-Every process has a local copy of what it needs (the processes of one machine share one, for as long as the `run` lasts). A cell is
-finished when its row is there, a teacher when its row is there, which is put last. Tasks, progress and claims go there too, so that
-`run` commands and engines on machines that share nothing else work on one sweep. So do checkpoints of groups in training, a little
+Every process has a local copy of what it needs (the processes of one machine share one, for as long as the `run`
+lasts). A cell is finished when its row is there, a teacher when its row is there, which is put last. Tasks, progress
+and claims go there too, so that `run` commands and engines on machines that share nothing else work on one sweep. So do
+checkpoints of groups in training, a little
 later than they are made: a group whose machine is lost goes on from the last one. Of logs, those of failed groups.
 """
 

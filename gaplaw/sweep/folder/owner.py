@@ -1,7 +1,9 @@
-"""Who holds a claim, and for how long has it shown no sign of life? Told by heartbeats that are seen to change, never by a date.
+"""Who holds a claim, and for how long has it shown no sign of life? Told by heartbeats that are seen to change, never
+by a date.
 
-Clocks of machines differ, and a file may be dated in the future. So whoever looks remembers, on its own clock, when it last saw a
-holder change (`Observer`). A holder on this very machine whose process has ended is known to be gone at once.
+Clocks of machines differ, and a file may be dated in the future. So whoever looks remembers, on its own clock, when it
+last saw a holder change (`Observer`). A holder on this very machine whose process has ended is known to be gone at
+once.
 """
 
 from __future__ import annotations
@@ -21,7 +23,9 @@ EXPIRY_SECONDS = 60.0
 
 @dataclass(frozen=True, kw_only=True)
 class Owner:
-    """The holder of a claim, as written in its file's name; `started` tells a process from a later one of the same number."""
+    """The holder of a claim, as written in its file's name; `started` tells a process from a later one of the same
+    number.
+    """
 
     host: str
     machine: str
@@ -48,7 +52,9 @@ class Owner:
 
     @property
     def gone(self) -> bool:
-        """True only when this machine knows that the process has ended; another machine's owner is never known to be gone."""
+        """True only when this machine knows that the process has ended; another machine's owner is never known to be
+        gone.
+        """
         return self.machine == machine_id() and self.started != "0" and _started(self.pid) != self.started
 
     def __str__(self) -> str:
@@ -59,8 +65,9 @@ class Owner:
 class Holder:
     """What stands in the place of a claim.
 
-    place: its path or URL. owner: None for something that is no claim. what: that something, in words. sign: another text after
-    every heartbeat. claimed_at, beat_at: dates as its file system has them (POSIX seconds), to be shown, not to be relied on.
+    place: its path or URL. owner: None for something that is no claim. what: that something, in words. sign: another
+    text after every heartbeat. claimed_at, beat_at: dates as its file system has them (POSIX seconds), to be shown, not
+    to be relied on.
     """
 
     place: str

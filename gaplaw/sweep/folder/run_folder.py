@@ -54,7 +54,7 @@ def seconds_now() -> float:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Paths and questions of one run folder; holds nothing in memory. On an object store: `gaplaw.sweep.folder.object_store.Bucket`."""
+    """Paths and questions of one run folder; holds nothing in memory. On an object store: `object_store.Bucket`."""
 
     out: Path
 
@@ -288,7 +288,9 @@ class RunFolder:
         return self.claims.claim(self.part("presence") / uuid.uuid4().hex[:8])
 
     def claim_of(self, group: Group, *, keeps: bool) -> tuple[Path, str]:
-        """(folder, key) of a group's claim. One that trains teachers (`keeps`) is in the store: other sweeps may want them."""
+        """(folder, key) of a group's claim. One that trains teachers (`keeps`) is in the store: other sweeps may want
+        them.
+        """
         return self.store / "locks" if keeps else self.part("locks"), claim_key(group, keeps=keeps)
 
 

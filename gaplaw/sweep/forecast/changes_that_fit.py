@@ -1,7 +1,7 @@
 """What is the smallest change with which a program fits a target? A short ladder of changes, each of them compiled.
 
-The rungs stand in the order of what they cost: nothing but precision, then time, then machines. A rung whose parameters and moments
-alone exceed the memory is left out without compiling it.
+The rungs stand in the order of what they cost: nothing but precision, then time, then machines. A rung whose parameters
+and moments alone exceed the memory is left out without compiling it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """How many bytes do the chips of a compiled program send to each other? Counted in XLA's own text, loops included.
 
-XLA's `cost_analysis` counts the body of a loop once; here every collective operation is multiplied by the trips of the loops
-around it. Reads text only, needs no JAX.
+XLA's `cost_analysis` counts the body of a loop once; here every collective operation is multiplied by the trips of the
+loops around it. Reads text only, needs no JAX.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ _LIMIT = re.compile(r"= s\d+\[\]\S* constant\((\d+)\)")
 
 
 def sent_bytes(text: str) -> float:
-    """Bytes that each chip sends in one call of a compiled program, from `compiled.as_text()`; a loop without fixed trips
-    counts once.
+    """Bytes that each chip sends in one call of a compiled program, from `compiled.as_text()`; a loop without fixed
+    trips counts once.
 
     With n chips in a group and b bytes of an operation's output, a ring sends b·(n−1)/n for all-gather and all-to-all,
     twice that for all-reduce, b·(n−1) for reduce-scatter and b for a permutation.
@@ -58,7 +58,9 @@ def _one(found: re.Match, line: str, scattered: bool) -> float:
 
 
 def _parts(shape: str) -> list[str]:
-    """The members of a tuple's shape, which may be tuples themselves: "(a[2], (b[3], c[4]))" is a[2] and (b[3], c[4])."""
+    """The members of a tuple's shape, which may be tuples themselves: "(a[2], (b[3], c[4]))" is a[2] and (b[3],
+    c[4]).
+    """
     parts, depth = [""], 0
     for letter in shape[1:-1]:
         depth += (letter in "([{") - (letter in ")]}")

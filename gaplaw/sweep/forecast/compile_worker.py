@@ -1,11 +1,12 @@
-"""What would XLA make of a group's program on a machine that is not here? Compiled ahead of time; nothing is allocated or run.
+"""What would XLA make of a group's program on a machine that is not here? Compiled ahead of time; nothing is allocated
+or run.
 
     python -m gaplaw.sweep.forecast.compile_worker < tasks > answers        one JSON object a line, both ways
 
-States and parameters are shapes with shardings from the mesh rules. TPU programs are made by the real TPU compiler, for which a
-machine with a CPU and the libtpu package is enough, and GPU programs by the real GPU compiler where JAX's CUDA plugin is
-installed. Without it they are partitioned for the same mesh of virtual CPU devices and compiled by XLA's CPU back end, and the
-answer says so.
+States and parameters are shapes with shardings from the mesh rules. TPU programs are made by the real TPU compiler, for
+which a machine with a CPU and the libtpu package is enough, and GPU programs by the real GPU compiler where JAX's CUDA
+plugin is installed. Without it they are partitioned for the same mesh of virtual CPU devices and compiled by XLA's CPU
+back end, and the answer says so.
 """
 
 from __future__ import annotations
@@ -108,7 +109,9 @@ class Ahead:
         return _chip_bytes([state.moments for state in self.states])
 
     def around(self) -> list[tuple[str, dict]]:
-        """Phases before and after training, and what `measure` says of their programs beside what a chip holds meanwhile."""
+        """Phases before and after training, and what `measure` says of their programs beside what a chip holds
+        meanwhile.
+        """
         found = [("evaluation", _beside(_compiled(self.evaluation), self.idle_bytes))]
         for stack, state in zip(self.stacks, self.states, strict=True):
             if stack.cells[0].init == "scratch":
@@ -162,11 +165,11 @@ def devices_of(task: dict) -> list:
 
 
 def answer(task: dict) -> dict:
-    """What `measure` says of one task, or "out_of_memory_bytes", or "error" in one line. Memory is that of training, evaluation or
-    initialisation, whichever needs most.
+    """What `measure` says of one task, or "out_of_memory_bytes", or "error" in one line. Memory is that of training,
+    evaluation or initialisation, whichever needs most.
 
-    Args: task: {"cells", "execution", "platform": "tpu", "gpu" or "cpu", "package" that holds its compiler or None, "target",
-      "chips"}; for GPUs also "memory_bytes" and "memory_bytes_per_second".
+    Args: task: {"cells", "execution", "platform": "tpu", "gpu" or "cpu", "package" that holds its compiler or None,
+      "target", "chips"}; for GPUs also "memory_bytes" and "memory_bytes_per_second".
     """
     group = Group(cells=tuple(from_dict(Cell, cell) for cell in task["cells"]))
     began = time.process_time()
@@ -194,7 +197,9 @@ def _compiled(lowered) -> dict:
 
 
 def _beside(found: dict, held_bytes: float) -> dict:
-    """What a chip needs for a program while it holds something else as well, under the name that says whether it has so much."""
+    """What a chip needs for a program while it holds something else as well, under the name that says whether it has so
+    much.
+    """
     name = "out_of_memory_bytes" if "out_of_memory_bytes" in found else "bytes_per_chip"
     return {name: found[name] + held_bytes}
 

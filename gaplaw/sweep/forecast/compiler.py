@@ -1,7 +1,7 @@
 """Who compiles programs ahead of time, and who remembers the answers? One process with JAX, asked by a process without.
 
-Answers are kept by content in the cache folder: the program, the target, the execution, the versions of JAX and of the compiler and
-this package's own code; the second plan of an experiment asks nobody.
+Answers are kept by content in the cache folder: the program, the target, the execution, the versions of JAX and of the
+compiler and this package's own code; the second plan of an experiment asks nobody.
 """
 
 from __future__ import annotations
@@ -110,7 +110,8 @@ class Compiler:
             "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)),
             "JAX_PLATFORMS": "cpu",
             "TPU_SKIP_MDS_QUERY": "1",  # no metadata server knows a slice that does not exist
-            # A third of the compile time or less; see `compiler` in gaplaw.sweep.forecast.compile_worker for what the answers say about it.
+            # A third of the compile time or less; see `compiler` in gaplaw.sweep.forecast.compile_worker for what the
+            # answers say about it.
             "JAX_EXEC_TIME_OPTIMIZATION_EFFORT": "-1.0",
             "JAX_NUM_CPU_DEVICES": str(self.target.chips if self.platform == "cpu" else 1),
         }

@@ -34,7 +34,9 @@ _ON_TRUST = {
 
 @dataclass(frozen=True, kw_only=True)
 class Forecast:
-    """A plan with a program for every group. platform: whose compiler was asked. price_per_chip_hour: None when nobody said."""
+    """A plan with a program for every group. platform: whose compiler was asked. price_per_chip_hour: None when nobody
+    said.
+    """
 
     plan: Plan
     target: Target

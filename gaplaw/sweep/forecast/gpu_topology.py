@@ -1,6 +1,7 @@
 """How does XLA compile for NVIDIA GPUs that are not here? From a description of the chip: no GPU and no driver.
 
-Needs the CUDA plugin of the installed JAX, whose compiler is the one that a run uses; its kernels are chosen without being timed.
+Needs the CUDA plugin of the installed JAX, whose compiler is the one that a run uses; its kernels are chosen without
+being timed.
 """
 
 from __future__ import annotations
@@ -44,8 +45,8 @@ def gpus(name: str, chips: int, memory_bytes: float, memory_bytes_per_second: fl
 def assume_cudnn() -> None:
     """Let this process write programs with cuDNN's attention, for which JAX asks the GPU and the library that are here.
 
-    There is no public way to say that a program is for other devices; a JAX that moves these two functions makes a forecast
-    with attention = cudnn an error in one line, and leaves every other as it is.
+    There is no public way to say that a program is for other devices; a JAX that moves these two functions makes a
+    forecast with attention = cudnn an error in one line, and leaves every other as it is.
     """
     from jax._src.cudnn import fused_attention_stablehlo as attention
 

@@ -2,8 +2,8 @@
 
     seconds ≥ steps · max( FLOPs / (chips · rate),  bytes moved / memory rate,  bytes sent / link rate ) + evaluation
 
-Memory and sent bytes are the compiler's (`gaplaw.sweep.forecast.compile_worker`); FLOPs and moved bytes are closed forms, because XLA counts the
-body of a loop once. A roofline is a lower bound: kernels never reach all three rates.
+Memory and sent bytes are the compiler's (`gaplaw.sweep.forecast.compile_worker`); FLOPs and moved bytes are closed
+forms, because XLA counts the body of a loop once. A roofline is a lower bound: kernels never reach all three rates.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ class Program:
     bytes_per_chip: of training, evaluation or initialisation, whichever needs most; the latter two also alone.
     limit: "compute", "memory bandwidth" or "interconnect": the largest term of the roofline.
     fits: None when the compiler failed for another reason, which `error` tells.
-    change: the smallest change that was found to fit, as options of the command line; None where none is needed or found.
+    change: the smallest change that was found to fit, as options of the command line; None where none is needed or
+      found.
     """
 
     bytes_per_chip: float | None
@@ -75,8 +76,8 @@ def roofline(group: Group, execution: Execution, target: Target, found: dict) ->
 
 
 def recomputed_flops(group: Group, execution: Execution) -> float:
-    """FLOPs that rematerialisation adds: the layers' forward pass of every student again, or only its attention products,
-    of which cuDNN keeps what is needed."""
+    """FLOPs that rematerialisation adds: the layers' forward pass of every student again, or only its attention
+    products, of which cuDNN keeps what is needed."""
     cell = group.cells[0]
     length = cell.data.sequence_tokens
 
@@ -91,10 +92,10 @@ def recomputed_flops(group: Group, execution: Execution) -> float:
 def moved_bytes_per_step(group: Group, execution: Execution) -> float:
     """Bytes between one chip and its memory in a training step, in closed form: each array once per pass over it.
 
-    Weights, whole but for the tensor axis, are read in every pass of every microbatch; parameters, gradient and two moments
-    (float32) are read and the first and last two written once; every element of `elements_per_token` is written and read
-    once a pass (a student's backward pass counts as two), but that cuDNN's attention keeps its scores to itself. A compiler
-    that fuses well moves less, caches aside.
+    Weights, whole but for the tensor axis, are read in every pass of every microbatch; parameters, gradient and two
+    moments (float32) are read and the first and last two written once; every element of `elements_per_token` is written
+    and read once a pass (a student's backward pass counts as two), but that cuDNN's attention keeps its scores to
+    itself. A compiler that fuses well moves less, caches aside.
     """
     mesh, cell = execution.mesh, group.cells[0]
     size = 2 if execution.compute_dtype == "bfloat16" else 4

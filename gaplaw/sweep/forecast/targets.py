@@ -1,7 +1,8 @@
 """Which machines can a sweep be forecast for, and what can their chips do? Numbers from the vendors' pages, no JAX.
 
-Stands beside cost in the sweep part of the walk: cost measures the machine that is here, this file describes machines that are
-not. A target is written KIND:SHAPE: `v5p:4x4x8` is a slice of 128 chips, `gpu:h100x8` one host, `cpu` this machine.
+Stands beside cost in the sweep part of the walk: cost measures the machine that is here, this file describes machines
+that are not. A target is written KIND:SHAPE: `v5p:4x4x8` is a slice of 128 chips, `gpu:h100x8` one host, `cpu` this
+machine.
 """
 
 from __future__ import annotations
@@ -23,8 +24,10 @@ GIB = 2**30
 class Chip:
     """What one chip can do at most.
 
-    flops_per_second: of bfloat16 products (dense). float32_flops_per_second: of float32 products as JAX runs them by default.
-    link_bytes_per_second: what one chip can send to the others of its slice or host, in one direction, all links together.
+    flops_per_second: of bfloat16 products (dense). float32_flops_per_second: of float32 products as JAX runs them by
+      default.
+    link_bytes_per_second: what one chip can send to the others of its slice or host, in one direction, all links
+      together.
     shapes: the slices (or numbers of GPUs in one host) on offer, smallest first. source: where the numbers stand.
     """
 
@@ -46,7 +49,8 @@ _GPU_SOURCE = (
 _FLAT = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
 _CUBES = ("2x2x1", "2x2x2", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8", "8x8x16", "8x16x16", "16x16x16", "16x16x24")
 
-# On a TPU a float32 product is one pass of bfloat16 by default, hence the same rate. Links: half of the bidirectional figure.
+# On a TPU a float32 product is one pass of bfloat16 by default, hence the same rate. Links: half of the bidirectional
+# figure.
 CHIPS = (
     Chip(
         name="v5e",
@@ -185,7 +189,9 @@ def default_mesh(target: Target, cells: tuple[Cell, ...]) -> MeshSpec:
 
 
 def fitted_to(target: Target, execution: Execution, group: Group) -> Execution:
-    """The execution as it is compiled: a mesh over all chips unless one is named; all students together, on a CPU too."""
+    """The execution as it is compiled: a mesh over all chips unless one is named; all students together, on a CPU
+    too.
+    """
     mesh = execution.mesh if execution.mesh.devices > 1 else default_mesh(target, group.cells)
     return replace(execution, mesh=mesh, core_blocked=False)
 

@@ -1,7 +1,7 @@
 """Would this sweep run at all? What `run` refuses before it starts anything, `plan` refuses with the same line.
 
-Follows folder and precedes planning in the walk. What only training can show stays a failed row: a loss that is not finite,
-memory, a pruning target that the importance ranking cannot meet.
+Follows folder and precedes planning in the walk. What only training can show stays a failed row: a loss that is not
+finite, memory, a pruning target that the importance ranking cannot meet.
 """
 
 from __future__ import annotations
@@ -64,7 +64,9 @@ def check_sweep(
 def check_before_run(
     sweep: Sweep, execution: Execution, folder: RunFolder, *, on_this_machine: bool, tell: Callable[[str], None]
 ) -> None:
-    """Refuse what cannot run before any file is written there; packs each corpus once, so that workers find it in the cache."""
+    """Refuse what cannot run before any file is written there; packs each corpus once, so that workers find it in the
+    cache.
+    """
     from gaplaw import data
 
     def corpus_of(spec: DataSpec):

@@ -1,4 +1,5 @@
-"""How long will a group of cells take? An estimate that says where it comes from, and corrects itself with what was measured.
+"""How long will a group of cells take? An estimate that says where it comes from, and corrects itself with what was
+measured.
 
     seconds = start + steps · overhead + matrix FLOPs / (share · matrix rate) + elements / element rate
 
@@ -86,7 +87,9 @@ def measure_machine(single_thread: bool) -> Machine:
 
 
 def elements_per_token(model: ModelSpec, context_tokens: int) -> float:
-    """Numbers that one forward pass touches outside of products, per token: softmaxes, norms, rotations, activations."""
+    """Numbers that one forward pass touches outside of products, per token: softmaxes, norms, rotations,
+    activations.
+    """
     layers = zip(model.heads_by_layer, model.hidden_by_layer, strict=True)
     return (
         sum(2 * heads * context_tokens + 8 * model.width + 3 * hidden for heads, hidden in layers)
@@ -142,7 +145,9 @@ class Measured:
 
 @dataclass(frozen=True, kw_only=True)
 class Clock:
-    """Predicts seconds for a group, corrected by what has been measured of groups like it (with a teacher, or without)."""
+    """Predicts seconds for a group, corrected by what has been measured of groups like it (with a teacher, or
+    without).
+    """
 
     execution: Execution
     measured: tuple[Measured, ...] = ()

@@ -1,8 +1,8 @@
 """How does an experiment file become a sweep that can be run? Executed, checked, and its data given their content hash.
 
 First stop of the sweep part of the walk. An experiment is a Python file that builds a `Sweep`: a module attribute
-`sweep`, or a function `sweep()`; it may also carry `execution`, an `Execution` in place of the default one. Whatever is wrong
-with it is told in one line that names the file, and the line of the file if it raised.
+`sweep`, or a function `sweep()`; it may also carry `execution`, an `Execution` in place of the default one. Whatever is
+wrong with it is told in one line that names the file, and the line of the file if it raised.
 """
 
 from __future__ import annotations
@@ -104,8 +104,9 @@ def resolve(sweep: Sweep, *, absent: list[str] | None = None, home: Path | None 
     """The same sweep with every corpus's content hash filled in, so that fingerprints speak of content, not of paths.
 
     Args: home: what relative paths of data and tokenizers are relative to; the working directory if None.
-      absent: a list to be filled with what data by name (tfds:…) is not on this machine, and why; nothing is downloaded,
-      and such cells keep an empty manifest, so that a plan can be made without them. None downloads, or refuses.
+      absent: a list to be filled with what data by name (tfds:…) is not on this machine, and why; nothing is
+      downloaded, and such cells keep an empty manifest, so that a plan can be made without them. None downloads, or
+      refuses.
     Raises: DataError for a corpus that is not there; SweepError when a model's vocabulary is too small for its
     tokenizer.
     """

@@ -23,7 +23,9 @@ FORECAST = "forecast.json"  # in a run folder
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """One group of a sweep; `needs` is the id of the group that trains its teacher, `keeps` the ids of its own teachers."""
+    """One group of a sweep; `needs` is the id of the group that trains its teacher, `keeps` the ids of its own
+    teachers.
+    """
 
     group: Group
     role: Role
@@ -157,7 +159,9 @@ def works_of(sweep: Sweep, clock: Clock) -> list[Work]:
 
 
 def starting_order(works: list[Work]) -> list[Work]:
-    """Longest path first: a group's own time plus the longest of what waits for it, so that no worker idles at the end."""
+    """Longest path first: a group's own time plus the longest of what waits for it, so that no worker idles at the
+    end.
+    """
     waiting: dict[str | None, list[Work]] = {}
     for work in works:
         waiting.setdefault(work.needs, []).append(work)

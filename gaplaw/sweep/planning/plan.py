@@ -1,4 +1,6 @@
-"""What does a plan say? One row per cell for machines, a table and a few sums for people. See `planning` for how it is made."""
+"""What does a plan say? One row per cell for machines, a table and a few sums for people. See `planning` for how it is
+made.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ _NUMBERS = (
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedCell:
-    """One cell of a plan. `flops` = student training + teacher forward; seconds are the group's, shared by its cells."""
+    """One cell of a plan. `flops` = student training + teacher forward; seconds are the group's, shared by its
+    cells.
+    """
 
     cell_id: str
     role: Role

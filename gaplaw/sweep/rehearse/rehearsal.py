@@ -1,8 +1,10 @@
-"""Will every program of a sweep start, train, survive a kill and write its rows on the mesh that is meant? Tried here, in small.
+"""Will every program of a sweep start, train, survive a kill and write its rows on the mesh that is meant? Tried here,
+in small.
 
-Each distinct program (see `shrink`) runs through `run` itself, in real processes on virtual CPU devices: two steps, a checkpoint
-after the first, a real kill at the end, the resumed second step, rows written; then what the resumed group wrote is held against
-what the unbroken one wrote. What this cannot tell: memory, speed, and the accelerator's own compiler.
+Each distinct program (see `shrink`) runs through `run` itself, in real processes on virtual CPU devices: two steps, a
+checkpoint after the first, a real kill at the end, the resumed second step, rows written; then what the resumed group
+wrote is held against what the unbroken one wrote. What this cannot tell: memory, speed, and the accelerator's own
+compiler.
 """
 
 from __future__ import annotations
@@ -36,7 +38,9 @@ TOLERANCE = 1e-4  # relative, of losses between a resumed and an unbroken group 
 
 @dataclass(frozen=True, kw_only=True)
 class Rehearsed:
-    """What came of one program. `largest_difference`: relative, of any loss between the resumed and the unbroken group."""
+    """What came of one program. `largest_difference`: relative, of any loss between the resumed and the unbroken
+    group.
+    """
 
     program: str
     stands_for: tuple[str, ...]

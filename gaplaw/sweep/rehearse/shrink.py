@@ -3,8 +3,8 @@
 Groups are of one structure when they differ in nothing but numbers: sizes, seeds, rates, budgets. Each structure is
 rehearsed once, in its largest group, or in the one that trains a teacher which others need. Of that group, the smallest
 and the largest model of each kind of cell stay, with two seeds where there are several: one seed would hide what goes
-wrong between seeds. Shapes stay as they are up to LARGEST_PARAMS. Above, every model of the sweep is scaled alike: width,
-heads and neurons by one factor, depth cut, and the vocabulary where the tokenizer allows it.
+wrong between seeds. Shapes stay as they are up to LARGEST_PARAMS. Above, every model of the sweep is scaled alike:
+width, heads and neurons by one factor, depth cut, and the vocabulary where the tokenizer allows it.
 """
 
 from __future__ import annotations
@@ -184,7 +184,9 @@ def _largest_of(group: Group) -> tuple[int, int, int]:
 
 
 def program_key(group: Group) -> str:
-    """Equal for groups that compile to the same program: everything of their cells but names, seeds, rates and parameters."""
+    """Equal for groups that compile to the same program: everything of their cells but names, seeds, rates and
+    parameters.
+    """
 
     def shape(cell: Cell) -> str:
         fields = dict(science(cell))

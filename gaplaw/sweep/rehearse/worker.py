@@ -1,8 +1,9 @@
-"""What does a worker do in a rehearsal? The real thing twice: killed at the end the first time, from its checkpoint the second.
+"""What does a worker do in a rehearsal? The real thing twice: killed at the end the first time, from its checkpoint the
+second.
 
-The first attempt trains without a break and writes its rows and teachers beside the run folder, in OUT/unbroken; then process 0
-kills itself as hard as can be. The checkpoint after the first step is still there, so the second attempt goes on from it and
-writes the real rows.
+The first attempt trains without a break and writes its rows and teachers beside the run folder, in OUT/unbroken; then
+process 0 kills itself as hard as can be. The checkpoint after the first step is still there, so the second attempt goes
+on from it and writes the real rows.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ def rehearse(folder: RunFolder, task: dict) -> None:
 
 
 if __name__ == "__main__":
-    # Before JAX is loaded, which the functions of `worker` do: CPU devices, and less optimisation of code that runs twice.
+    # Before JAX is loaded, which the functions of `worker` do: CPU devices, and less optimisation of code that runs
+    # twice.
     os.environ["JAX_PLATFORMS"] = "cpu"
     quick = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {quick}".strip()

@@ -1,4 +1,5 @@
-"""What does a person see while a sweep runs? A live table on a terminal, plain lines elsewhere; always on standard error.
+"""What does a person see while a sweep runs? A live table on a terminal, plain lines elsewhere; always on standard
+error.
 
 Shows a `Snapshot`; knows nothing of processes or files.
 """
@@ -114,7 +115,9 @@ def describe(one: Running) -> str:
 
 
 def time_left(now: Snapshot) -> str:
-    """The time left in words, called an estimate until a group has been measured; for whom we wait, when that is all we do."""
+    """The time left in words, called an estimate until a group has been measured; for whom we wait, when that is all we
+    do.
+    """
     if now.waiting and not now.running:
         more = f" and {len(now.waiting) - 1} others" if len(now.waiting) > 1 else ""
         return f"waiting for {now.waiting[0]}{more}"

@@ -1,4 +1,5 @@
-"""How far is a running sweep, and when will it end? Progress files and finished groups become one snapshot for the display.
+"""How far is a running sweep, and when will it end? Progress files and finished groups become one snapshot for the
+display.
 
 The time left is that of a greedy schedule of what remains, each group at the rate measured for groups like it; it is
 called an estimate until something has been measured.

@@ -26,7 +26,8 @@ class Attempt:
 
 @dataclass
 class Job:
-    """A claimed group and the attempts that it still needs: whole at first, later perhaps cell by cell (`gaplaw.sweep.running.retry`).
+    """A claimed group and the attempts that it still needs: whole at first, later perhaps cell by cell
+    (`gaplaw.sweep.running.retry`).
 
     alone: whether it is to run while nothing else of this `run` works. handle: None while it waits for that.
     """
@@ -72,7 +73,9 @@ class Job:
         return told, self.handle.ending() + (f"; see {folder.show(self.handle.log)}" if code else "")
 
     def endings(self, folder: RunFolder, cause: Cause, error: str) -> tuple[Ending, ...]:
-        """How this attempt ended, after those before it; those no longer count when it left a checkpoint beyond its first."""
+        """How this attempt ended, after those before it; those no longer count when it left a checkpoint beyond its
+        first.
+        """
         further = folder.checkpoint_step(self.group.id) > self.started_at_step
         before = () if further else self.attempt.endings
         return (*before, Ending(cause=cause, error=error, further=further))

@@ -15,7 +15,9 @@ from gaplaw.sweep.planning.make_plan import Work
 
 
 class Board:
-    """The states of all cells, read again when asked. Rows that failed before the board was made are to be tried again."""
+    """The states of all cells, read again when asked. Rows that failed before the board was made are to be tried
+    again.
+    """
 
     def __init__(self, sweep: Sweep, folder: RunFolder, works: list[Work], execution: Execution):
         self.sweep, self.folder, self.works, self.execution = sweep, folder, works, execution
@@ -40,13 +42,17 @@ class Board:
         return self.finished(cell) and self.states[cell.id].status == "failed"
 
     def look_again(self, cells: tuple[Cell, ...]) -> None:
-        """Read rows again; curves only of cells that were damaged, because reading them takes as long as reading rows."""
+        """Read rows again; curves only of cells that were damaged, because reading them takes as long as reading
+        rows.
+        """
         for cell in cells:
             damaged = self.states[cell.id].status == "corrupt"
             self.states[cell.id] = self.folder.state_with_curve(cell) if damaged else self.folder.state(cell)
 
     def lacking(self, work: Work) -> tuple[Cell, ...]:
-        """The cells of a group that must be run: unfinished ones, and teachers without the checkpoint that students need."""
+        """The cells of a group that must be run: unfinished ones, and teachers without the checkpoint that students
+        need.
+        """
         self.look_again(tuple(cell for cell in work.group.cells if not self.finished(cell)))
         waiting = {
             other.group.teacher.fingerprint

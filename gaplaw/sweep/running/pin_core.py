@@ -1,7 +1,9 @@
-"""Which processor core does a single-threaded worker have to itself? The first that no other worker of this machine holds.
+"""Which processor core does a single-threaded worker have to itself? The first that no other worker of this machine
+holds.
 
-A small program that moves between cores finds their caches cold. A core is held by a lock on a file, which ends with the process.
-The files lie in a folder of this user alone: in a shared one, somebody else's link could point a lock at any file.
+A small program that moves between cores finds their caches cold. A core is held by a lock on a file, which ends with
+the process. The files lie in a folder of this user alone: in a shared one, somebody else's link could point a lock at
+any file.
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ except ImportError:  # not a POSIX system; `run` refuses there, everything else 
 def stay_on_a_core(execution: Execution) -> int | None:
     """Keep every thread of this process on one free core, when the workers are as many as the cores; see the module.
 
-    With fewer workers than cores, the scheduler knows better where others leave room. Returns: the core, None if none was taken.
+    With fewer workers than cores, the scheduler knows better where others leave room. Returns: the core, None if none
+    was taken.
     """
     if not (fcntl and hasattr(os, "sched_setaffinity") and execution.single_thread and execution.mesh.devices == 1):
         return None
@@ -64,7 +67,9 @@ def private_folder() -> Path:
 
 
 def _lock(path: Path) -> bool:
-    """Lock a file for as long as this process lasts: it is never closed. Returns: False when another process holds it."""
+    """Lock a file for as long as this process lasts: it is never closed. Returns: False when another process holds
+    it.
+    """
     try:
         held = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except OSError:  # a link in its place

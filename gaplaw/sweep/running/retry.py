@@ -3,10 +3,10 @@
     cause                               answer
     damaged teacher                     train the teacher again, then its students; once
     damaged teacher cache, lost machine start again, on another machine if the engine has one
-    killed, out of memory               start again once while nothing else of this `run` works; then fail, with what to change
-    out of memory (an error, no kill)   the same program asks for the same memory: cell by cell, a single cell fails
-    stopped by somebody                 start again; after the last try its cells are left for a later run, without a failed row
-    killed otherwise                    start again, then cell by cell
+    killed, out of memory               start again once while nothing else of this `run` works; then fail, with what to
+    change out of memory (an error, no kill)   the same program asks for the same memory: cell by cell, a single cell
+    fails stopped by somebody                 start again; after the last try its cells are left for a later run,
+    without a failed row killed otherwise                    start again, then cell by cell
     an exception                        cell by cell; a single cell fails when the same error comes twice
     a wrong specification or corpus     fail at once
 

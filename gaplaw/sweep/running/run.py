@@ -54,7 +54,8 @@ def run(
 
     Args:
       sweep: resolved (`gaplaw.sweep.resolve`), so that cells are identified by their data's content.
-      out: the run folder, a path or a URL; made if absent. Cells done there are not run again; cells that failed earlier are.
+      out: the run folder, a path or a URL; made if absent. Cells done there are not run again; cells that failed
+        earlier are.
       console: a rich Console for the display, standard error if None.
       executor: the engine that starts groups; processes on this machine if None.
       expiry_seconds: after how long a silent `run` on another machine counts as dead.

@@ -62,7 +62,9 @@ class Status:
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """What a run came to; `failures` maps cell ids to their error, `left` those that were stopped and have no row to the reason."""
+    """What a run came to; `failures` maps cell ids to their error, `left` those that were stopped and have no row to
+    the reason.
+    """
 
     sweep: str
     out: str
@@ -144,7 +146,9 @@ def status_of(folder: Path | str) -> Status:
 
 
 def _alive(holder: Holder) -> str:
-    """Who holds something since when, and the date of the last heartbeat: of another clock, so it is shown and decides nothing."""
+    """Who holds something since when, and the date of the last heartbeat: of another clock, so it is shown and decides
+    nothing.
+    """
     if holder.beat_at is None or holder.owner.gone:
         return holder.describe()
     ago = time.time() - holder.beat_at

@@ -1,4 +1,6 @@
-"""Can a sweep run on this system? Linux and macOS; elsewhere the rest of the package works, and `run` says so in one line."""
+"""Can a sweep run on this system? Linux and macOS; elsewhere the rest of the package works, and `run` says so in one
+line.
+"""
 
 from __future__ import annotations
 

@@ -31,7 +31,9 @@ class Waiting:
         return time.monotonic() < self._ask_again_at.get(work.id, 0.0)
 
     def begin(self, work: Work, *, idle: bool) -> None:
-        """A group's claim was refused. idle: whether this `run` has nothing else to do, so that people should know at once."""
+        """A group's claim was refused. idle: whether this `run` has nothing else to do, so that people should know at
+        once.
+        """
         self._ask_again_at[work.id] = time.monotonic() + LOOK_SECONDS
         place, key = self.folder.claim_of(work.group, keeps=bool(work.keeps))
         holder = self.folder.claims.look(place / key)

@@ -1,4 +1,5 @@
-"""What does one worker process do? One group, or its part of one: load teacher and corpus, train, write rows. `python -m` it.
+"""What does one worker process do? One group, or its part of one: load teacher and corpus, train, write rows. `python
+-m` it.
 
     python -m gaplaw.sweep.running.worker OUT GROUP_ID
 
@@ -41,7 +42,9 @@ NO_HOST_MEMORY = "no pinned host memory, so a teacher whose outputs are cached s
 
 
 def main(out: str, group_id: str, run_task: Callable[[RunFolder, dict], None] | None = None) -> int:
-    """Run one group. Returns the exit code; the error's one line goes into the progress file, its traceback to the log."""
+    """Run one group. Returns the exit code; the error's one line goes into the progress file, its traceback to the
+    log.
+    """
     folder = folder_at(out)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
@@ -58,7 +61,9 @@ def main(out: str, group_id: str, run_task: Callable[[RunFolder, dict], None] | 
 
 
 def _tell_failure(folder: RunFolder, group_id: str, error: str, code: int) -> int:
-    """Leave the error where the parent looks, unless another process of the group failed first. Returns: the exit code."""
+    """Leave the error where the parent looks, unless another process of the group failed first. Returns: the exit
+    code.
+    """
     path = folder.part("progress") / f"{group_id}.json"
     try:
         if (read_json(path) or {}).get("phase") != "failed":
@@ -174,7 +179,9 @@ def train(folder: RunFolder, task: dict) -> Trained:
 
 
 def write(folder: RunFolder, task: dict, done: Trained) -> None:
-    """Write every cell's row and curve, and the models that are to be kept. Every process writes its shards of those."""
+    """Write every cell's row and curve, and the models that are to be kept. Every process writes its shards of
+    those.
+    """
     from gaplaw.train import checkpoint
 
     stamp = provenance()

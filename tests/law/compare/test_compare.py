@@ -1,4 +1,6 @@
-"""Rival forms and rules: the generating form is found, ties are called ties, and rules are scored by hand-checkable regret."""
+"""Rival forms and rules: the generating form is found, ties are called ties, and rules are scored by hand-checkable
+regret.
+"""
 
 import numpy as np
 import pandas as pd

@@ -119,7 +119,9 @@ def test_a_price_moves_the_choice_to_a_cheaper_teacher():
 
 
 def test_distillation_is_not_worth_it_at_equal_compute():
-    """With a gain of 0.1 nats at 500M and 10B tokens: a free teacher helps, a priced one of 40 times the compute does not."""
+    """With a gain of 0.1 nats at 500M and 10B tokens: a free teacher helps, a priced one of 40 times the compute does
+    not.
+    """
     ask = {"student_params": 5e8, "student_tokens": 1e10, "teachers": [{"name": "t", "params": 2e9, "tokens": 4e11}]}
     law = law_with(baseline=ALONE)
     free = choose(law, **ask)

@@ -1,4 +1,6 @@
-"""The next cell: the look-ahead equals the Gaussian closed form, repeats count once, and the search knows when to stop."""
+"""The next cell: the look-ahead equals the Gaussian closed form, repeats count once, and the search knows when to
+stop.
+"""
 
 import json
 

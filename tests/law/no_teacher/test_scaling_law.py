@@ -1,4 +1,6 @@
-"""The supervised laws: known truth comes back, derivatives are exact, and the Chinchilla early-stop trap is not fallen into."""
+"""The supervised laws: known truth comes back, derivatives are exact, and the Chinchilla early-stop trap is not fallen
+into.
+"""
 
 from pathlib import Path
 
@@ -10,7 +12,7 @@ from gaplaw.errors import LawError, TableError
 from gaplaw.law.no_teacher.scaling_law import _Form, fit_supervised, law_loss
 from gaplaw.law.numeric.minimise import huber, minimise
 
-CHINCHILLA = Path(__file__).parents[2].parent / "shared" / "data" / "chinchilla" / "svg_extracted_data.csv"
+CHINCHILLA = Path(__file__).parents[3].parent / "shared" / "data" / "chinchilla" / "svg_extracted_data.csv"
 TRAP_START = (5.0, 0.5, 5.0, 0.5, 0.5)  # ln A, alpha, ln B, beta, ln E
 
 
@@ -67,7 +69,9 @@ def test_chinchilla_bootstrap_interval(chinchilla):
 
 
 def test_the_early_stop_trap(chinchilla):
-    """L-BFGS-B with default tolerances calls another answer converged; from that very start ours reaches the optimum."""
+    """L-BFGS-B with default tolerances calls another answer converged; from that very start ours reaches the
+    optimum.
+    """
     from scipy.optimize import minimize as scipy_minimize
 
     trapped = scipy_minimize(scipy_objective(chinchilla), TRAP_START, jac=True, method="L-BFGS-B")

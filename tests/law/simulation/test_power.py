@@ -1,4 +1,6 @@
-"""The power check: more noise needs more cells, too few students are refused, and the cheapest sufficient design is named."""
+"""The power check: more noise needs more cells, too few students are refused, and the cheapest sufficient design is
+named.
+"""
 
 import json
 

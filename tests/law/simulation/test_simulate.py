@@ -1,4 +1,6 @@
-"""The simulator's bowls have their minimum where they say, the asymmetry they say, and tables that follow the stated law."""
+"""The simulator's bowls have their minimum where they say, the asymmetry they say, and tables that follow the stated
+law.
+"""
 
 import numpy as np
 import pytest

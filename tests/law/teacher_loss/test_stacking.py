@@ -59,7 +59,9 @@ def test_the_weights_are_the_least_criterion_on_the_simplex():
 
 
 def test_a_teacher_that_does_more_than_its_loss_says_is_known_for_it():
-    """One teacher of the world lowers all its students by 0.02 nats: it is chosen where it was measured, and only there."""
+    """One teacher of the world lowers all its students by 0.02 nats: it is chosen where it was measured, and only
+    there.
+    """
     frame = world("broken power", noise=0.002, teacher_sd=0.0)
     frame = frame[np.isclose(frame["student_tokens"] / frame["student_params"], 20) | (frame["student_params"] > 1e9)]
     good = np.sort(frame["teacher_loss"].unique())[3]

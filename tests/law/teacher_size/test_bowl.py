@@ -1,4 +1,6 @@
-"""The bowl's minimum is at zero whatever its shape; its derivatives are those of its values; it can follow other families."""
+"""The bowl's minimum is at zero whatever its shape; its derivatives are those of its values; it can follow other
+families.
+"""
 
 import numpy as np
 import pytest

@@ -1,4 +1,6 @@
-"""The intervals cover the truth on bowls the fit does not contain; profile, draws and bootstrap agree; noise is found."""
+"""The intervals cover the truth on bowls the fit does not contain; profile, draws and bootstrap agree; noise is
+found.
+"""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -23,7 +25,9 @@ def fitted(**world):
 
 
 def test_coverage_of_unfitted_bowls_quick():
-    """24 tables, symmetric and 4:1, three noises: 18 or more of them cover with probability 0.99 if each does with 0.9."""
+    """24 tables, symmetric and 4:1, three noises: 18 or more of them cover with probability 0.99 if each does with
+    0.9.
+    """
     cases = [("quadratic", 1), ("quadratic", 4), ("logcosh", 1), ("two_sided", 4)]
     got = [one_table(s, a, n, seed, draws=100) for s, a in cases for n in NOISES for seed in range(2)]
     assert all(item is not None for item in got)
@@ -40,7 +44,9 @@ def test_coverage_does_not_depend_on_the_pool():
 
 @pytest.mark.slow
 def test_coverage_is_neither_too_low_nor_too_high():
-    """Every row of `make coverage` with 20 tables: together 0.90 within 3 binomial sd's of 420 tables, none far below."""
+    """Every row of `make coverage` with 20 tables: together 0.90 within 3 binomial sd's of 420 tables, none far
+    below.
+    """
     rows = [coverage(shape, asymmetry, noise, draws=20) for shape, asymmetry in BOWLS for noise in NOISES]
     assert abs(np.mean([row.covered for row in rows]) - 0.9) < 0.045, rows
     assert min(row.covered for row in rows) >= 0.65 and max(row.refused for row in rows) <= 0.05, rows

@@ -104,7 +104,9 @@ def test_one_outlier_does_not_move_the_law():
 
 
 def test_steep_walls_have_one_optimum():
-    """Walls hundreds of nats high, whose curvature changes fast: the objective is smooth in κ, so its profile turns once."""
+    """Walls hundreds of nats high, whose curvature changes fast: the objective is smooth in κ, so its profile turns
+    once.
+    """
     _, lay = layout(shape="power", asymmetry=4, noise_nats=0.003)
     fit = fit_joint(lay.design)
     kappa = fit.theta[0] + np.linspace(-0.4, 0.4, 33)

@@ -1,4 +1,6 @@
-"""The engines: groups run, stop and survive lost machines, through submitit's local executor and on a real Ray cluster."""
+"""The engines: groups run, stop and survive lost machines, through submitit's local executor and on a real Ray
+cluster.
+"""
 
 import os
 import re

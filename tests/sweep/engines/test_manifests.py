@@ -1,4 +1,6 @@
-"""Manifests say what the docs of JobSet and SkyPilot ask for, and their command is one that `gaplaw run` understands."""
+"""Manifests say what the docs of JobSet and SkyPilot ask for, and their command is one that `gaplaw run`
+understands.
+"""
 
 import shlex
 

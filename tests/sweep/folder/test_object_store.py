@@ -1,4 +1,6 @@
-"""A run folder on an object store: the same table, claims that hold, nothing finished lost; S3 through a server on this machine."""
+"""A run folder on an object store: the same table, claims that hold, nothing finished lost; S3 through a server on this
+machine.
+"""
 
 import subprocess
 import sys

@@ -47,7 +47,8 @@ def test_one_device_sends_nothing():
     assert sent_bytes(text) == 0
 
 
-# As the TPU compiler writes them: groups as axes of a mesh, a loop's bound in its condition, one gather split over two fusions.
+# As the TPU compiler writes them: groups as axes of a mesh, a loop's bound in its condition, one gather split over two
+# fusions.
 TPU = """HloModule jit_f
 %fused.1 (p: bf16[2,8]) -> bf16[8,8] {
   ROOT %all-gather.1 = bf16[8,8]{1,0:T(8,128)} all-gather(%p), channel_id=7, replica_groups=mesh['a'=4,'b'=2] {'a'}

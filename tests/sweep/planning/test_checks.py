@@ -1,4 +1,6 @@
-"""What `run` refuses, `plan` refuses with the same line, before anything is written; what is finished is not asked again."""
+"""What `run` refuses, `plan` refuses with the same line, before anything is written; what is finished is not asked
+again.
+"""
 
 import json
 import re

@@ -1,4 +1,6 @@
-"""A rehearsal tells which programs would run on the real mesh, and one that would not does not hide behind the others."""
+"""A rehearsal tells which programs would run on the real mesh, and one that would not does not hide behind the
+others.
+"""
 
 import dataclasses
 import json

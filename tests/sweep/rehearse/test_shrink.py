@@ -1,4 +1,6 @@
-"""A shrunk sweep keeps what its programs are made of: axes, block, pruning, objectives, seeds; and only distinct programs stay."""
+"""A shrunk sweep keeps what its programs are made of: axes, block, pruning, objectives, seeds; and only distinct
+programs stay.
+"""
 
 import dataclasses
 import itertools

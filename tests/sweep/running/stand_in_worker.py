@@ -1,4 +1,6 @@
-"""A real worker process whose training is the stand-in's: `python -m tests.sweep.running.stand_in_worker OUT GROUP_ID`."""
+"""A real worker process whose training is the stand-in's: `python -m tests.sweep.running.stand_in_worker OUT
+GROUP_ID`.
+"""
 
 import os
 import sys

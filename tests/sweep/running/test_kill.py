@@ -1,4 +1,6 @@
-"""Killed or interrupted at any moment, a sweep loses nothing finished, leaves no process behind, and ends with the same table."""
+"""Killed or interrupted at any moment, a sweep loses nothing finished, leaves no process behind, and ends with the same
+table.
+"""
 
 import dataclasses
 import io
@@ -87,7 +89,9 @@ def resumes(out: Path) -> int:
 
 
 def kill_somewhere(module: str, out: Path, source: str, after_progress: bool, seconds: float) -> None:
-    """Start a run and kill it some seconds after it began, or after the first thing that it finished: a row or a checkpoint."""
+    """Start a run and kill it some seconds after it began, or after the first thing that it finished: a row or a
+    checkpoint.
+    """
     process = start(module, out, source)
 
     def stands():

@@ -1,4 +1,6 @@
-"""Workers share out the cores of a machine: each to itself while there are enough, none left unlocked, freed at the end."""
+"""Workers share out the cores of a machine: each to itself while there are enough, none left unlocked, freed at the
+end.
+"""
 
 import os
 import subprocess

@@ -1,4 +1,6 @@
-"""What follows from how a worker ended is a table: each cause has its answer, and no history of endings goes on for ever."""
+"""What follows from how a worker ended is a table: each cause has its answer, and no history of endings goes on for
+ever.
+"""
 
 import itertools
 

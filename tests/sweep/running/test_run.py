@@ -1,4 +1,6 @@
-"""Running a sweep: order, reuse, retries, crashes, several runs on one folder. Workers are real processes; see `sweeps.StandIn`."""
+"""Running a sweep: order, reuse, retries, crashes, several runs on one folder. Workers are real processes; see
+`sweeps.StandIn`.
+"""
 
 import io
 import os

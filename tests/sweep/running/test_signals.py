@@ -1,4 +1,6 @@
-"""A real sweep over a teacher cache, worker by worker: filled once, read again, its fidelity in the rows and in the store."""
+"""A real sweep over a teacher cache, worker by worker: filled once, read again, its fidelity in the rows and in the
+store.
+"""
 
 from dataclasses import replace
 

@@ -1,4 +1,6 @@
-"""On a system without POSIX modules, `run` says so in one line before anything is written, and everything else works."""
+"""On a system without POSIX modules, `run` says so in one line before anything is written, and everything else
+works.
+"""
 
 import subprocess
 import sys

@@ -1,4 +1,6 @@
-"""Tries by cause, waiting for others, and the last line of a `run`: through `run`, with an engine that ends groups as asked."""
+"""Tries by cause, waiting for others, and the last line of a `run`: through `run`, with an engine that ends groups as
+asked.
+"""
 
 import os
 import threading
