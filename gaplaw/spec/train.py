@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from gaplaw.canonical import check_fields, refuse_unless
 
@@ -23,6 +24,7 @@ class ObjectiveSpec:
     soft_weight: float = 1.0
     temperature: float = 1.0
     temperature_squared: bool = True
+    VERSION_1: ClassVar = "soft_weight temperature temperature_squared".split()
 
     def __post_init__(self):
         check_fields(self)
@@ -30,6 +32,12 @@ class ObjectiveSpec:
         refuse_unless(self.temperature > 0, "ObjectiveSpec.temperature", self.temperature, "must be above 0")
         rule = "must be at most 1e5: above, float32 keeps less than two digits of the gradient"
         refuse_unless(self.temperature <= 1e5, "ObjectiveSpec.temperature", self.temperature, rule)
+
+    @property
+    def label(self) -> str:
+        """soft=0.5|T=2, and no-T2 where the factor is absent and matters."""
+        unsquared = not self.temperature_squared and self.temperature != 1
+        return f"soft={self.soft_weight:g}|T={self.temperature:g}" + ("|no-T2" if unsquared else "")
 
     @property
     def soft_scale(self) -> float:
@@ -58,6 +66,9 @@ class TrainSpec:
     epsilon: float = 1e-8
     clip_norm: float = 1.0
     batch_seed: int = 0
+    VERSION_1: ClassVar = (
+        "tokens batch_sequences learning_rate warmup_fraction final_fraction weight_decay beta1 beta2 epsilon clip_norm batch_seed"
+    ).split()
 
     def __post_init__(self):
         check_fields(self)
