@@ -38,7 +38,8 @@ def is_plain_name(name: str) -> bool:
     return (
         0 < len(name.encode("utf-8", "replace")) <= LONGEST_NAME_BYTES
         and name == name.strip(". ")
-        and not any(one in FORBIDDEN or unicodedata.category(one) in ("Cc", "Cs", "Zl", "Zp") for one in name)
+        and not any(one in FORBIDDEN for one in name)
+        and (name.isprintable() or not any(unicodedata.category(one) in ("Cc", "Cs", "Zl", "Zp") for one in name))
         and name.partition(".")[0].lower() not in RESERVED
     )
 

@@ -6,6 +6,7 @@ gaplaw is used from a clone: its extras (see setup.cfg) are installed from there
 from __future__ import annotations
 
 import shlex
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -20,6 +21,16 @@ DATA = {
     "tokenizers": "tokenizers",
     "filelock": "filelock",
 }
+
+
+class Later:
+    """A module that is imported when something of it is first used: for heavy ones that many commands do not need."""
+
+    def __init__(self, name: str):
+        self._name = name
+
+    def __getattr__(self, what: str) -> object:
+        return getattr(import_module(self._name), what)
 
 
 def refuse_without(command: str, packages: dict[str, str]) -> None:

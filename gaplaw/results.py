@@ -16,8 +16,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pyarrow as pa
-
 from gaplaw import rows
 from gaplaw.canonical import to_dict
 from gaplaw.errors import TableError
@@ -28,13 +26,14 @@ from gaplaw.spec.sizes import ParamCounts, count_params, teacher_flops, train_fl
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
 SCHEMA_VERSION = 1
 TABLES = ("cells", "curves")
 
-_TEXT, _WHOLE, _REAL, _FLAG = pa.string(), pa.int64(), pa.float64(), pa.bool_()
+_TEXT, _WHOLE, _REAL, _FLAG = "string", "int64", "double", "bool"
 
-# Column → (type, meaning). The README and the first notebook print these meanings; nothing else may be written.
+# Column → (Arrow type, meaning). The README and the first notebook print these meanings; nothing else may be written.
 CELLS = {
     "schema_version": (_WHOLE, "meaning of the columns; changes are listed in CHANGELOG.md"),
     "sweep": (_TEXT, "name of the sweep that ran the cell"),
@@ -224,9 +223,8 @@ def write_rows(folder: Path | str, table: str, cell_id: str, values: list[dict])
     unknown = sorted(named - set(columns) - set(domains))
     if unknown:
         raise TableError(f"{table} of {cell_id}: column {unknown[0]!r} is not in the schema, version {SCHEMA_VERSION}")
-    types = [(name, kind) for name, (kind, _) in columns.items()] + [(name, _REAL) for name in domains]
     target = Path(folder) / table / f"{cell_id}.parquet"
-    rows.write_file(target, pa.Table.from_pylist(values, schema=pa.schema(types)))
+    rows.write_file(target, values, {name: _type_of(name) for name in (*columns, *domains)})
     return target
 
 
@@ -255,7 +253,7 @@ def first_row(path: Path) -> dict:
 
 
 @functools.cache
-def _type_of(name: str) -> pa.DataType | None:
+def _type_of(name: str) -> str | None:
     if name in CELLS or name in CURVES:
         return (CELLS.get(name) or CURVES[name])[0]
     return _REAL if DOMAIN_COLUMN.fullmatch(name) else None
@@ -290,6 +288,7 @@ def read(folder: Path | str, table: str = "cells") -> pd.DataFrame:
     Raises: TableError when the folder holds no such table, or naming the file that is corrupt.
     """
     import pandas as pd  # takes longer than all that `gaplaw status` does
+    import pyarrow as pa
 
     if table not in TABLES:
         raise TableError(f"table = {table!r}: must be one of {', '.join(TABLES)}")
@@ -297,4 +296,4 @@ def read(folder: Path | str, table: str = "cells") -> pd.DataFrame:
         joined = read_table(place, table)
         if joined is None:
             raise TableError(f"{folder}: holds no {table} (no file {folder}/{table}/*.parquet)")
-    return joined.to_pandas(types_mapper={_WHOLE: pd.Int64Dtype(), _FLAG: pd.BooleanDtype()}.get)
+    return joined.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}.get)

@@ -8,47 +8,54 @@ and DuckDB read.
 
 A file that another program has rewritten may hold its values under another type (pandas: large_string, dictionary, a
 whole number as a float because others were missing); it is cast where no value changes, and refused by file and column
-where one would.
+where one would. Such a file has no checksum of its own; one that it took over with gaplaw's metadata, and the copy
+beside it, count no more.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
+from base64 import b64decode
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import NamedTuple
-
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-import pyarrow.types as kinds
+from typing import TYPE_CHECKING, NamedTuple
 
 from gaplaw.errors import TableError
 from gaplaw.files import UNMARKED, mark_fits, marked, renamed
+from gaplaw.packages import Later
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+    import pyarrow.types as kinds
+else:  # not needed where every file is our own: half of what `gaplaw status` would import
+    pa, pc, pq, kinds = map(Later, ("pyarrow", "pyarrow.compute", "pyarrow.parquet", "pyarrow.types"))
 
 _START, _CHECKSUM = b"gaplaw-rows:", UNMARKED.partition(":")[0].encode()
 _BATCH_FILES = 256  # so many are joined at once: a table of one row takes many times the memory of its values
 # What a file of one row has no use for: without it a file is half as large.
 _SMALL = {"use_dictionary": False, "write_statistics": False, "store_schema": False, "compression": "none"}
-TypeOf = Callable[[str], pa.DataType | None]  # name of a column → its type in the schema, None when it is unknown there
+# Name of a column → Arrow's name of its type; None when the schema does not know the column.
+TypeOf = Callable[[str], str | None]
 _INDEX = "__index_level_"  # a column in which pandas keeps row labels: no value of ours
-_NUMBERS = (kinds.is_integer, kinds.is_floating, kinds.is_null)
+_NUMBERS = ("integer", "floating", "null")
 _MAY_BECOME = {
-    pa.string(): (kinds.is_string, kinds.is_large_string, kinds.is_string_view, kinds.is_null),
-    pa.int64(): _NUMBERS,
-    pa.float64(): (*_NUMBERS, kinds.is_decimal),
-    pa.bool_(): (kinds.is_boolean, *_NUMBERS),
+    "string": ("string", "large_string", "string_view", "null"),
+    "int64": _NUMBERS,
+    "double": (*_NUMBERS, "decimal"),
+    "bool": ("boolean", *_NUMBERS),
 }
 
 
 def cast_rows(path: Path, rows: pa.Table, type_of: TypeOf) -> pa.Table:
     """Rows under the types of the schema; columns that it does not know stay as they are, pandas' row labels go.
 
-    Args: type_of: name of a column → its type in the schema, None when the schema does not know it.
     Raises: TableError naming the file and the column whose values cannot be kept.
     """
-    wanted = {field.name: type_of(field.name) or _plain(field.type) for field in rows.schema}
+    wanted = {field.name: _arrow(type_of(field.name)) or _plain(field.type) for field in rows.schema}
     if len(wanted) < rows.num_columns:
         twice = next(name for name in wanted if rows.schema.names.count(name) > 1)
         raise TableError(f"{path}: column {twice!r} stands there twice; delete the file to redo the cell")
@@ -59,16 +66,20 @@ def cast_rows(path: Path, rows: pa.Table, type_of: TypeOf) -> pa.Table:
     return pa.table({name: _cast(path, name, rows[name], wanted[name]) for name in names})
 
 
+def _arrow(kind: str | None) -> pa.DataType | None:
+    return kind and pa.type_for_alias(kind)
+
+
 def _plain(kind: pa.DataType) -> pa.DataType:
     return kind.value_type if kinds.is_dictionary(kind) else kind
 
 
 def _cast(path: Path, name: str, values: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
     values = values.cast(_plain(values.type))
-    if values.type == kind or kind not in _MAY_BECOME:
+    if values.type == kind or str(kind) not in _MAY_BECOME:
         return values
     try:
-        if not any(fits(values.type) for fits in _MAY_BECOME[kind]):
+        if not any(getattr(kinds, f"is_{other}")(values.type) for other in _MAY_BECOME[str(kind)]):
             raise pa.ArrowInvalid("no value of another kind is converted")
         if kinds.is_floating(values.type) and not kinds.is_floating(kind):  # a missing whole number, as pandas keeps it
             values = pc.if_else(pc.is_nan(values), pa.scalar(None, values.type), values)
@@ -111,9 +122,10 @@ def write_many(path: Path, rows: pa.Table) -> None:
             raise TableError(f"{path}: does not hold what was written; nothing was removed")
 
 
-def write_file(path: Path, rows: pa.Table) -> None:
-    """Write the rows of one cell, whole or not at all, with the file's own checksum and the copy."""
+def write_file(path: Path, values: list[dict], types: dict[str, str]) -> None:
+    """Write the rows of one cell, whole or not at all, with the file's own checksum and the copy. types: by column."""
     content = pa.BufferOutputStream()
+    rows = pa.Table.from_pylist(values, schema=pa.schema(types.items()))
     values = zip(*(column.to_pylist() for column in rows.columns), strict=True)
     text = json.dumps([rows.schema.names, *values], separators=(",", ":"))
     text = text.replace("gaplaw-", "gaplaw\\u002d")  # the same in JSON; so our marks stand nowhere else in it
@@ -132,9 +144,10 @@ def read_file(path: Path, type_of: TypeOf, newest_version: int) -> pa.Table | Co
     """
     try:
         content = path.read_bytes()
-        if not mark_fits(content):
-            raise TableError("its checksum does not fit")
-        rows = _copy_in(content, type_of) or pq.ParquetFile(pa.BufferReader(content)).read()
+        whole = mark_fits(content)
+        if not whole and not _is_rewritten(content):
+            raise TableError("its checksum does not fit: damaged, or rewritten with gaplaw's metadata")
+        rows = (whole and _copy_in(content, type_of)) or pq.ParquetFile(pa.BufferReader(content)).read()
         versions = rows.column("schema_version")
         version = max(versions, default=None) if isinstance(rows, Copy) else pc.max(versions).as_py()
         version = newest_version if version is None else version
@@ -147,6 +160,21 @@ def read_file(path: Path, type_of: TypeOf, newest_version: int) -> pa.Table | Co
     if newer:
         raise TableError(f"{path}: schema_version = {version:g}, but this gaplaw reads up to {newest_version}")
     return rows if isinstance(rows, Copy) else cast_rows(path, rows, type_of)
+
+
+def _is_rewritten(content: bytes) -> bool:
+    """Whether another program wrote these rows together with the checksum of the file that it had read.
+
+    An arrow writer notes the schema of the table that it was given, metadata included. In a file of our own that note
+    cannot hold the file's checksum, which is filled in when all else is written: no damage makes one look like a
+    rewritten file.
+    """
+    try:
+        metadata = pq.read_metadata(pa.BufferReader(content)).metadata
+        given = pa.ipc.read_schema(pa.py_buffer(b64decode(metadata[b"ARROW:schema"]))).metadata
+        return given[b"sha256"] == metadata[b"sha256"]
+    except Exception:  # no metadata, no such note, or damaged: pyarrow raises several unrelated kinds
+        return False
 
 
 def read_files(
@@ -211,8 +239,17 @@ def _copy_in(content: bytes, type_of: TypeOf) -> Copy | None:
     if at < 0 or content.rfind(_CHECKSUM) < 0:
         return None
     begin = content.index(b":", at + len(_START)) + 1
-    names, *rows = json.loads(content[begin : begin + int(content[at + len(_START) : begin - 1])])
-    return Copy(tuple(names), rows) if all(type_of(name) for name in names) else None
+    text = content[begin : begin + int(content[at + len(_START) : begin - 1])].decode()
+    first, _, rest = text.partition("]")  # no name of a column holds one
+    names = _names_in(f"{first}]]", type_of)
+    return names and Copy(names, json.loads("[" + rest.removeprefix(",")))
+
+
+@functools.lru_cache(maxsize=1000)
+def _names_in(text: str, type_of: TypeOf) -> tuple[str, ...] | None:
+    """The names that a copy begins with; None with one that we do not know. Of thousands of files they are the same."""
+    names = tuple(json.loads(text)[0])
+    return names if all(map(type_of, names)) else None
 
 
 def join(parts: Iterable[pa.Table | Copy], type_of: TypeOf) -> pa.Table | None:
@@ -234,7 +271,7 @@ def _alike(parts: list[pa.Table] | list[Copy], type_of: TypeOf) -> pa.Table:
         return pa.concat_tables(parts)
     columns = zip(*(row for part in parts for row in part.rows), strict=True)
     values = list(columns) or [[] for _ in parts[0].names]
-    return pa.table({n: pa.array(v, type_of(n)) for n, v in zip(parts[0].names, values, strict=True)})
+    return pa.table({n: pa.array(v, _arrow(type_of(n))) for n, v in zip(parts[0].names, values, strict=True)})
 
 
 def _joined(parts: list[pa.Table]) -> pa.Table:

@@ -55,7 +55,8 @@ def seen(monkeypatch, capsys):
             pass
 
     monkeypatch.setattr("gaplaw.sweep.planning.load.resolve", lambda sweep, **_: sweep)
-    monkeypatch.setattr("gaplaw.sweep.planning.plan", lambda *_: type("Plan", (), {"to_rows": lambda _: []})())
+    empty = type("Plan", (), {"cells": (), "training_epochs": [], "validation_tokens": []})
+    monkeypatch.setattr("gaplaw.sweep.planning.plan", lambda *_: empty())
     monkeypatch.setattr("gaplaw.sweep.planning.checks.check_sweep", lambda *_, **__: {})
     monkeypatch.setattr("gaplaw.data.counted", lambda _: None)
     monkeypatch.setattr("gaplaw.sweep.running.run", at_the_engine)

@@ -59,10 +59,8 @@ def plan(
         target: cpu, v5e:4x4, v5p:4x4x8, v6e:16x16, gpu:h100x8 or another shape of these.
         price_per_chip_hour: in the currency of your choice; no price is built in.
     """
-    import pandas as pd
-
     from gaplaw import data, sweep
-    from gaplaw.law.data_flags import sweep_warnings, text_flags
+    from gaplaw.law.data_flags import flags_of_text, sweep_warnings
     from gaplaw.sweep.folder.object_store import folder_at
     from gaplaw.sweep.planning.checks import check_sweep
     from gaplaw.sweep.planning.load import home_of
@@ -80,7 +78,8 @@ def plan(
         spec: data.counted(spec) for spec in {cell.data for cell in found.cells} - set(corpora)
     }  # of finished cells
     made = sweep.plan(found, execution, folder, corpora)
-    warnings = [*sweep_warnings(found), *(flag.message for flag in text_flags(pd.DataFrame(made.to_rows())))]
+    doubts = flags_of_text(made.training_epochs, made.validation_tokens, models=len(made.cells))
+    warnings = [*sweep_warnings(found), *(flag.message for flag in doubts)]
     if target is not None:
         from gaplaw.cli.forecasting import forecast_with_progress
 

@@ -6,13 +6,15 @@ no SciPy.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import pandas as pd
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from gaplaw.law.flags import FEWEST_STUDENTS, FEWEST_TEACHERS, Flag
 from gaplaw.spec import Sweep
 from gaplaw.spec.sizes import count_params
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # Up to about four epochs a repeated token is worth nearly as much as a new one, past that ever less: Muennighoff et al.
 # 2023, Scaling Data-Constrained Language Models (arXiv 2305.16264).
@@ -55,27 +57,26 @@ def sweep_warnings(sweep: Sweep) -> list[str]:
 
 
 def text_flags(frame: pd.DataFrame) -> Iterator[Flag]:
-    """Doubts about the text that rows were trained and measured on, for rows that say how much there was (a plan's do,
-    too).
-    """
-    epochs, held_out = (_known(frame, name) for name in ("training_epochs", "validation_tokens"))
-    many = epochs[epochs > MOST_EPOCHS]
-    if len(many):
+    """Doubts about the text that rows were trained and measured on, for rows that say how much there was."""
+    known = ([*frame[name].dropna()] if name in frame else [] for name in ("training_epochs", "validation_tokens"))
+    return flags_of_text(*known, models=len(frame))
+
+
+def flags_of_text(epochs: Sequence[float], held_out_tokens: Sequence[float], *, models: int) -> Iterator[Flag]:
+    """The same from the numbers that are known of some models."""
+    many = [times for times in epochs if times > MOST_EPOCHS]
+    if many:
         yield Flag(
             "many_epochs",
-            f"{len(many)} of {len(frame)} models see their training text up to {many.max():.3g} times; past about {MOST_EPOCHS:g} "
+            f"{len(many)} of {models} models see their training text up to {max(many):.3g} times; past about {MOST_EPOCHS:g} "
             "times repeated text teaches less than new text would, so a law holds for this corpus, not for this many tokens",
             "warning",
         )
-    if len(held_out) and 0 < held_out.min() < FEWEST_HELD_OUT_TOKENS:
-        least = held_out.min()
+    least = min(held_out_tokens, default=0)
+    if 0 < least < FEWEST_HELD_OUT_TOKENS:
         yield Flag(
             "few_held_out_tokens",
             f"losses are means over {least:,.0f} held-out tokens, whose standard error is about {least**-0.5:.1%} of the loss, or "
             f"more; at least {FEWEST_HELD_OUT_TOKENS:,} tokens are advised",
             "warning",
         )
-
-
-def _known(frame: pd.DataFrame, name: str) -> pd.Series:
-    return frame[name].dropna() if name in frame else pd.Series(dtype=float)

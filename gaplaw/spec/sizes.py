@@ -10,6 +10,7 @@ import bisect
 import math
 import re
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Literal
 
 from gaplaw.canonical import refuse_unless
@@ -82,6 +83,7 @@ def _layer_params(model: ModelSpec, heads: int, hidden: int) -> int:
     return count
 
 
+@lru_cache(maxsize=10_000)
 def count_params(model: ModelSpec) -> ParamCounts:
     """Parameters of a model in closed form, by group.
 
@@ -97,6 +99,7 @@ def count_params(model: ModelSpec) -> ParamCounts:
     return ParamCounts(embedding=embedding, non_embedding=non_embedding, active=total, unique=total, total=total)
 
 
+@lru_cache(maxsize=10_000)
 def forward_flops_per_token(model: ModelSpec, context_tokens: int) -> int:
     """Floating-point operations of one forward pass per token: every matrix product of the model, and nothing else.
 

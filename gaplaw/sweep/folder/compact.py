@@ -17,8 +17,6 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow.compute as pc
-
 from gaplaw import results, rows
 from gaplaw.errors import SweepError, TableError
 from gaplaw.objects import is_url
@@ -43,6 +41,9 @@ def compact(folder: Path | str) -> Compaction:
     """
     if is_url(folder):
         raise SweepError(f"{folder}: compacts folders only; copy the run here, compact it and put it back")
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
     folder = Path(folder)
     if not results.row_files(folder):
         raise TableError(f"{folder}: holds no cells (no file {folder}/cells/*.parquet)")
@@ -52,7 +53,9 @@ def compact(folder: Path | str) -> Compaction:
         if curves is None or cells is None:
             return Compaction(folder=str(folder), cells=0, files_removed=0)
         done = cells.filter(pc.equal(cells["status"], "done"))
-        done = done.filter(pc.is_in(done["cell_id"], pc.unique(curves["cell_id"])))
+        has_curve = pc.is_in(done["cell_id"], pc.unique(curves["cell_id"]))
+        has_own_file = pc.is_in(done["cell_id"], pa.array([path.stem for path in seen["cells"]], pa.string()))
+        done = done.filter(pc.or_(has_curve, pc.invert(has_own_file)))  # a row that is nowhere else is never dropped
         names = pc.unique(done["cell_id"])
         for table, whole in (("curves", curves.filter(pc.is_in(curves["cell_id"], names))), ("cells", done)):
             if len(names):
@@ -78,15 +81,41 @@ def row_of(folder: Path, cell_id: str) -> dict | None:
     try:
         return results.first_row(folder / "cells" / f"{cell_id}.parquet")
     except (FileNotFoundError, NotADirectoryError):
-        version = _version(folder / "cells" / FINISHED)
-        return _compacted(folder / "cells" / FINISHED, version).get(cell_id) if version else None
+        return compacted(folder).get(cell_id)
+
+
+def compacted(folder: Path) -> dict[str, dict]:
+    """What is known of each compacted cell, by id: what its state is, and its loss."""
+    path = folder / "cells" / FINISHED
+    version = _version(path)
+    return (version and _compacted(path, version)) or {}
+
+
+def damaged_files(folder: Path) -> list[str]:
+    """A line for each of the two files that is there and cannot be read: what follows, and what to do."""
+    cells, curves = (folder / table / FINISHED for table in results.TABLES)
+    lines = []
+    if (version := _version(cells)) and _compacted(cells, version) is None:
+        lines.append(
+            f"{cells}: damaged; its cells count as missing and are run again; delete it, or put a whole copy there"
+        )
+    if _version(curves):
+        try:
+            results.read_rows(curves)
+        except TableError:
+            lines.append(
+                f"{curves}: damaged; its curves cannot be read; delete it to run its cells again, or put a whole copy there"
+            )
+    return lines
 
 
 @functools.lru_cache(maxsize=8)
-def _compacted(path: Path, version: tuple[int, ...]) -> dict[str, dict]:
-    with contextlib.suppress(TableError, FileNotFoundError, KeyError):  # damaged: its cells are run again
+def _compacted(path: Path, version: tuple[int, ...]) -> dict[str, dict] | None:
+    """What `compacted` gives; None of a file that cannot be read."""
+    try:
         return {row["cell_id"]: row for row in results.read_rows(path).select(_STATE).to_pylist()}
-    return {}
+    except (TableError, KeyError):
+        return None
 
 
 def _version(path: Path) -> tuple[int, ...] | None:

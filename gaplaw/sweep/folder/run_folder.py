@@ -18,6 +18,7 @@ import errno
 import json
 import shutil
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -29,23 +30,15 @@ from gaplaw.canonical import from_dict, to_dict
 from gaplaw.errors import GaplawError, SweepError, TableError
 from gaplaw.files import read_json, write_json
 from gaplaw.spec import Cell, Execution, Group, Sweep
+from gaplaw.sweep import states
 from gaplaw.sweep.folder.claim import Claim, Claims, claim_key
-from gaplaw.sweep.folder.compact import row_of
 from gaplaw.sweep.folder.growth import grown
 from gaplaw.sweep.folder.owner import Holder
+from gaplaw.sweep.states import CellState
 
 NOT_WRITABLE = (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT)
 STORE = "store"  # beside the run folders
 PARTS = ("cells", "curves", "locks", "presence", "tasks", "progress", "logs")
-
-
-@dataclass(frozen=True, kw_only=True)
-class CellState:
-    """What the folder says of one cell. `written` identifies the version of its file."""
-
-    status: str  # "done", "failed", "missing" or "corrupt"
-    error: str | None = None
-    written: int = 0
 
 
 def seconds_now() -> float:
@@ -182,36 +175,19 @@ class RunFolder:
     # ---- what is finished
 
     def row_path(self, cell: Cell) -> Path:
-        return self.part("cells") / f"{cell.id}.parquet"
+        return states.row_path(self.out, cell)
 
     def state(self, cell: Cell) -> CellState:
         """Whether a cell is finished, from its row."""
-        path = self.row_path(cell)
-        try:
-            row = row_of(self.out, cell.id)
-            known = row and (row["fingerprint"], row["status"], row["error"])
-        except (NotADirectoryError, TableError, KeyError, IndexError):
-            if not path.exists():
-                return CellState(status="missing")
-            return CellState(status="corrupt", error=f"{path}: damaged; the cell is run again")
-        if known is None:
-            return CellState(status="missing")
-        written = path.stat().st_mtime_ns if path.exists() else 0
-        fingerprint, status, error = known
-        if fingerprint != cell.fingerprint:
-            return CellState(status="corrupt", error=f"{path}: holds another cell; the cell is run again")
-        return CellState(status=status, error=error, written=written)
+        return states.state_of(self.out, cell)
+
+    def states(self, cells: Iterable[Cell]) -> dict[str, CellState]:
+        """The states of many cells, by id."""
+        return states.states_of(self.out, cells)
 
     def state_with_curve(self, cell: Cell) -> CellState:
         """The same, and a cell whose row is there is finished only if its curve is."""
-        state, path = self.state(cell), self.part("curves") / f"{cell.id}.parquet"
-        if state.status == "done" and self.row_path(cell).exists():  # a compacted cell's curve is compacted, too
-            try:
-                results.read_rows(path)
-            except TableError:
-                how = "damaged" if path.exists() else "missing"
-                return CellState(status="corrupt", error=f"{path}: {how}; the cell is run again")
-        return state
+        return states.state_with_curve(self.out, cell)
 
     def teacher_entry(self, cell: Cell) -> Path | None:
         """The store's finished folder of a teacher, under whatever name it was trained; None when there is none."""

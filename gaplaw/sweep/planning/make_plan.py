@@ -53,6 +53,7 @@ def plan(
     corpora = corpora or {}
     clock = clock_for(folder, execution) if folder else Clock(execution=execution)
     works = works_of(sweep, clock)
+    states = folder.states(sweep.cells) if folder else {}
     planned, left, caches = [], set(), {}
     for work in works:
         first, signal = work.group.cells[0], work.group.signal
@@ -61,7 +62,9 @@ def plan(
             signal.token_bytes(first.model.vocab_size, work.group.temperatures) * first.steps * first.batch_tokens
         )
         for cell in work.group.cells:
-            status = _status(folder, cell, work) if folder else "missing"
+            status = states[cell.id].status if folder else "missing"
+            if cell.id in work.keeps and folder and status != "done" and folder.teacher_entry(cell):
+                status = "stored"
             if status not in FINISHED:
                 left.add(work.id)
             known = describe_cost(cell, sweep.role(cell))
@@ -116,13 +119,6 @@ _SAME = (
     *(f"student_params{part}" for part in ("", "_embedding", "_active", "_unique", "_total")),
     *("student_tokens", "student_training_flops"),
 )
-
-
-def _status(folder: RunFolder, cell: Cell, work: Work) -> str:
-    status = folder.state(cell).status
-    if cell.id in work.keeps and status != "done" and folder.teacher_entry(cell):
-        return "stored"
-    return status
 
 
 def _text_of(cell: Cell, corpus) -> dict:

@@ -5,12 +5,14 @@ made.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-
-from rich.table import Table
+from typing import TYPE_CHECKING
 
 from gaplaw.spec import Role
 from gaplaw.spec.sizes import size_name
 from gaplaw.sweep.planning.estimate import Phases
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 FINISHED = ("done", "stored")
 LONGEST_SECONDS = 1000 * 86_400  # past it, rates measured on this machine say nothing of the machine that will run it
@@ -80,12 +82,24 @@ class Plan:
     def disk_bytes_left(self) -> int:
         return sum(cell.disk_bytes for cell in self.left)
 
+    @property
+    def training_epochs(self) -> list[float]:
+        """Of each cell whose text is counted."""
+        return [cell.training_epochs for cell in self.cells if cell.training_epochs is not None]
+
+    @property
+    def validation_tokens(self) -> list[int]:
+        """Of each cell whose text is counted."""
+        return [cell.validation_tokens for cell in self.cells if cell.validation_tokens is not None]
+
     def to_rows(self) -> list[dict]:
         """One plain object per cell, for `--json`."""
-        return [asdict(cell) for cell in self.cells]
+        return [dict(vars(cell)) for cell in self.cells]
 
     def table(self) -> Table:
         """One line per cell for the terminal; `to_rows` has the exact numbers."""
+        from rich.table import Table  # takes longer to import than all else here
+
         table = Table(title=f"{self.sweep}: {self.question}", title_justify="left", title_style="bold", box=None)
         table.add_column("cell", no_wrap=True)
         table.add_column("role", no_wrap=True)
@@ -139,8 +153,7 @@ class Plan:
 
     def _text(self) -> list[str]:
         """Whether there is text enough: epochs of training, and tokens to evaluate on."""
-        epochs = [cell.training_epochs for cell in self.cells if cell.training_epochs is not None]
-        held_out = [cell.validation_tokens for cell in self.cells if cell.validation_tokens is not None]
+        epochs, held_out = self.training_epochs, self.validation_tokens
         if not epochs:
             return ["text: tokens not counted yet (gaplaw run counts them)"]
         fewest, most = f"{min(epochs):.3g}", f"{max(epochs):.3g}"

@@ -8,14 +8,17 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gaplaw.errors import SweepError
+from gaplaw.sweep.folder.compact import damaged_files
 from gaplaw.sweep.folder.object_store import folder_at
 from gaplaw.sweep.folder.owner import EXPIRY_SECONDS, Holder
 from gaplaw.sweep.planning.plan import duration
-from gaplaw.sweep.running.display import describe
 from gaplaw.sweep.running.eta import Running, progress_of
-from gaplaw.sweep.running.pending import Board
+
+if TYPE_CHECKING:
+    from gaplaw.sweep.running.pending import Board
 
 _MOST_FAILURES = 20
 
@@ -47,6 +50,8 @@ class Status:
         for role, counts in self.roles.items():
             lines.append(f"  {role}s: " + ", ".join(f"{count} {status}" for status, count in counts.items()))
         if self.running:
+            from gaplaw.sweep.running.display import describe  # imports rich
+
             lines.append("running:")
             lines += [f"  {describe(one)} on {one.host}" for one in self.running]
         elif not self.present:
@@ -119,7 +124,7 @@ def status_of(folder: Path | str) -> Status:
         raise SweepError(f"{folder}: no such folder")
     place.refresh(now=True)
     sweep = place.sweep()
-    states = {cell.id: place.state(cell) for cell in sweep.cells}
+    states = place.states(sweep.cells)
     roles: dict[str, dict[str, int]] = {}
     for cell in sweep.cells:
         counts = roles.setdefault(sweep.role(cell), {})
@@ -136,7 +141,10 @@ def status_of(folder: Path | str) -> Status:
         roles=roles,
         running=tuple(Running.of(one) for one in progress_of(place)),
         failures={name: state.error or "" for name, state in states.items() if state.status == "failed"},
-        damaged=tuple(state.error for state in states.values() if state.status == "corrupt"),
+        damaged=(
+            *damaged_files(place.out),
+            *(state.error for state in states.values() if state.status == "corrupt"),
+        ),
         present=tuple(_alive(holder) for holder in place.holders("presence") if holder.owner and not holder.owner.gone),
         claims=tuple(
             f"{holder.place}: {_alive(holder)}" if holder.owner else holder.describe()

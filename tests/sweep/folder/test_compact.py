@@ -16,7 +16,9 @@ from gaplaw.sweep.folder import compact as compacting
 from gaplaw.sweep.folder.compact import FINISHED, compact
 from gaplaw.sweep.folder.run_folder import RunFolder
 from gaplaw.sweep.running.status import status_of
+from gaplaw.sweep.states import CellState
 from tests import toy
+from tests.flips import flip
 
 SWEEP = toy.sweep()
 
@@ -134,16 +136,56 @@ def test_a_row_that_is_written_meanwhile_stays(tmp_path, monkeypatch):
     assert frame[frame["cell_id"] == SWEEP.cells[0].id]["loss_student_ce_nats"].tolist() == [9.0]
 
 
-def test_a_damaged_compacted_file_is_named_and_its_cells_are_run_again(tmp_path):
+def test_a_damaged_file_of_rows_is_named_and_its_cells_are_run_again(tmp_path):
     out = random_folder(tmp_path / "run", 0)
     compact(out)
     path = out / "cells" / FINISHED
-    content = bytearray(path.read_bytes())
-    content[len(content) // 3] ^= 1
-    path.write_bytes(content)
+    flip(path)
     with pytest.raises(TableError, match=FINISHED):
         results.read(out)
     assert RunFolder(out).state(SWEEP.cells[0]).status == "missing"
+    (line,) = status_of(out).damaged
+    assert f"warning: {path}: damaged" in status_of(out).text() and "run again" in line
+
+
+def test_a_damaged_file_of_curves_is_named_and_its_cells_are_run_again_when_it_is_deleted(tmp_path):
+    out = random_folder(tmp_path / "run", 0)
+    compact(out)
+    path, folder = out / "curves" / FINISHED, RunFolder(out)
+    flip(path)
+    (line,) = status_of(out).damaged
+    assert line.startswith(f"{path}: damaged")
+    assert status_of(out).done and folder.state_with_curve(SWEEP.cells[0]).status == "done"
+    path.unlink()
+    assert status_of(out).damaged == () and folder.state_with_curve(SWEEP.cells[0]).status == "corrupt"
+
+
+def test_no_row_is_dropped_for_want_of_its_curve(tmp_path):
+    out = random_folder(tmp_path / "run", 0)
+    compact(out)
+    wanted = frames(out)[0]
+    (out / "curves" / FINISHED).unlink()
+    write(out, 0)  # one that has a curve
+    compact(out)
+    assert frames(out)[0]["cell_id"].tolist() == wanted["cell_id"].tolist()
+
+
+def test_states_of_many_cells_are_those_of_each(tmp_path):
+    out = random_folder(tmp_path / "run", 1)
+    folder = RunFolder(out)
+
+    def same_as_each():
+        return folder.states(SWEEP.cells) == {cell.id: folder.state(cell) for cell in SWEEP.cells}
+
+    assert same_as_each() and RunFolder(tmp_path / "nothing").states(SWEEP.cells[:1]) == {
+        SWEEP.cells[0].id: CellState(status="missing")
+    }
+    flip(results.row_files(out)[1])
+    assert same_as_each() and "corrupt" in {state.status for state in folder.states(SWEEP.cells).values()}
+    results.row_files(out)[1].unlink()
+    compact(out)
+    write(out, 0, status="failed")
+    assert same_as_each() and {state.status for state in folder.states(SWEEP.cells).values()} >= {"done", "failed"}
 
 
 def test_one_dataset_for_duckdb(tmp_path):
