@@ -25,7 +25,7 @@ from analysis.style import FEWEST_FOR_A_CURVE, NARROW, WIDE, missing, size_text,
 from analysis.view import View, view
 from gaplaw.canonical import from_dict
 from gaplaw.errors import GaplawError, TableError
-from gaplaw.files import renamed
+from gaplaw.files import intact, renamed
 from gaplaw.results import read_table, row_files
 from gaplaw.spec import Sweep
 
@@ -95,10 +95,18 @@ def _read_sweep(folder: Path, damaged: list[str]) -> Sweep | None:
     if not path.exists():
         return None
     try:
-        return from_dict(Sweep, json.loads(path.read_text(encoding="utf-8"))["sweep"])
+        return from_dict(Sweep, _checked(path)["sweep"])
     except (ValueError, KeyError, TypeError, AttributeError, GaplawError):
         damaged.append("sweep.json")
         return None
+
+
+def _checked(path: Path) -> dict:
+    """The object in a JSON file. Raises: ValueError when that is damaged."""
+    found = json.loads(path.read_text(encoding="utf-8"))
+    if not intact(found):
+        raise ValueError("its checksum does not fit")
+    return found
 
 
 def _read_forecast(folder: Path, damaged: list[str]) -> dict | None:
@@ -107,7 +115,7 @@ def _read_forecast(folder: Path, damaged: list[str]) -> dict | None:
     if not path.exists():
         return None
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = _checked(path)
         return {"target": str(found["target"]), "cells": pd.DataFrame(found["cells"])[list(tables.FORETOLD)]}
     except (ValueError, KeyError, TypeError):
         damaged.append("forecast.json")

@@ -10,7 +10,8 @@ import re
 
 MASK = "***"
 # The user part of a URL, up to its @. Keys may hold slashes: then a colon without a port says that it is a user part.
-_USER = re.compile(r"(?<=://)(?:[^/\s'\"<>]*|[^/\s'\"<>:]*:(?!\d+/)[^\s'\"<>]*)(?=@)")
+# One slash is what a path object leaves of the two.
+_USER = re.compile(r"(?:(?<=://)[^/\s'\"<>]*|(?:(?<=://)|(?<=\w:/)(?!/))[^/\s'\"<>:]*:(?!\d+/)[^\s'\"<>]*)(?=@)")
 _QUERY = re.compile(r"(://[^\s?'\"<>]*\?)[^\s'\"<>]+")  # tokens and signatures; any name may be one
 _FRAGMENT = re.compile(r"(://[^\s#'\"<>]*#)[^\s'\"<>]*=[^\s'\"<>]*")
 # What clients call their options: secret=…, 'token': '…'
@@ -21,7 +22,7 @@ _OPTION = re.compile(
 
 def mask_credentials(text: object) -> str:
     """The text with the credentials of every URL in it masked: user parts, queries, fragments that assign something."""
-    found = _USER.sub(MASK, str(text)) if "://" in str(text) else str(text)
+    found = _USER.sub(MASK, str(text)) if ":/" in str(text) else str(text)
     return _FRAGMENT.sub(rf"\g<1>{MASK}", _QUERY.sub(rf"\g<1>{MASK}", found)) if "://" in found else found
 
 

@@ -101,6 +101,11 @@ def without_sum(value: object) -> dict | None:
     return rest if value.get("sha256") == _json_sum(rest) else None
 
 
+def intact(value: object) -> bool:
+    """Whether a JSON object is what `with_sum` made, or carries no checksum (of an older gaplaw)."""
+    return isinstance(value, dict) and ("sha256" not in value or without_sum(value) is not None)
+
+
 def _json_sum(value: dict) -> str:
     return sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 

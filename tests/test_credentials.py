@@ -37,6 +37,7 @@ def hidden(text):
         ("s3://K:S@bucket/runs", "s3://***@bucket/runs"),
         ("s3://K:S/E/C@bucket/runs", "s3://***@bucket/runs"),
         ("https://user:p@ss@host/x", "https://***@host/x"),
+        ("s3:/K:S/E@bucket/runs", "s3:/***@bucket/runs"),  # what a path object leaves
         ("https://token@host/x", "https://***@host/x"),
         ("https://host/x.csv?token=a&v=1", "https://host/x.csv?***"),
         ("https://host/x#access_token=a", "https://host/x#***"),
@@ -54,6 +55,7 @@ def test_what_is_secret_in_a_url_is_masked_and_the_place_stays_readable(url, sho
         "s3://bucket/runs@2/x",
         "https://host:8080/a@b",
         "file:///tmp/a@b/c#1",
+        "folder:/data@home/a@b: there is no such folder",
         "tfds:c4/en@train[:1%]",
         "TrainSpec.tokens = 0: must be above 0",
         "10.0.0.1:1234",
@@ -143,6 +145,17 @@ def test_a_verb_that_reads_a_url_does_not_show_its_credentials(call, words):
     for url in TABLES if words[0] == "fit" else URLS:
         code, said = call(*(url if word == "URL" else word for word in words))
         assert code == 2 and hidden(said) and "***" in said and said.count("\n") == 1 + ("--json" in words), said
+
+
+def test_a_url_for_a_file_of_this_machine_is_refused_and_no_folder_is_named_after_its_scheme(call):
+    for url in URLS:
+        for words in (
+            ["fit", "table.csv", "--out", url],
+            ["report", "runs/x", "--out", url],
+            ["choose", "law.json", "--student", "3M", "--teachers-file", url],
+        ):
+            code, said = call(*words)
+            assert code == 2 and hidden(said) and "must be a file on this machine" in said and said.count("\n") == 1
 
 
 def test_an_unexpected_fault_is_masked_in_its_line_and_in_its_log(call, monkeypatch):

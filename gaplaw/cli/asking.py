@@ -9,13 +9,14 @@ from typing import Annotated, Literal
 from tyro.conf import arg
 
 from gaplaw.cli.options import (
+    File,
     Flag,
     Folder,
     LawFile,
     Number,
-    OutFile,
     Size,
     Source,
+    file_here,
     named,
     numbers,
     print_json,
@@ -42,7 +43,7 @@ def fit(
         Literal["teacher_params", "teacher_loss"] | None, named("teacher_params|teacher_loss")
     ] = None,
     higher_is_better: Flag = False,
-    out: OutFile = None,
+    out: File = None,
     json: Flag = False,
 ) -> int:
     """Fit the teacher law to a sweep folder, or to any parquet or CSV table, with its uncertainty.
@@ -67,6 +68,7 @@ def fit(
     from gaplaw.cli.law_text import law_text
     from gaplaw.objects import brought_here, is_url
 
+    out = file_here(out, "--out")
     law = laws.fit(source, columns, protocol=protocol, higher_is_better=higher_is_better, coordinate=coordinate)
     with brought_here(source, "law.json") as (place, put):
         if is_url(source) and not place.suffix:
@@ -89,7 +91,7 @@ def choose(
     student: TheStudent,
     tokens: Size = None,
     teachers: Teachers = None,
-    teachers_file: OutFile = None,
+    teachers_file: File = None,
     cost: Literal["best", "inference", "pretraining", "both"] = "best",
     price_per_flop: Number = None,
     json: Flag = False,
@@ -113,12 +115,13 @@ def choose(
     from gaplaw.errors import LawError
     from gaplaw.law import load_law
 
-    if (teachers is None) == (teachers_file is None):
+    listed = file_here(teachers_file, "--teachers-file")
+    if (teachers is None) == (listed is None):
         raise LawError("choose: needs either --teachers 7B,13B,... or --teachers-file FILE")
     choice = load_law(law).choose(
         student_params=size(student, "--student"),
         student_tokens=size(tokens, "--tokens"),
-        teachers=teachers_file if teachers is None else [part.strip() for part in teachers.split(",") if part.strip()],
+        teachers=listed if teachers is None else [part.strip() for part in teachers.split(",") if part.strip()],
         cost=cost,
         price_per_flop=price_per_flop,
     )
@@ -186,7 +189,7 @@ def next_cells(
     return 0
 
 
-def report(folder: Folder, /, law: OutFile = None, out: OutFile = None) -> int:
+def report(folder: Folder, /, law: File = None, out: File = None) -> int:
     """Write the report page of a run folder: one self-contained HTML file.
 
     Example: gaplaw report runs/quickstart
@@ -200,6 +203,7 @@ def report(folder: Folder, /, law: OutFile = None, out: OutFile = None) -> int:
     from gaplaw.law import load_law
     from gaplaw.objects import brought_here
 
+    out = file_here(out, "--out")
     with brought_here(folder, "cells", "curves", "sweep.json", "law.json", "forecast.json") as (place, put):
         require_run(place, folder)
         given = law or place / "law.json"

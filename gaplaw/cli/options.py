@@ -12,6 +12,7 @@ from typing import Annotated
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from gaplaw.errors import SpecError
+from gaplaw.objects import is_url
 from gaplaw.spec.sizes import parse_size
 
 
@@ -29,7 +30,7 @@ Folder = Annotated[str, Positional, named("DIR|URL")]
 LawFile = Annotated[str, Positional, named("LAW.json")]
 Source = Annotated[str, Positional, named("DIR|TABLE|URL")]
 OutFolder = Annotated[str | None, named("DIR|URL")]
-OutFile = Annotated[Path | None, named("FILE")]
+File = Annotated[str | None, named("FILE")]
 Size = Annotated[str | None, named("SIZE")]
 Number = Annotated[float | None, named("X")]
 Flag = Annotated[bool, FlagCreatePairsOff, arg(help_behavior_hint="")]
@@ -43,6 +44,15 @@ def size(text: str | None, option: str) -> int | None:
         return parse_size(text)
     except SpecError as fault:
         raise SpecError(f"{option}: {fault}") from None
+
+
+def file_here(text: str | None, option: str) -> Path | None:
+    """A file given for an option. Raises: SpecError for a URL, which would be taken for a folder named after its
+    scheme.
+    """
+    if text is not None and is_url(text):
+        raise SpecError(f"{option} {text}: must be a file on this machine, not a URL")
+    return text and Path(text)
 
 
 def numbers(text: str, option: str) -> tuple[int, ...]:

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from functools import lru_cache
-from hashlib import file_digest
 from pathlib import Path
 
 from gaplaw.data.documents import (
@@ -24,6 +22,7 @@ from gaplaw.data.documents import (
 from gaplaw.data.json_lines import text_and_domain, whole_line
 from gaplaw.data.listing import READ, in_words, kind_of, list_folder
 from gaplaw.errors import DataError
+from gaplaw.files import sha256_of
 
 RECIPE = "folder-2"  # raise when the same files would yield other documents
 ROOT_DOMAIN = "text"
@@ -31,13 +30,6 @@ ROWS_AT_ONCE = 1024
 ROWS_AT_ONCE_BYTES = 16 << 20
 READ_AT_ONCE_BYTES = 1 << 20
 _MARK_BYTES = BYTE_ORDER_MARK.encode()
-
-
-@lru_cache(maxsize=100_000)
-def _digest_once(path: Path, size_bytes: int, modified_ns: int) -> str:
-    """A file's sha256, read again in this process only when its size or time has changed."""
-    with open(path, "rb") as file:
-        return file_digest(file, "sha256").hexdigest()
 
 
 class FolderSource:
@@ -62,9 +54,10 @@ class FolderSource:
     def size_bytes(self) -> int:
         return sum((self.root / name).stat().st_size for name in self.files)
 
-    def documents(self) -> Iterator[Document]:
+    def documents(self, files: list[str] | None = None) -> Iterator[Document]:
+        """All documents, or those of some of the files."""
         readers = {".txt": self._txt, ".jsonl": self._jsonl, ".parquet": self._parquet}
-        for name in self.files:
+        for name in self.files if files is None else files:
             kind, compression = kind_of(name)
             try:
                 yield from readers[kind](name, compression)
@@ -73,10 +66,8 @@ class FolderSource:
                 raise DataError(f"{self.where}: {name} cannot be read: {why}") from error
 
     def _digest(self, name: str) -> str:
-        path = self.root / name
         try:
-            found = path.stat()
-            return _digest_once(path, found.st_size, found.st_mtime_ns)
+            return sha256_of(self.root / name)
         except OSError as error:
             raise DataError(f"{self.where}: {name} cannot be read: {error.strerror}") from error
 

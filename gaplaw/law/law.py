@@ -18,7 +18,7 @@ from typing import Protocol
 import numpy as np
 
 from gaplaw.errors import LawError
-from gaplaw.files import renamed
+from gaplaw.files import intact, renamed, with_sum
 from gaplaw.law.flags import Flag, refuses
 from gaplaw.law.notebook_view import LawView
 from gaplaw.law.numeric.quantiles import Interval, interval
@@ -222,7 +222,7 @@ class Law(LawView):
 
     @classmethod
     def from_dict(cls, data: dict) -> Law:
-        data = dict(data)
+        data = {name: value for name, value in data.items() if name != "sha256"}
         version = data.pop("schema_version", None)
         if version != SCHEMA_VERSION:
             raise LawError(f"law: schema_version {version!r} must be {SCHEMA_VERSION}; fit the table again")
@@ -241,7 +241,7 @@ class Law(LawView):
         path = Path(path)
         try:
             with renamed(path) as temporary:
-                text = json.dumps(_plain(self.to_dict()), indent=1, allow_nan=False)
+                text = json.dumps(with_sum(_plain(self.to_dict())), indent=1, allow_nan=False)
                 temporary.write_text(text + "\n", encoding="utf-8")
         except OSError as error:
             raise LawError(f"law file {path}: cannot be written ({error.strerror or error})") from error
@@ -251,18 +251,23 @@ class Law(LawView):
         """Read a law written by `save`, from a path or a URL.
 
         Raises:
-            LawError: no such file, not JSON, or not a law of this schema version.
+            LawError: no such file, not JSON, changed since it was written, or not a law of this schema version.
         """
         try:
             with brought_here(path) as (here, _):
                 data = json.loads(here.read_text(encoding="utf-8"))
         except OSError as error:
             raise LawError(f"law file {path}: {error.strerror or error}") from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise LawError(f"law file {path}: not JSON ({error})") from error
         if not isinstance(data, dict) or "surface" not in data:
             raise LawError(f"law file {path}: not a law written by gaplaw fit")
-        return cls.from_dict(data)
+        if not intact(data):
+            raise LawError(f"law file {path}: changed since gaplaw fit wrote it (its checksum does not fit); fit again")
+        try:
+            return cls.from_dict(data)
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise LawError(f"law file {path}: not a readable law ({error!r}); fit again") from error
 
     def with_rivals(self, rivals, comparison: dict, flags=()) -> Law:
         """The same law with its comparison table filled in."""

@@ -16,7 +16,7 @@ import contextlib
 import datetime
 import shutil
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -136,6 +136,9 @@ class InFlight:
                 return f"{Path(one.path) / METADATA}: damaged (its checksum does not fit)"
             if told["cells"] != self.cells:
                 return f"{one.path}: a checkpoint of other cells, or of another training of their teacher"
+            differs = sorted({field.name for field in fields(Record)} ^ told["record"].keys())
+            if differs:
+                return f"{one.path}: a checkpoint of another version of gaplaw (its record differs in {', '.join(differs)})"
             return self.writer.load(one, like), Record(**told["record"])
         except Exception as fault:  # as in `load`
             return f"{one.path}: not a readable checkpoint ({type(fault).__name__})"

@@ -21,6 +21,7 @@ from analysis.tables import cell_text
 from analysis.view import view
 from gaplaw.canonical import to_dict
 from gaplaw.errors import TableError
+from gaplaw.files import write_checked_json
 from gaplaw.law.flags import Flag
 from tests.analysis.known import REFUSAL, known_law
 from tests.analysis.simulated import write_folder
@@ -130,6 +131,12 @@ def test_a_forecast_stands_beside_what_happened(run, tmp_path, words_only):
     assert "18" in text and "36" in text and "1.00·10⁹" in text  # it took twice as long
     (tmp_path / "forecast.json").write_text("{")
     assert read_run(tmp_path).damaged == ("forecast.json",)
+    for name in ("forecast.json", "sweep.json"):
+        write_checked_json(tmp_path / name, {"target": "v5e:2x2", "cells": cells, "sweep": to_dict(run.sweep)})
+    assert read_run(tmp_path).damaged == ()
+    for name in ("forecast.json", "sweep.json"):
+        (tmp_path / name).write_text((tmp_path / name).read_text().replace("v5e:2x2", "v5e:2x4"))
+    assert read_run(tmp_path).damaged == ("sweep.json", "forecast.json")
     assert "No forecast was kept" in Page(render(run)).text["forecast"]
 
 

@@ -24,11 +24,31 @@ def test_a_slice_is_a_corpus_with_the_texts_domains_and_tokenizer_of_the_whole(t
     whole = DataSpec(source=f"folder:{source}", tokenizer=tokenizer, sequence_tokens=16, validation_tokens=512)
     spec = first_documents(whole, tmp_path / "slices")
     assert (spec.tokenizer, spec.validation_fraction) == (tokenizer, whole.validation_fraction)
-    assert "".join(row["text"] for row in rows(spec)) == "".join(p.read_text() for p in sorted(source.rglob("*.txt")))
+    wanted = [
+        source / domain / f"{number}.txt" for number in sorted(map(str, range(12))) for domain in ("code", "news")
+    ]
+    assert "".join(row["text"] for row in rows(spec)) == "".join(path.read_text() for path in wanted)
     read = data.describe(spec, tmp_path / "cache")
     assert read["splits"]["train"]["domains"].keys() == {"code", "news"}
     assert read["vocab_size"] == data.vocab_size(whole)
     assert first_documents(whole, tmp_path / "slices") == spec
+
+
+@pytest.mark.parametrize("place", ["{domain}/all.jsonl", "{domain}.jsonl", "{domain}/deep/{number}.txt"])
+def test_domains_that_lie_apart_are_all_in_a_slice_however_large_the_first_is(tmp_path, place):
+    text = "many words of one domain, " * 100
+    for domain in ("code", "news", "web"):
+        for number in range(300):
+            path = tmp_path / "source" / place.format(domain=domain, number=number)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(path, "a") as file:
+                row = json.dumps({"text": f"{number} {text}", "domain": domain}) + "\n"
+                file.write(row if path.suffix == ".jsonl" else text)
+    spec = first_documents(DataSpec(source=f"folder:{tmp_path}/source", sequence_tokens=16), tmp_path / "slices")
+    found = [row["domain"] for row in rows(spec)]
+    assert {domain for domain in found} == {"code", "news", "web"}
+    assert min(found.count(domain) for domain in set(found)) > len(found) / 4
+    assert sum(len(row["text"]) for row in rows(spec)) < SLICE_CHARACTERS + 20 * DOCUMENT_CHARACTERS
 
 
 def test_one_huge_document_is_cut_and_can_be_split(tmp_path):

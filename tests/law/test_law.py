@@ -3,6 +3,7 @@ import.
 """
 
 import json
+import random
 import subprocess
 import sys
 
@@ -12,6 +13,7 @@ import pytest
 from gaplaw.errors import LawError
 from gaplaw.law.fitting import fit, load_law
 from gaplaw.law.simulation.simulate import simulate, true_optimum
+from tests.flips import flipped
 
 WORLD = dict(
     students=5e7 * 2.0 ** np.arange(6),
@@ -116,6 +118,30 @@ def test_bad_files_are_one_line(tmp_path, law):
         type(law).from_dict(law.to_dict() | {"schema_version": 99})
     with pytest.raises(LawError, match="student_params: -1"):
         law.optimum(-1)
+
+
+def test_a_law_that_was_changed_is_refused_and_one_of_before_the_checksums_is_read(tmp_path, law):
+    path, chance = tmp_path / "law.json", random.Random(0)
+    law.save(path)
+    whole, best = path.read_bytes(), load_law(path).optimum(3e8)
+    value = json.loads(whole)
+    changed = json.loads(whole) | {"measured": {name: [1.0, 2.0] for name in value["measured"]}}
+    path.write_text(json.dumps(changed))
+    with pytest.raises(LawError, match="law.json: changed since gaplaw fit wrote it"):
+        load_law(path)
+    for _ in range(60):
+        path.write_bytes(flipped(whole, chance))
+        with pytest.raises(LawError) as refusal:
+            load_law(path)
+        assert str(path) in str(refusal.value) and "\n" not in str(refusal.value)
+    del value["sha256"]
+    path.write_text(json.dumps(value))
+    assert load_law(path).optimum(3e8) == best
+    for name in ("schema_version", "parameters", "students", "measured", "noise", "surface", "coordinate"):
+        path.write_text(json.dumps({key: part for key, part in value.items() if key != name}))
+        with pytest.raises(LawError, match="law.json: not a|schema_version None") as refusal:
+            load_law(path)
+        assert "\n" not in str(refusal.value)
 
 
 def test_import_is_light():

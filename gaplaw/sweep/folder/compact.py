@@ -109,6 +109,13 @@ def damaged_files(folder: Path) -> list[str]:
     return lines
 
 
+def cell_ids(folder: Path) -> set[str]:
+    """The cells that have a row in a folder, compacted or not."""
+    version = _version(folder / "cells" / FINISHED)
+    compacted = _compacted(folder / "cells" / FINISHED, version) if version else {}
+    return {path.stem for path in results.row_files(folder)} | compacted.keys()
+
+
 @functools.lru_cache(maxsize=8)
 def _compacted(path: Path, version: tuple[int, ...]) -> dict[str, dict] | None:
     """What `compacted` gives; None of a file that cannot be read."""

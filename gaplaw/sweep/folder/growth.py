@@ -1,10 +1,72 @@
-"""May a folder that holds one sweep hold another? A sweep may gain and lose cells, never change their science."""
+"""Which sweep does a folder hold, and may it hold another? A sweep may gain and lose cells, never change their
+science.
+"""
 
 from __future__ import annotations
 
-from gaplaw.canonical import short_hash
-from gaplaw.errors import SweepError
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from gaplaw import __version__
+from gaplaw.canonical import from_dict, short_hash, to_dict
+from gaplaw.errors import GaplawError, SweepError
+from gaplaw.files import intact, write_checked_json
 from gaplaw.spec import Cell, Sweep, science
+
+
+def write_sweep(path: Path, sweep: Sweep) -> None:
+    write_checked_json(path, {"gaplaw": __version__, "sweep": to_dict(sweep)})
+
+
+def read_sweep(path: Path) -> Sweep:
+    """The sweep that `write_sweep` wrote. Raises: SweepError when it is damaged, or refused."""
+    try:
+        return from_dict(Sweep, _fields(path))
+    except GaplawError as fault:  # of an earlier gaplaw, perhaps, which allowed more
+        raise SweepError(f"{path}: its sweep is refused: {fault}; use another run folder") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as fault:
+        why = str(fault) if type(fault) is ValueError else type(fault).__name__
+        raise SweepError(f"{path}: not a readable sweep ({why}); delete it and run again") from None
+
+
+def _fields(path: Path) -> object:
+    value = json.loads(path.read_text())
+    if not intact(value):
+        raise ValueError("its checksum does not fit")
+    return value["sweep"]
+
+
+def holds(path: Path, sweep: Sweep) -> bool:
+    """Whether a file holds just this sweep, as it was written; quicker than to read it."""
+    try:
+        return _fields(path) == json.loads(json.dumps(to_dict(sweep)))
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def refuse_other_rows(sweep: Sweep, ids: Iterable[str], place: str) -> None:
+    """Refuse a folder with rows of other science under the names of a sweep's cells: `gaplaw.read` would mix both.
+
+    Such rows are of an older gaplaw that made other numbers (see `gaplaw.spec.identity`), or of a sweep.json that is
+    gone.
+
+    Args: ids: of the cells that have rows there.
+    Raises: SweepError naming the first of them.
+    """
+    ours = {cell.id: cell.name for cell in sweep.cells}
+    names = set(ours.values())
+    others = sorted(one for one in ids if one not in ours and (found := _ID.fullmatch(one)) and found[1] in names)
+    if others:
+        more = f" and {len(others) - 1} more" if len(others) > 1 else ""
+        raise SweepError(
+            f"{place}: holds rows of other science under the names of this sweep's cells ({others[0]}{more}), of another "
+            "experiment or of an older gaplaw, which made other numbers; give another --out folder, or remove them"
+        )
+
+
+_ID = re.compile(r"(.+)-[0-9a-f]{6}")
 
 
 def grown(old: Sweep, sweep: Sweep, place: str) -> tuple[Sweep | None, str | None]:

@@ -25,16 +25,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from gaplaw import __version__, results
-from gaplaw.canonical import from_dict, to_dict
-from gaplaw.errors import GaplawError, SweepError, TableError
-from gaplaw.files import read_json, write_json
+from gaplaw import results
+from gaplaw.canonical import to_dict
+from gaplaw.errors import SweepError, TableError
+from gaplaw.files import read_json
 from gaplaw.spec import Cell, Execution, Group, Sweep
-from gaplaw.sweep import states
+from gaplaw.sweep.folder import states
 from gaplaw.sweep.folder.claim import Claim, Claims, claim_key
-from gaplaw.sweep.folder.growth import grown
+from gaplaw.sweep.folder.compact import cell_ids
+from gaplaw.sweep.folder.growth import grown, holds, read_sweep, refuse_other_rows, write_sweep
 from gaplaw.sweep.folder.owner import Holder
-from gaplaw.sweep.states import CellState
+from gaplaw.sweep.folder.states import CellState
 
 NOT_WRITABLE = (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT)
 STORE = "store"  # beside the run folders
@@ -139,14 +140,7 @@ class RunFolder:
             raise SweepError(
                 f"{self.name}: holds no sweep (no file sweep.json); `gaplaw run EXPERIMENT --out {self.name}` makes one"
             )
-        try:
-            return from_dict(Sweep, json.loads(path.read_text())["sweep"])
-        except GaplawError as fault:  # of an earlier gaplaw, perhaps, which allowed more
-            raise SweepError(f"{path}: its sweep is refused: {fault}; use another run folder") from None
-        except (ValueError, KeyError, TypeError, AttributeError) as fault:
-            raise SweepError(
-                f"{path}: not a readable sweep ({type(fault).__name__}); delete it and run again"
-            ) from None
+        return read_sweep(path)
 
     def adopt(self, sweep: Sweep) -> str | None:
         """Record that the folder holds this sweep; it may grow, but never change its science.
@@ -162,14 +156,14 @@ class RunFolder:
     def growth(self, sweep: Sweep) -> tuple[Sweep | None, str | None]:
         """What `adopt` would record (None: nothing new) and say; records nothing. Raises: SweepError as it does."""
         path = self.out / "sweep.json"
-        if not path.exists():
-            return sweep, None
-        if (read_json(path) or {}).get("sweep") == json.loads(json.dumps(to_dict(sweep))):
-            return None, None
-        return grown(self.sweep(), sweep, self.name)
+        new = (sweep, None)
+        if path.exists():
+            new = (None, None) if holds(path, sweep) else grown(self.sweep(), sweep, self.name)
+        refuse_other_rows(sweep, cell_ids(self.out), self.name)
+        return new
 
     def _record(self, sweep: Sweep) -> None:
-        write_json(self.out / "sweep.json", {"gaplaw": __version__, "sweep": to_dict(sweep)})
+        write_sweep(self.out / "sweep.json", sweep)
         self.publish(self.out / "sweep.json")
 
     # ---- what is finished

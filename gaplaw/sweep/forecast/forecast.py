@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass, replace
 
 from rich.table import Table
 
-from gaplaw.files import write_json
 from gaplaw.packages import install_with
 from gaplaw.spec import Execution, Group, MeshSpec, Sweep
 from gaplaw.spec.sizes import size_name
@@ -19,7 +18,7 @@ from gaplaw.sweep.forecast.changes_that_fit import change_that_fits
 from gaplaw.sweep.forecast.compiler import Compiler
 from gaplaw.sweep.forecast.roofline import Program, roofline
 from gaplaw.sweep.forecast.targets import Target, fitted_to_all
-from gaplaw.sweep.planning.make_plan import FORECAST
+from gaplaw.sweep.planning.make_plan import write_forecast
 from gaplaw.sweep.planning.plan import FINISHED, Plan, amount, duration
 from gaplaw.sweep.rehearse.shrink import program_key
 
@@ -164,8 +163,7 @@ class Forecast:
     def write(self, folder: RunFolder) -> None:
         """Keep the forecast in a run folder, where the report sets it beside what was measured."""
         folder.make()
-        write_json(folder.out / FORECAST, {"target": self.target.name, "cells": self.to_rows()})
-        folder.publish(folder.out / FORECAST)
+        write_forecast(folder, self.target.name, self.to_rows())
 
 
 def forecast(

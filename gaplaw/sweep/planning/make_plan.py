@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 
 from gaplaw.canonical import short_hash
-from gaplaw.files import read_json, write_json
+from gaplaw.files import intact, read_json, write_checked_json
 from gaplaw.results import describe_cost
 from gaplaw.spec import Cell, DataSpec, Execution, Group, Sweep
 from gaplaw.sweep.folder.run_folder import RunFolder
@@ -101,17 +101,31 @@ def plan(
     )
 
 
-def foretell(sweep: Sweep, execution: Execution, folder: RunFolder) -> None:
+def foretell(sweep: Sweep, execution: Execution, folder: RunFolder) -> str | None:
     """Keep in the folder what the cells that are about to run are expected to take, unless it holds a forecast of them.
 
     The report sets it beside what was measured; `gaplaw plan --target … --out` keeps another machine's forecast there.
+
+    Returns: a line for people when the forecast there was damaged, and is made anew.
     """
-    kept = read_json(folder.out / FORECAST) or {"target": "the machine that ran it first", "cells": []}
-    known = {row["cell_id"] for row in kept["cells"]}
+    path = folder.out / FORECAST
+    kept, note = read_json(path), None
+    try:
+        known = {row["cell_id"] for row in kept["cells"]} if intact(kept) else None
+    except (KeyError, TypeError):
+        known = None
+    if known is None:
+        note = f"warning: {path}: a damaged forecast; this machine's takes its place" if path.exists() else None
+        kept, known = {"target": "the machine that ran it first", "cells": []}, set()
     if any(cell.id not in known for cell in sweep.cells):
         rows = [row for row in plan(sweep, execution, folder).to_rows() if row["cell_id"] not in known]
-        write_json(folder.out / FORECAST, kept | {"cells": kept["cells"] + rows})
-        folder.publish(folder.out / FORECAST)
+        write_forecast(folder, kept["target"], kept["cells"] + rows)
+    return note
+
+
+def write_forecast(folder: RunFolder, target: str, cells: list[dict]) -> None:
+    write_checked_json(folder.out / FORECAST, {"target": target, "cells": cells})
+    folder.publish(folder.out / FORECAST)
 
 
 _SAME = (

@@ -76,7 +76,7 @@ def run(
             check_before_run(sweep, execution, folder, on_this_machine=here, tell=screen.event)
             notes += [f"removed, no claim: {place}" for place in folder.remove_junk()] if remove_junk else []
             notes.append(folder.adopt(sweep))
-            foretell(sweep, execution, folder)
+            notes.append(foretell(sweep, execution, folder))
             for note in (*filter(None, notes), *(f"warning: {line}" for line in warnings)):
                 screen.event(note)
             return _Runner(sweep, folder, execution, executor, expiry_seconds, screen, heartbeat).until_finished()

@@ -15,8 +15,8 @@ from gaplaw.spec import Execution
 from gaplaw.sweep.folder import compact as compacting
 from gaplaw.sweep.folder.compact import FINISHED, compact
 from gaplaw.sweep.folder.run_folder import RunFolder
+from gaplaw.sweep.folder.states import CellState
 from gaplaw.sweep.running.status import status_of
-from gaplaw.sweep.states import CellState
 from tests import toy
 from tests.flips import flip
 
