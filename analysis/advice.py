@@ -30,7 +30,7 @@ def advice(
     Args: unfinished: cells of the sweep that have no result, failed ones among them. folder, experiment: names for the
       commands.
     """
-    again = f"gaplaw run experiments/{experiment}.py --out {folder}"
+    again = f"gaplaw run {experiment} --out {folder}"
     if headline.verdict == "no data":
         return Advice("Run the sweep.", again)
     if headline.verdict != "identified" and unfinished:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from analysis.protocols import protocol_labels
 from analysis.style import FEWEST_FOR_A_CURVE, NARROW, WIDE, missing, size_text, svg
 from analysis.view import View, view
 from gaplaw.canonical import from_dict
+from gaplaw.credentials import mask_credentials
 from gaplaw.errors import GaplawError, TableError
 from gaplaw.files import intact, renamed
 from gaplaw.results import read_table, row_files
@@ -36,9 +38,12 @@ _FOLDER = Path(__file__).resolve().parent
 class Run:
     """What a folder holds: rows, curves, the sweep it belongs to (None when it says none), and files that cannot be
     read.
+
+    folder: what commands call it.
     """
 
     name: str
+    folder: str
     cells: pd.DataFrame
     curves: pd.DataFrame
     sweep: Sweep | None
@@ -65,16 +70,18 @@ def require_run(folder: Path | str, name: str | None = None) -> None:
         raise TableError(f"{name}: holds no run ({files}); `gaplaw run EXPERIMENT --out FOLDER` makes one")
 
 
-def read_run(folder: Path | str) -> Run:
-    """Read a run folder as far as it can be read. Raises: TableError when there is no such folder, or it holds no
-    run.
+def read_run(folder: Path | str, name: str | None = None) -> Run:
+    """Read a run folder as far as it can be read; `name` as in `require_run`.
+
+    Raises: TableError when there is no such folder, or it holds no run.
     """
-    require_run(folder)
-    folder = Path(folder)
+    require_run(folder, name)
+    folder, name = Path(folder), mask_credentials(str(name or folder))
     damaged: list[str] = []
     cells, curves = (_read(folder, table, damaged) for table in ("cells", "curves"))
     return Run(
         name=folder.resolve().name,
+        folder=shlex.quote(name),
         cells=cells,
         curves=curves,
         sweep=_read_sweep(folder, damaged),
@@ -122,7 +129,9 @@ def _read_forecast(folder: Path, damaged: list[str]) -> dict | None:
         return None
 
 
-def write_report(folder: Path | str, law=None, choice=None, out: Path | str | None = None) -> Path:
+def write_report(
+    folder: Path | str, law=None, choice=None, out: Path | str | None = None, name: str | None = None
+) -> Path:
     """Write the report page of a run folder and return its path.
 
     Args:
@@ -131,9 +140,10 @@ def write_report(folder: Path | str, law=None, choice=None, out: Path | str | No
         choice: a `gaplaw.law.decide.choose.Choice` to put first, or None: then only the measured students are asked
           about.
         out: the page; by default FOLDER/report.html.
+        name: what the commands on the page call the folder, where that is no local path.
     Raises: TableError when the folder is missing or the page cannot be written.
     """
-    page = render(read_run(folder), law, choice)
+    page = render(read_run(folder, name), law, choice)
     path = Path(out) if out is not None else Path(folder) / "report.html"
     try:
         with renamed(path) as temporary:
@@ -184,8 +194,9 @@ def render(run: Run, law=None, choice=None) -> str:
 
 
 def _names(run: Run) -> dict[str, str]:
-    """What commands on the page call this run."""
-    return {"folder": f"runs/{run.name}", "experiment": run.sweep.name if run.sweep else "EXPERIMENT"}
+    """What commands on the page call this run. An experiment that is none of the project's own may be any file."""
+    own = run.sweep is not None and (_FOLDER.parent / "experiments" / f"{run.sweep.name}.py").is_file()
+    return {"folder": run.folder, "experiment": run.sweep.name if own else "EXPERIMENT"}
 
 
 def _unfinished(run: Run, seen: View) -> int:
@@ -282,7 +293,7 @@ def _commands(run: Run, seen: View, law) -> list[str]:
         teachers = ",".join(summary.value_name(value, seen.coordinate) for value in seen.ladder)
         question = f" --student {law.students[-1].student_params:.0f} --teachers {teachers}"
     return [
-        f"gaplaw run experiments/{name}.py --out {folder}",
+        f"gaplaw run {name} --out {folder}",
         f"gaplaw fit {folder}{protocol} --out {folder}/law.json",
         f"gaplaw choose {folder}/law.json{question or ' --student SIZE --teachers SIZE,SIZE'}",
         f"gaplaw report {folder}",

@@ -57,6 +57,7 @@ _RC = {
     "text.color": INK,
     "svg.hashsalt": "gaplaw",  # the same figure gives the same bytes
     "axes.formatter.useoffset": False,
+    "text.parse_math": False,  # a $ in a name is a $
 }
 
 

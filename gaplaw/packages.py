@@ -35,9 +35,13 @@ class Later:
 
 def refuse_without(command: str, packages: dict[str, str]) -> None:
     """Raises: SweepError naming which of these packages (of the extra `train`) are missing, and how to install them."""
-    missing = [package for package, module in packages.items() if not _is_here(module)]
-    if missing:
-        raise SweepError(f"{command}: needs {', '.join(missing)}; {install_with('train')}")
+    if absent := missing(packages):
+        raise SweepError(f"{command}: needs {', '.join(absent)}; {install_with('train')}")
+
+
+def missing(packages: dict[str, str]) -> list[str]:
+    """Which of these packages are not installed."""
+    return [package for package, module in packages.items() if not _is_here(module)]
 
 
 def install_with(extra: str) -> str:

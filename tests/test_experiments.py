@@ -13,6 +13,7 @@ from gaplaw.spec import Group, MeshSpec
 from gaplaw.sweep.forecast.compile_worker import Ahead
 from gaplaw.sweep.forecast.targets import check_mesh, fitted_to, target
 from gaplaw.sweep.planning.load import load, load_experiment
+from gaplaw.sweep.running.status import status_of
 from tests.conftest import ROOT
 
 BIG = {"gpt2_pilot": "v5e:4x4", "pythia_pilot": "v5e:4x4", "minima_3b": "v5p:4x4x8"}
@@ -69,3 +70,8 @@ def test_a_shrunken_minima_compiles_on_a_mesh():
     execution = dataclasses.replace(load(path("minima_3b"))[1], mesh=MeshSpec(fsdp=4, tensor=2), core_blocked=False)
     group = Group(cells=tuple(small(cell) for cell in load_experiment(path("minima_3b")).students))
     assert Ahead(group, execution, jax.devices()).training().compile().memory_analysis().temp_size_in_bytes > 0
+
+
+def test_the_committed_example_is_a_finished_sweep():
+    found = status_of(ROOT / "experiments" / "results" / "quickstart")
+    assert (found.cells, found.done, found.damaged) == (79, 79, ())

@@ -106,3 +106,11 @@ def test_no_path_of_one_machine_in_any_file():
             text = path.read_text(errors="replace")
             found = [root for root in roots if root in text]
             assert not found or path.name == "test_house.py", f"{name} names {found}"
+
+
+def test_prose_stays_within_120_columns():
+    """Rows of tables and headings cannot be broken."""
+    for path in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "experiments").glob("*.md")):
+        long = [n for n, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1)
+                if len(line) > 120 and not line.startswith(("|", "#"))]  # fmt: skip
+        assert not long, f"{path.name}: lines {long}"

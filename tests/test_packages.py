@@ -2,11 +2,14 @@
 
 import configparser
 import re
+import sys
 from importlib.util import find_spec
 
 import pytest
 
-from gaplaw import cli, packages
+from gaplaw import cli, data, packages
+from gaplaw.errors import SweepError
+from gaplaw.spec import DataSpec
 from tests.conftest import ROOT
 
 VERBS = {
@@ -41,6 +44,49 @@ def test_a_verb_names_what_is_missing_and_how_to_install_it(call, verb):
     assert f"needs {', '.join(needed)}; install with: pip install -e '{ROOT}[train]'\n" in said
     for package, module in needed.items():
         assert f"needs {package}; install" in call(words, [module])
+
+
+PLANNED = """
+from gaplaw.spec.sweep import Sweep
+from gaplaw.spec import DataSpec, ModelSpec, TrainSpec
+small, large = (ModelSpec(vocab_size=300, width=w, depth=1, heads=1, head_size=8, hidden=16, max_length=16) for w in (8, 16))
+recipe = TrainSpec(tokens=640, batch_sequences=4)
+sweep = Sweep.grid(
+    name="mine", question="?", data=DataSpec(source=SOURCE, tokenizer=TOKENIZER, sequence_tokens=16),
+    teachers=[large], students=[small], teacher_train=recipe, student_train=recipe,
+)
+"""
+
+
+@pytest.mark.parametrize(
+    ("source", "tokenizer"),
+    [
+        ("stdlib", "bytes"),
+        ("tfds:none/such", "bytes"),
+        *(("folder:texts", kind) for kind in ("bpe:300", "file:own.json")),
+    ],
+)
+def test_a_plan_needs_no_extra_and_says_what_was_not_counted(tmp_path, capsys, monkeypatch, source, tokenizer):
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "one.txt").write_text("some text\n" * 100)
+    (tmp_path / "own.json").write_text('{"model": {"vocab": {"a": 0}}}')
+    (tmp_path / "mine.py").write_text(PLANNED.replace("SOURCE", repr(source)).replace("TOKENIZER", repr(tokenizer)))
+    absent = {*packages.TRAINING.values(), *packages.DATA.values()}
+    monkeypatch.setattr(packages, "find_spec", lambda name: None if name in absent else find_spec(name))
+    monkeypatch.setenv("GAPLAW_CACHE", str(tmp_path / "cache"))
+    for name in absent:
+        monkeypatch.setitem(sys.modules, name, None)
+    assert cli.main(["plan", str(tmp_path / "mine.py"), "--out", str(tmp_path / "run")]) == 0
+    shown = capsys.readouterr()
+    assert " cells, 0 done" in shown.out and "text: tokens not counted yet (gaplaw run counts them)" in shown.out
+    assert (source == "tfds:none/such") == ("not on this machine" in shown.err)
+
+
+def test_preparing_text_names_what_is_missing(tmp_path, monkeypatch):
+    (tmp_path / "one.txt").write_text("some text")
+    monkeypatch.setattr(packages, "find_spec", lambda name: None if name == "filelock" else find_spec(name))
+    with pytest.raises(SweepError, match="preparing .*: needs filelock; install with: pip install -e "):
+        data.load(DataSpec(source=f"folder:{tmp_path}"), tmp_path / "cache")
 
 
 def test_a_package_within_one_that_is_absent_counts_as_missing(monkeypatch):

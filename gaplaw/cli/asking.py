@@ -207,7 +207,7 @@ def report(folder: Folder, /, law: File = None, out: File = None) -> int:
     with brought_here(folder, "cells", "curves", "sweep.json", "law.json", "forecast.json") as (place, put):
         require_run(place, folder)
         given = law or place / "law.json"
-        page = write_report(place, law=load_law(given) if law or given.exists() else None, out=out)
+        page = write_report(place, law=load_law(given) if law or given.exists() else None, out=out, name=folder)
         print(f"report written to {page if out else put(page)}")
     return 0
 

@@ -65,22 +65,19 @@ def print_wide(table) -> None:
     are long.
     """
     from rich.console import Console
-    from rich.measure import Measurement
 
-    from gaplaw.cli.plain_table import MOST_STYLED_ROWS, plain
+    from gaplaw.cli import plain_table
 
-    if table.row_count > MOST_STYLED_ROWS:
-        print(plain(table))
-        return
-
-    def width_of(some) -> int:
-        return Measurement.get(console, console.options.update(max_width=500), some).maximum
-
-    console, shown = Console(), table
+    console, widths = Console(), plain_table.column_widths(table)
+    lines, most = 1, max(1, len(widths) - 1)
     if console.is_terminal or "COLUMNS" in os.environ:
-        folds = (folded(table, lines) for lines in range(1, len(table.columns)))
-        shown = next((some for some in folds if width_of(some) <= console.width), folded(table, len(table.columns) - 1))
-    Console(width=max(console.width, width_of(shown))).print(shown)
+        fits = (some for some in range(1, most) if plain_table.row_width(widths, some) <= console.width)
+        lines = next(fits, most)
+    shown = folded(table, lines)
+    if table.row_count > plain_table.MOST_STYLED_ROWS:
+        print(plain_table.plain(shown))
+    else:
+        Console(width=max(console.width, plain_table.row_width(widths, lines))).print(shown)
 
 
 def folded(table, lines: int):
@@ -89,11 +86,12 @@ def folded(table, lines: int):
     """
     from rich.table import Table
 
+    from gaplaw.cli.plain_table import stacks_of
+
     if lines == 1:
         return table
-    first, *rest = table.columns
     made = Table(title=table.title, title_justify=table.title_justify, title_style=table.title_style, box=table.box)
-    stacks = [[first]] + [rest[at : at + lines] for at in range(0, len(rest), lines)]
+    stacks = stacks_of(table.columns, lines)
     for stack in stacks:
         made.add_column("\n".join(str(column.header) for column in stack), justify=stack[-1].justify, no_wrap=True)
     cells = [[list(column.cells) for column in stack] for stack in stacks]

@@ -21,6 +21,7 @@ from gaplaw.data.pack import RECIPE, cache_folder, packed_folder, prepare
 from gaplaw.data.sources import open_source
 from gaplaw.errors import DataError
 from gaplaw.files import damage
+from gaplaw.packages import DATA, missing, refuse_without
 from gaplaw.spec import DataSpec
 
 __all__ = ["Corpus", "Validation", "cache_folder", "counted", "describe", "load", "resolve", "vocab_size"]
@@ -56,7 +57,8 @@ def load(spec: DataSpec, cache_dir: Path | None = None) -> Corpus:
       spec: resolved or not.
       cache_dir: instead of $GAPLAW_CACHE or ~/.cache/gaplaw.
 
-    Raises: DataError in one line when the source, the tokenizer or the cache cannot be used.
+    Raises: DataError in one line when the source, the tokenizer or the cache cannot be used; SweepError naming packages
+    that are missing.
     """
     cache = Path(cache_dir) if cache_dir else cache_folder()
     spec = spec if spec.manifest else resolve(spec)
@@ -65,6 +67,7 @@ def load(spec: DataSpec, cache_dir: Path | None = None) -> Corpus:
     if fault is not None:
         if folder.exists():
             print(f"warning: {fault}; {spec.source} is packed again", file=sys.stderr)
+        refuse_without(f"preparing {spec.source}", DATA)
         resolve(spec)  # the source must still be what the manifest says before its tokens go under that name
         prepare(spec, open_source(spec.source, cache), folder)
     return Corpus(spec, folder)
@@ -74,14 +77,16 @@ def counted(spec: DataSpec) -> Corpus | None:
     """The corpus of a spec if its tokens can be counted now: it lies in the cache, or is small enough to be prepared at
     once.
 
-    Returns: None for a source of more than PREPARED_AT_ONCE_BYTES that was never prepared, and for one that is not
-      here.
+    Returns: None for a source of more than PREPARED_AT_ONCE_BYTES that was never prepared, for one that is not here,
+    and where the packages that prepare text are missing.
     Raises: DataError as `load`.
     """
     if not spec.manifest:
         return None
     cache = cache_folder()
     here = damage(packed_folder(spec, cache)) is None
+    if not here and missing(DATA):
+        return None
     small = here or open_source(spec.source, cache, fetch=False).size_bytes() <= PREPARED_AT_ONCE_BYTES
     return load(spec) if small else None
 
@@ -124,7 +129,7 @@ def _manifest(spec: DataSpec, fetch: bool) -> str:
     if source.left_out:
         _say_once(f"DataSpec.source = {spec.source!r}: not read: {in_words(source.left_out)}")
     content, identity = source.manifest(), tokenizers.tokenizer_identity(spec.tokenizer)
-    if spec.tokenizer.startswith("file:"):
+    if spec.tokenizer.startswith("file:") and not missing(DATA):
         tokenizers.file_tokenizer(spec.tokenizer.partition(":")[2], spec.separator)  # refuses what cannot be used
     return short_hash([RECIPE, content, identity])
 

@@ -53,10 +53,11 @@ class Preparation(contextlib.AbstractContextManager):
             return
         from rich.console import Console  # only now: most preparations end sooner
         from rich.status import Status
+        from rich.text import Text
 
-        with Status(self.line(), console=Console(stderr=True)) as status:
+        with Status(Text(self.line()), console=Console(stderr=True)) as status:
             while not self._ended.wait(CHANGE_SECONDS):
-                status.update(self.line())
+                status.update(Text(self.line()))
 
 
 def _duration(seconds: float) -> str:

@@ -1,5 +1,6 @@
 """Do the figures show the numbers of the table and the law, at both widths, and nothing that was refused?"""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -274,3 +275,13 @@ def test_a_law_of_one_protocol_is_drawn_and_judged_on_its_own_students_only(cell
     assert len(left.lines) == len(alone.lines)
     marked = [any(line.get_marker() == "D" for line in axes.lines) for axes in analysis.student_loss(both, law).axes]
     assert marked == [s.protocol == law.provenance["protocol"] for s in view(both).students]
+
+
+def test_names_are_drawn_as_they_are_written(cells):
+    domain, protocol = "cost $x^$", "scratch|soft=1|T=$^$"
+    own = cells.assign(domain_labels=json.dumps({"domain_code_loss_nats": domain}))
+    own = pd.concat([own, own[own["role"] == "student"].assign(protocol=protocol)])
+    for draw, name in ((analysis.domain_losses, domain), (analysis.student_loss, "temperature $^$")):
+        figure = draw(own)
+        assert svg(figure) and any(name in text.get_text().lower() for text in figure.findobj(Text))
+        assert not any("\\math" in text.get_text() for text in figure.findobj(Text))  # what matplotlib writes itself

@@ -115,7 +115,7 @@ def test_tables_hold_the_law_the_choice_the_cells_and_the_provenance(full, run):
     assert all(name in text["choice"] for name in ("small", "medium", "large", "recommended", "2.5 times"))
     assert all(cell in text["cells"] for cell in run.cells["cell_id"])
     assert "0123456789ab" in text["provenance"] and "jax 0.10.2" in text["provenance"]
-    assert "gaplaw run experiments/simulated.py" in text["rebuild"]
+    assert f"gaplaw run EXPERIMENT --out {run.folder}" in text["rebuild"]
 
 
 def test_a_forecast_stands_beside_what_happened(run, tmp_path, words_only):
@@ -157,8 +157,22 @@ def test_the_banner_gives_one_advice_and_the_lists_stand_below(run, full, words_
     assert "Finish the sweep: 1 cell has no result." in banner(pages[1]) and "gaplaw run" in banner(pages[1])
     assert "without a teacher" in banner(pages[2])  # every student is better alone here
     assert "Finish the sweep" in banner(pages[3])
-    assert "Fit the law." in banner(pages[4]) and "gaplaw fit runs/simulated" in banner(pages[4])
+    assert "Fit the law." in banner(pages[4]) and f"gaplaw fit {run.folder}" in banner(pages[4])
     assert "Add seeds or teachers" in banner(pages[5])
+
+
+def test_commands_on_the_page_name_the_folder_as_it_was_given_and_only_files_that_are_there(
+    run_folder, tmp_path, words_only, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(run_folder, "my runs/one")
+    page = write_report("my runs/one", out="page.html").read_text()
+    assert "gaplaw run EXPERIMENT --out &#39;my runs/one&#39;" in page and str(tmp_path) not in page
+    page = write_report("my runs/one", out="page.html", name="s3://bucket/one").read_text()
+    assert "gaplaw report s3://bucket/one" in page and "my runs" not in page
+    run = read_run("my runs/one")
+    own = dataclasses.replace(run, sweep=dataclasses.replace(run.sweep, name="quickstart"))
+    assert "gaplaw run quickstart --out" in render(own)
 
 
 def test_the_advice_follows_the_refusal_and_the_choice(run):

@@ -31,10 +31,11 @@ def test_a_terminal_gets_one_changing_line(monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(progress, "FIRST_SECONDS", 0.0)
     monkeypatch.setattr(progress, "CHANGE_SECONDS", 0.01)
-    with Preparation("encoding here with bytes", 100) as shown:
+    with Preparation("encoding [/x] with bytes", 100) as shown:  # a path may look like rich's markup
         shown.advance(40)
-        while "40%" not in screen.getvalue():
+        while "40%" not in screen.getvalue() and shown._thread.is_alive():
             time.sleep(0.01)
+    assert "encoding [/x] with bytes: 40%" in screen.getvalue()
 
 
 def test_what_is_short_says_nothing(capsys):

@@ -99,8 +99,9 @@ class Plan:
     def table(self) -> Table:
         """One line per cell for the terminal; `to_rows` has the exact numbers."""
         from rich.table import Table  # takes longer to import than all else here
+        from rich.text import Text
 
-        table = Table(title=f"{self.sweep}: {self.question}", title_justify="left", title_style="bold", box=None)
+        table = Table(title=Text(f"{self.sweep}: {self.question}", "bold"), title_justify="left", box=None)
         table.add_column("cell", no_wrap=True)
         table.add_column("role", no_wrap=True)
         for name in _NUMBERS:

@@ -129,7 +129,7 @@ def test_cases_average_seeds_and_sizes_come_from_losses():
 
 
 def test_the_choice_does_not_depend_on_whether_rivals_were_compared():
-    rows = pd.read_parquet(ROOT / "experiments" / "results" / "quickstart" / "cells" / "quickstart.parquet")
+    rows = pd.read_parquet(ROOT / "experiments" / "results" / "quickstart" / "cells" / "finished.parquet")
     question = dict(student_params=2000, teachers=["1.5k", "3.5k", "6k", "14k"])
     plain, compared = (fit(rows, draws=200, compare=wanted).choose(**question) for wanted in (False, True))
     for part in ("recommended", "optimum", "near_optimal", "teachers"):  # rules of thumb are learnt by the comparison

@@ -207,9 +207,11 @@ def test_epochs_and_held_out_tokens_stand_in_the_plan(sweep):
     assert "epochs of training" in made.totals()[-1] and f"{corpus.validation_tokens:,} held-out" in made.totals()[-1]
 
 
+@pytest.mark.parametrize("most_styled_rows", [0, 500])  # a long table is printed as plain text
 @pytest.mark.parametrize("columns", [30, 60, 80, 100, 120, 121, 200])
-def test_a_narrow_window_folds_columns_and_loses_no_digit(sweep, columns, monkeypatch, capsys):
+def test_a_narrow_window_folds_columns_and_loses_no_digit(sweep, columns, most_styled_rows, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr("gaplaw.cli.plain_table.MOST_STYLED_ROWS", most_styled_rows)
     table = plan(sweep, QUICK).table()
     print_wide(table)
     shown = capsys.readouterr().out
@@ -220,6 +222,13 @@ def test_a_narrow_window_folds_columns_and_loses_no_digit(sweep, columns, monkey
     assert len(starts) == len(sweep.cells) and len(set(np.diff(starts))) == 1  # every row takes the same few lines
     assert columns < 60 or max(map(len, lines)) <= columns
     assert columns < 160 or set(np.diff(starts)) == {1}
+
+
+@pytest.mark.parametrize("columns", ["60", "200"])
+def test_a_question_is_printed_as_it_is_written(sweep, columns, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", columns)
+    print_wide(plan(replace(sweep, question="is [/x] [bold] the [best]?"), QUICK).table())
+    assert ": is [/x] [bold] the [best]?" in capsys.readouterr().out
 
 
 def test_a_file_gets_one_line_for_each_cell(sweep, monkeypatch, capsys):
