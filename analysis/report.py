@@ -8,125 +8,23 @@ and one small script for sorting inside itself and stays readable on a phone, on
 from __future__ import annotations
 
 import base64
-import json
 import re
-import shlex
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
-import pandas as pd
 from markupsafe import Markup, escape
 
 from analysis import curve_figures, detail_figures, figures, law_figures, summary, tables
 from analysis.advice import advice
 from analysis.protocols import protocol_labels
+from analysis.run_folder import Run, read_run
 from analysis.style import FEWEST_FOR_A_CURVE, NARROW, WIDE, missing, size_text, svg
-from analysis.view import View, view
-from gaplaw.canonical import from_dict
-from gaplaw.credentials import mask_credentials
-from gaplaw.errors import GaplawError, TableError
-from gaplaw.files import intact, renamed
-from gaplaw.results import read_table, row_files
-from gaplaw.spec import Sweep
+from analysis.view import View, representative, view
+from gaplaw.errors import TableError
+from gaplaw.files import renamed
 
 _FOLDER = Path(__file__).resolve().parent
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Run:
-    """What a folder holds: rows, curves, the sweep it belongs to (None when it says none), and files that cannot be
-    read.
-
-    folder: what commands call it.
-    """
-
-    name: str
-    folder: str
-    cells: pd.DataFrame
-    curves: pd.DataFrame
-    sweep: Sweep | None
-    damaged: tuple[str, ...]
-    forecast: dict | None = None
-
-    @property
-    def missing(self) -> tuple[str, ...]:
-        """Cells of the sweep that have left no row yet."""
-        if self.sweep is None:
-            return ()
-        known = set(self.cells["cell_id"]) if "cell_id" in self.cells else set()
-        return tuple(cell.id for cell in self.sweep.cells if cell.id not in known)
-
-
-def require_run(folder: Path | str, name: str | None = None) -> None:
-    """Raise a TableError unless the folder is a run's; `name` is what people call it, where that is no local path."""
-    folder, name = Path(folder), name or folder
-    if not folder.is_dir():
-        what = "is a file, and a run is a folder" if folder.is_file() else "no such folder"
-        raise TableError(f"{name}: {what}; `gaplaw run EXPERIMENT --out FOLDER` makes one")
-    if not ((folder / "sweep.json").exists() or row_files(folder)):
-        files = "no sweep.json, no cells/*.parquet"
-        raise TableError(f"{name}: holds no run ({files}); `gaplaw run EXPERIMENT --out FOLDER` makes one")
-
-
-def read_run(folder: Path | str, name: str | None = None) -> Run:
-    """Read a run folder as far as it can be read; `name` as in `require_run`.
-
-    Raises: TableError when there is no such folder, or it holds no run.
-    """
-    require_run(folder, name)
-    folder, name = Path(folder), mask_credentials(str(name or folder))
-    damaged: list[str] = []
-    cells, curves = (_read(folder, table, damaged) for table in ("cells", "curves"))
-    return Run(
-        name=folder.resolve().name,
-        folder=shlex.quote(name),
-        cells=cells,
-        curves=curves,
-        sweep=_read_sweep(folder, damaged),
-        forecast=_read_forecast(folder, damaged),
-        damaged=tuple(damaged),
-    )
-
-
-def _read(folder: Path, table: str, damaged: list[str]) -> pd.DataFrame:
-    unreadable: list[Path] = []
-    rows = read_table(folder, table, unreadable)
-    damaged += [f"{table}/{path.name}" for path in unreadable]
-    return pd.DataFrame() if rows is None else rows.to_pandas()
-
-
-def _read_sweep(folder: Path, damaged: list[str]) -> Sweep | None:
-    path = folder / "sweep.json"
-    if not path.exists():
-        return None
-    try:
-        return from_dict(Sweep, _checked(path)["sweep"])
-    except (ValueError, KeyError, TypeError, AttributeError, GaplawError):
-        damaged.append("sweep.json")
-        return None
-
-
-def _checked(path: Path) -> dict:
-    """The object in a JSON file. Raises: ValueError when that is damaged."""
-    found = json.loads(path.read_text(encoding="utf-8"))
-    if not intact(found):
-        raise ValueError("its checksum does not fit")
-    return found
-
-
-def _read_forecast(folder: Path, damaged: list[str]) -> dict | None:
-    """What `gaplaw plan --target … --out` or the run itself foretold: {"target", "cells"}; None when nobody did."""
-    path = folder / "forecast.json"
-    if not path.exists():
-        return None
-    try:
-        found = _checked(path)
-        return {"target": str(found["target"]), "cells": pd.DataFrame(found["cells"])[list(tables.FORETOLD)]}
-    except (ValueError, KeyError, TypeError):
-        damaged.append("forecast.json")
-        return None
 
 
 def write_report(
@@ -178,6 +76,7 @@ def render(run: Run, law=None, choice=None) -> str:
         points_only=any(len(student.teachers) < FEWEST_FOR_A_CURVE for student in seen.students),
         facts=_facts(run, seen),
         pictures=_pictures(run, seen, law, choice, asked),
+        not_drawn=_not_drawn(seen),
         optima=tables.optima_rows(law) if law else [],
         parameters=tables.parameter_rows(law) if law else [],
         rivals=tables.rivals_table(law) if law else {"head": [], "rows": [], "sentence": ""},
@@ -200,7 +99,7 @@ def _names(run: Run) -> dict[str, str]:
 
 
 def _unfinished(run: Run, seen: View) -> int:
-    return len(run.missing) + len(seen.failed)
+    return len(seen.failed) + (len(run.sweep.missing) if run.sweep else 0)
 
 
 def _law_protocol(seen: View, law) -> str:
@@ -212,7 +111,7 @@ def _law_protocol(seen: View, law) -> str:
 def _facts(run: Run, seen: View) -> list[tuple[str, str]]:
     rows = seen.rows
     done = int((rows["status"] == "done").sum())
-    planned = len(run.sweep.cells) if run.sweep else None
+    planned = run.sweep.count if run.sweep else None
     seeds = sorted({int(v) for s in seen.students for v in s.rows["seed"].dropna()})
     return [
         ("teachers", str(len(seen.ladder))),
@@ -226,23 +125,25 @@ def _facts(run: Run, seen: View) -> list[tuple[str, str]]:
 
 def _pictures(run: Run, seen: View, law, choice, asked) -> dict[str, Markup]:
     """Every figure of the page, at both widths, with its text alternative."""
-    labels = "; ".join(student.label for student in seen.students) or "no student yet"
+    drawn = representative(seen)
+    measured = representative(view(run.cells)) if seen.coordinate == "teacher_loss" else drawn
+    labels = "; ".join(student.label for student in drawn.students) or "no student yet"
     draw: dict[str, tuple[Callable, str]] = {
-        "student_loss": (lambda width: figures.student_loss(run.cells, law, width=width), _describe(seen)),
+        "student_loss": (lambda width: figures.student_loss(drawn, law, width=width), _describe(drawn)),
         "pairing": (
-            lambda width: detail_figures.seed_pairing(run.cells, width=width),
+            lambda width: detail_figures.seed_pairing(measured, width=width),
             f"Spread of the difference between two teachers with seeds unpaired and paired, for: {labels}.",
         ),
         "curves": (
-            lambda width: curve_figures.loss_curves(run.cells, run.curves, width=width),
+            lambda width: curve_figures.loss_curves(measured, run.curves, width=width),
             f"Validation loss against training tokens for the teachers and for: {labels}.",
         ),
         "domains": (
-            lambda width: detail_figures.domain_losses(run.cells, width=width),
+            lambda width: detail_figures.domain_losses(measured, width=width),
             f"Loss above each domain's best teacher against teacher size, for: {labels}.",
         ),
         "fidelity": (
-            lambda width: detail_figures.fidelity(run.cells, width=width),
+            lambda width: detail_figures.fidelity(measured, width=width),
             f"KL divergence from the teacher, agreement and calibration error against teacher size, for: {labels}.",
         ),
     }
@@ -253,7 +154,7 @@ def _pictures(run: Run, seen: View, law, choice, asked) -> dict[str, Markup]:
         )
         if seen.students and not law.refused:
             draw["residuals"] = (
-                lambda width: law_figures.residuals(run.cells, law, width=width),
+                lambda width: law_figures.residuals(seen, law, width=width),
                 "Residuals of the law against teacher size and against student size.",
             )
         main = choice or (asked[-1]["choice"] if asked else None)
@@ -263,6 +164,18 @@ def _pictures(run: Run, seen: View, law, choice, asked) -> dict[str, Markup]:
                 f"Expected regret against teacher for a student of {size_text(main.student_params)} parameters.",
             )
     return {name: picture(function, text) for name, (function, text) in draw.items()}
+
+
+def _not_drawn(seen: View) -> str:
+    """Which students have no panel, and where their numbers stand; an empty text when all have one."""
+    drawn = {student.label for student in representative(seen).students}
+    rest = [student.label for student in seen.students if student.label not in drawn]
+    if not rest:
+        return ""
+    return (
+        f"The figures of single students show {len(drawn)} of {len(seen.students)} students, evenly spaced by size. "
+        f"Not drawn: {'; '.join(rest)}. Their results stand in the list below and in the table of cells."
+    )
 
 
 def _describe(seen: View) -> str:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import special
 
 from analysis.protocols import protocol_labels
 from analysis.style import size_text
@@ -101,11 +101,17 @@ class View:
         return np.unique(np.concatenate([s.teachers for s in self.students])) if self.students else np.array([])
 
 
-def view(cells: pd.DataFrame | None, coordinate: str | None = None) -> View:
+def view(cells: pd.DataFrame | View | None, coordinate: str | None = None) -> View:
     """Sort a results table by role. An empty or missing table gives an empty view; nothing is dropped unseen.
 
-    Args: coordinate: 'teacher_params' or 'teacher_loss'; without it, parameters wherever any are known.
+    Args:
+        cells: a table, or a view, which is returned as it is while its coordinate is the one asked for.
+        coordinate: 'teacher_params' or 'teacher_loss'; without it, parameters wherever any are known.
     """
+    if isinstance(cells, View):
+        if coordinate in (None, cells.coordinate):
+            return cells
+        cells = cells.rows
     frame = _canonical(pd.DataFrame() if cells is None else cells)
     if coordinate is None:
         known = frame["teacher_params"].notna().any() or not frame["teacher_loss"].notna().any()
@@ -144,6 +150,23 @@ def of_the_law(seen: View, law) -> View:
     named = law.provenance.get("protocol") if law is not None else None
     own = tuple(s for s in seen.students if named is None or s.protocol in (None, named))
     return replace(seen, students=own)
+
+
+MOST_PANELS_OF_A_PROTOCOL, MOST_PANELS = 6, 12
+
+
+def representative(seen: View) -> View:
+    """The same view with so few students that a panel each can be read: of every protocol some, evenly spaced by size.
+
+    At most 6 of a protocol and about 12 in all; the largest is always among them, and the smallest where there are two.
+    """
+    blocks = seen.by_protocol.values()
+    most = max(1, min(MOST_PANELS_OF_A_PROTOCOL, MOST_PANELS // max(len(blocks), 1)))
+    drawn = []
+    for own in blocks:
+        last = len(own) - 1
+        drawn += [own[i] for i in sorted({round(i) for i in np.linspace(last, 0, min(most, len(own)))})]
+    return replace(seen, students=tuple(drawn))
 
 
 def _canonical(cells: pd.DataFrame) -> pd.DataFrame:
@@ -214,17 +237,19 @@ def paired(student: Student, column: str = "student_loss") -> Paired:
     seeds, seed = np.unique(key.to_numpy(), return_inverse=True)
     value = rows[column].to_numpy(float)
     count, runs = len(value), np.bincount(line)
-    design = np.zeros((count, len(teachers) + len(seeds)))
-    design[np.arange(count), line] = 1.0
-    design[np.arange(count), len(teachers) + seed] = 1.0
-    effects, _, rank, _ = np.linalg.lstsq(design, value, rcond=None)
+    both = np.zeros((len(teachers), len(seeds)))
+    np.add.at(both, (line, seed), 1.0)
+    # Normal equations, from counts and sums of the values less their mean: rows are many, teachers and seeds are few.
+    counts = np.block([[np.diag(both.sum(axis=1)), both], [both.T, np.diag(both.sum(axis=0))]])
+    rest = value - value.mean()
+    effects, _, rank, _ = np.linalg.lstsq(counts, np.r_[np.bincount(line, rest), np.bincount(seed, rest)], rcond=1e-9)
     of_seed = effects[len(teachers) :][seed]
     adjusted = value - (of_seed - of_seed.mean())  # the mean over runs keeps the level
     mean = np.bincount(line, adjusted) / runs
     freedom = count - rank
     spread = _sd(adjusted - mean[line], freedom)
     raw = _sd(value - (np.bincount(line, value) / runs)[line], count - len(teachers))
-    factor = stats.t.ppf(0.95, freedom) * np.sqrt((1 - 1 / len(teachers)) / runs) if freedom > 0 else np.nan
+    factor = special.stdtrit(freedom, 0.95) * np.sqrt((1 - 1 / len(teachers)) / runs) if freedom > 0 else np.nan
     return Paired(
         means=pd.DataFrame({"teacher": teachers, "value": mean, "half_width": spread * factor, "runs": runs}),
         points=pd.DataFrame({"teacher": teachers[line], "value": adjusted}),
@@ -266,6 +291,7 @@ def domains(frame: pd.DataFrame) -> dict[str, str]:
 
 def averaged_curves(curves: pd.DataFrame, rows: pd.DataFrame, key: str) -> pd.DataFrame:
     """Validation loss averaged over seeds: one line per token count, one column per value of `key` in the rows."""
-    seen = curves.dropna(subset=["validation_loss_nats"]).merge(rows[["cell_id", key]], on="cell_id", how="inner")
+    own = curves[curves["cell_id"].isin(rows["cell_id"])]
+    seen = own.dropna(subset=["validation_loss_nats"]).merge(rows[["cell_id", key]], on="cell_id", how="inner")
     table = seen.pivot_table(index="tokens", columns=key, values="validation_loss_nats", aggfunc="mean")
     return table.astype(float).rename_axis(columns=None)

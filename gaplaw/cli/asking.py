@@ -199,7 +199,8 @@ def report(folder: Folder, /, law: File = None, out: File = None) -> int:
         law: the law to show (DIR/law.json if it is there).
         out: the page (DIR/report.html if not given).
     """
-    from analysis.report import require_run, write_report
+    from analysis.report import write_report
+    from analysis.run_folder import require_run
     from gaplaw.law import load_law
     from gaplaw.objects import brought_here
 

@@ -6,7 +6,6 @@ import dataclasses
 import json
 import re
 import shutil
-from html.parser import HTMLParser
 
 import pandas as pd
 import pytest
@@ -14,7 +13,8 @@ from markupsafe import Markup
 
 from analysis.advice import advice
 from analysis.figures import student_loss
-from analysis.report import read_run, render, write_report
+from analysis.report import render, write_report
+from analysis.run_folder import read_run
 from analysis.style import svg
 from analysis.summary import headline
 from analysis.tables import cell_text
@@ -24,44 +24,10 @@ from gaplaw.errors import TableError
 from gaplaw.files import write_checked_json
 from gaplaw.law.flags import Flag
 from tests.analysis.known import REFUSAL, known_law
-from tests.analysis.simulated import write_folder
+from tests.analysis.page import Page
+from tests.analysis.simulated import sweep, write_folder
 
 MOST_BYTES = 3_000_000
-VOID = {"meta", "img", "source", "br", "link", "input", "hr"}
-
-
-class Page(HTMLParser):
-    """Collects what the tests ask: text by section, images, links, and whether every element is closed."""
-
-    def __init__(self, html: str):
-        super().__init__()
-        self.open, self.ids, self.images, self.links, self.addresses = [], [], [], [], []
-        self.text: dict[str, str] = {}
-        self.headings: list[int] = []
-        self.feed(html)
-
-    def handle_starttag(self, tag, attributes):
-        given = dict(attributes)
-        if tag not in VOID:
-            self.open.append((tag, given.get("id")))
-        if "id" in given:
-            self.ids.append(given["id"])
-        if tag == "img":
-            self.images.append(given)
-        if tag == "a":
-            self.links.append(given["href"])
-        if tag in ("h1", "h2", "h3"):
-            self.headings.append(int(tag[1]))
-        self.addresses += [given[name] for name in ("src", "href", "srcset") if name in given]
-
-    def handle_endtag(self, tag):
-        assert self.open.pop()[0] == tag
-
-    def handle_data(self, data):
-        for tag, name in self.open:
-            if tag == "section" or tag == "header":
-                key = name or tag
-                self.text[key] = self.text.get(key, "") + data
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +89,7 @@ def test_a_forecast_stands_beside_what_happened(run, tmp_path, words_only):
     whole, partly = [cells for cells in groups if len(cells) > 1][:2]
     cells = [{"cell_id": cell, "estimated_seconds": 18.0 / len(whole), "flops": 1e9 / len(whole)} for cell in whole]
     cells += [{"cell_id": partly[0], "estimated_seconds": 1.0, "flops": 1e9}]
-    (tmp_path / "sweep.json").write_text(json.dumps({"sweep": to_dict(run.sweep)}))
+    (tmp_path / "sweep.json").write_text(json.dumps({"sweep": to_dict(sweep())}))
     (tmp_path / "forecast.json").write_text(json.dumps({"target": "v5e:2x2", "cells": cells}))
     text = Page(render(dataclasses.replace(run, forecast=read_run(tmp_path).forecast))).text["forecast"]
     names = {cell: name for name, group in groups.items() for cell in group}

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from analysis.protocols import protocol_labels
-from analysis.view import averaged_curves, domains, indistinguishable, paired, view
+from analysis.view import averaged_curves, domains, indistinguishable, paired, representative, view
 
 
 def table(losses, **columns) -> pd.DataFrame:
@@ -192,3 +192,36 @@ def test_a_domain_is_called_by_its_label():
     assert domains(frame) == {"c__f1deb75f": "domain_c__f1deb75f_loss_nats", "code": "domain_code_loss_nats"}
     told = frame.assign(domain_labels=[json.dumps({"domain_c__f1deb75f_loss_nats": "C++"}), None])
     assert domains(told) == {"C++": "domain_c__f1deb75f_loss_nats", "code": "domain_code_loss_nats"}
+
+
+def many_students(students, protocols=("a",)) -> pd.DataFrame:
+    sizes = 1000.0 * 2 ** np.arange(students)
+    rows = [
+        {"student_params": s, "teacher_params": t, "protocol": protocol, "student_loss": 2.0, "teacher_loss": 1.0}
+        for protocol in protocols
+        for s in sizes
+        for t in (1e5, 2e5)
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_few_students_all_have_a_panel_and_of_many_some_from_the_smallest_to_the_largest():
+    for students, protocols in ((1, "a"), (6, "a"), (3, "abc"), (4, "abc")):
+        seen = view(many_students(students, protocols))
+        assert representative(seen).students == seen.students
+    seen = view(many_students(11))
+    assert [s.params for s in representative(seen).students] == [1000.0 * 2**n for n in (0, 2, 4, 6, 8, 10)]
+    seen = view(many_students(40, "abcd"))
+    drawn = representative(seen).by_protocol
+    assert list(drawn) == list(seen.by_protocol) and all(len(own) == 3 for own in drawn.values())
+    for label, own in drawn.items():
+        assert (own[0], own[-1]) == (seen.by_protocol[label][0], seen.by_protocol[label][-1])
+    assert len(representative(view(many_students(3, "abcdefghijklmnop"))).students) == 16  # no protocol without a panel
+
+
+def test_a_view_is_taken_for_its_table():
+    frame = many_students(2)
+    seen = view(frame)
+    assert view(seen) is seen and view(seen, "teacher_params") is seen
+    assert view(seen, "teacher_loss").coordinate == "teacher_loss"
+    assert view(seen, "teacher_loss").ladder.tolist() == [1.0]
