@@ -79,7 +79,11 @@ def _plain(value: object, kind: object, where: str) -> object:
 
 
 def _branch(kind: types.UnionType, value: object) -> object:
-    """Which part of a union a value is meant for: None, a sequence, or the other one."""
+    """Which part of a union a value is meant for: its own class or its kind's, None, a sequence, or the first other one."""
+    named = value.get("kind") if isinstance(value, dict) else None
+    for part in typing.get_args(kind):
+        if type(value) is part or (named is not None and getattr(part, "kind", None) == named):
+            return part
     chosen = [k for k in typing.get_args(kind) if (value is None) == (k is types.NoneType)] or typing.get_args(kind)
     sequence = [k for k in chosen if typing.get_origin(k) is tuple]
     return sequence[0] if sequence and isinstance(value, list | tuple) else chosen[0]
@@ -107,7 +111,7 @@ def to_dict(value: object, *, without: tuple[str, ...] = ()) -> object:
     """
     fields = _fields(type(value))
     if fields is not None:
-        return {
+        return ({"kind": value.kind} if getattr(value, "kind_in_json", False) else {}) | {
             f.name: to_dict(getattr(value, f.name))
             for f in fields
             if f.name not in without and ("later" not in f.metadata or getattr(value, f.name) != f.default)
@@ -147,6 +151,8 @@ def from_dict(kind: type, value: object, *, made: dict | None = None):
 
 def _filled(kind: type, value: object, made: dict) -> object:
     refuse_unless(isinstance(value, dict), kind.__name__, value, "must be an object of fields")
+    if value.get("kind") is not None and value["kind"] == getattr(kind, "kind", None):
+        value = {name: item for name, item in value.items() if name != "kind"}
     hints = dict(_declared(kind))
     unknown = set(value) - set(hints)
     refuse_unless(not unknown, kind.__name__, sorted(unknown), "has no such field")

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gaplaw.distill import Layout, Output, batch_targets, keep, objective_losses
+from gaplaw.distill import Layout, Output, Vocab, keep, objective_losses, view_of
 from gaplaw.distill.targets import kept_shapes, unpacked
 from gaplaw.distill.vocab import Vocab
 from gaplaw.errors import SignalError
@@ -168,7 +168,7 @@ def test_every_mesh_keeps_and_serves_the_same(shape, kind, spec):
 def test_students_in_turn_see_the_same_targets(kind, spec):
     student, kept = random_output(1), kept_of(random_output(2, width=7), kind, 4)
     for ours, theirs in zip(
-        jax.tree.leaves(loss_and_slope(spec, student, batch_targets((spec,), kept, V))),
+        jax.tree.leaves(loss_and_slope(spec, student, view_of(Vocab(V), kept, V).targets(spec.temperature))),
         jax.tree.leaves(loss_and_slope(spec, student, kept, chunk=8)),
         strict=True,
     ):
