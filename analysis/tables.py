@@ -216,7 +216,7 @@ _CELL_COLUMNS = (
 
 
 _TEXTS = (str, cell_text)
-_ROLES = {"teacher": 0, "baseline": 1, "student": 2}
+_ROLES = {"teacher": 0, "assistant": 1, "baseline": 2, "student": 3}
 
 
 def cells_table(seen: View) -> dict:

@@ -21,6 +21,7 @@ from scipy import stats
 
 from analysis.protocols import protocol_labels
 from analysis.style import size_text
+from gaplaw.law.table.read import roles_of
 
 _ALIASES = {"loss_student_ce_nats": "student_loss", "loss_teacher_ce_nats": "teacher_loss"}
 _NUMBERS = (
@@ -72,7 +73,9 @@ class Student:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class View:
-    """A results table sorted by role; `failed` holds every row that is not done, whatever its role."""
+    """A results table sorted by role. teachers: with assistants, which are no students. failed: rows that are not
+    done.
+    """
 
     coordinate: str  # what a teacher is known by: 'teacher_params' or 'teacher_loss'
     students: tuple[Student, ...]
@@ -132,7 +135,7 @@ def view(cells: pd.DataFrame | None, coordinate: str | None = None) -> View:
             )
         )
     students.sort(key=lambda s: (s.protocol or "", s.params, s.tokens or 0.0))
-    ladder = done[done["role"] == "teacher"]
+    ladder = done[done["role"].isin(["teacher", "assistant"])]
     return View(coordinate=coordinate, students=tuple(students), teachers=ladder, failed=failed, rows=frame)
 
 
@@ -152,6 +155,7 @@ def _canonical(cells: pd.DataFrame) -> pd.DataFrame:
         frame[name] = pd.to_numeric(frame[name]).astype(float) if name in frame else np.nan
     if "role" not in frame:  # an outside table: every row is a distilled student
         frame["role"] = "student"
+    frame["role"] = roles_of(frame)
     if "status" not in frame:
         frame["status"] = DONE
     for name in ("protocol", "pair", "cell_id", "error"):

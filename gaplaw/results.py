@@ -40,7 +40,7 @@ CELLS = {
     "sweep": (_TEXT, "name of the sweep that ran the cell"),
     "cell_id": (_TEXT, "readable name plus 6 digits of the fingerprint; also the file name"),
     "fingerprint": (_TEXT, "12-digit hash of everything that changes the numbers"),
-    "role": (_TEXT, "teacher, student (distilled) or baseline (a student shape trained without a teacher)"),
+    "role": (_TEXT, "teacher, assistant (a distilled teacher), student (distilled) or baseline (a student alone)"),
     "status": (_TEXT, "done or failed"),
     "error": (_TEXT, "why a cell failed"),
     "protocol": (_TEXT, "initialisation, share of soft targets, temperature: rows of different protocols share no fit"),
@@ -80,7 +80,7 @@ CELLS = {
         _REAL,
         "2·T·D_S, T = active parameters; with a cache spent once for all rows that share it",
     ),
-    "teacher_training_flops": (_REAL, "6·T·D_T, T = active parameters"),
+    "teacher_training_flops": (_REAL, "6·T·D_T, T = active parameters; not what an assistant's own teacher took"),
     "loss_student_ce_nats": (_REAL, "cross-entropy against the data, mean over validation tokens"),
     "loss_teacher_ce_nats": (_REAL, "the same for the teacher, on the same tokens"),
     "kl_teacher_student_nats": (_REAL, "KL(teacher || student), temperature 1, mean over validation tokens"),
@@ -155,9 +155,9 @@ def domain_column(domain: str) -> str:
     return f"domain_{plain}_loss_nats"
 
 
-def describe_cell(cell: Cell, role: Role, *, model: ModelSpec | None = None) -> dict:
-    """The columns of a cells row that are known before it runs. `model` is the shape found by pruning, if any."""
-    return describe_cost(cell, role, model=model) | {
+def describe_cell(cell: Cell, role: Role, *, model: ModelSpec | None = None, teacher: ModelSpec | None = None) -> dict:
+    """The columns of a cells row that are known before it runs. model, teacher: the shapes that pruning found."""
+    return describe_cost(cell, role, model=model, teacher=teacher) | {
         "pair": cell.pair,
         "student_params_target": cell.target_params,
         "model": json.dumps(to_dict(model or cell.model)),
@@ -166,7 +166,7 @@ def describe_cell(cell: Cell, role: Role, *, model: ModelSpec | None = None) -> 
         "data_manifest": cell.data.manifest or None,
         "sequence_tokens": cell.data.sequence_tokens,
         "init": cell.init,
-        "objective": cell.objective.kind,
+        "objective": getattr(cell.objective, "kind", "kd"),
         "soft_weight": getattr(cell.objective, "soft_weight", None),
         "temperature": getattr(cell.objective, "temperature", None),
         "temperature_squared": getattr(cell.objective, "temperature_squared", None),
@@ -178,11 +178,10 @@ def describe_cell(cell: Cell, role: Role, *, model: ModelSpec | None = None) -> 
     }
 
 
-def describe_cost(cell: Cell, role: Role, *, model: ModelSpec | None = None) -> dict:
+def describe_cost(cell: Cell, role: Role, *, model: ModelSpec | None = None, teacher: ModelSpec | None = None) -> dict:
     """Those of them that say which cell it is, its sizes and its FLOPs: what a plan shows."""
-    model = model or cell.model
-    student, teacher = count_params(model), cell.teacher
-    row = _size_columns(student) | {
+    model, source = model or cell.model, cell.teacher
+    row = _size_columns(count_params(model)) | {
         "cell_id": cell.id,
         "fingerprint": cell.fingerprint,
         "role": role,
@@ -191,17 +190,18 @@ def describe_cost(cell: Cell, role: Role, *, model: ModelSpec | None = None) -> 
         "student_tokens": cell.steps * cell.batch_tokens,
         "student_training_flops": float(train_flops(model, cell.steps * cell.batch_tokens)),
     }
-    if teacher is not None:
-        size, tokens = count_params(teacher.model), teacher.steps * teacher.batch_tokens
+    if source is not None:
+        teacher = teacher or source.model
+        size, tokens = count_params(teacher), source.steps * source.batch_tokens
         row |= {
             "teacher_params": size.non_embedding,
             "teacher_params_total": size.total,
             "teacher_tokens": tokens,
-            "teacher_id": teacher.id,
-            "teacher_fingerprint": teacher.fingerprint,
+            "teacher_id": source.id,
+            "teacher_fingerprint": source.fingerprint,
             "teacher_signal": cell.signal.label,
-            "teacher_forward_flops": float(teacher_flops(teacher.model, row["student_tokens"])),
-            "teacher_training_flops": float(train_flops(teacher.model, tokens)),
+            "teacher_forward_flops": float(teacher_flops(teacher, row["student_tokens"])),
+            "teacher_training_flops": float(train_flops(teacher, tokens)),
         }
     return row
 

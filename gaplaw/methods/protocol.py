@@ -7,7 +7,6 @@ next one starts. No gradient has to be written; an objective that knows a faster
 
 from __future__ import annotations
 
-import dataclasses
 from typing import ClassVar, Protocol
 
 from gaplaw.canonical import refuse_unless
@@ -29,7 +28,7 @@ class TeacherView(Protocol):
 class Objective:
     """Base of every objective: a frozen dataclass with numbers as fields; only `token_losses` must be written.
 
-    kind: the name that stands in JSON, tables and protocols.
+    kind: the name that stands in JSON, tables and protocols; the first objective, `kd`, has none (`gaplaw.canonical`).
     measures: names of what `token_losses` measures beside the loss; columns `measure_NAME`.
     cacheable: whether a teacher cache (`TeacherSignal` other than live) can serve it: it then asks for `targets` only.
     cpu_path: whether the fast way through a step on one CPU core may run it: it then asks for `targets` at one
@@ -37,7 +36,6 @@ class Objective:
     """
 
     kind: ClassVar[str]
-    kind_in_json: ClassVar[bool] = True  # the first objective was written without its kind; see `gaplaw.canonical`
     measures: ClassVar[tuple[str, ...]] = ()
     cacheable: ClassVar[bool] = False
     cpu_path: ClassVar[bool] = False
@@ -51,16 +49,6 @@ class Objective:
     def needs_teacher(self) -> bool:
         """Whether a teacher's forward pass, or what a cache holds of it, is read at all."""
         return True
-
-    @property
-    def label(self) -> str:
-        """Its part of a protocol: kind and every field that is not at its default, as in `jsd(beta=0.1)`."""
-        given = [
-            f"{field.name}={getattr(self, field.name):g}"
-            for field in dataclasses.fields(self)
-            if getattr(self, field.name) != field.default
-        ]
-        return self.kind + (f"({','.join(given)})" if given else "")
 
     def initial_state(self) -> dict[str, float]:
         """Numbers that each student carries from step to step; they are checkpointed, never exported."""

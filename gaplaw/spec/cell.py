@@ -11,18 +11,18 @@ import typing
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from gaplaw.canonical import check_fields, refuse_unless, short_hash
+from gaplaw.canonical import check_fields, label, refuse_unless, short_hash, text_hash
 from gaplaw.files import NAME_RULE, is_plain_name
 from gaplaw.methods.objectives import AnyObjective, ObjectiveSpec
 from gaplaw.spec.data import DataSpec
-from gaplaw.spec.identity import science
+from gaplaw.spec.identity import science, science_json
 from gaplaw.spec.model import ModelSpec
 from gaplaw.spec.sizes import count_params
 from gaplaw.spec.teacher_signal import LIVE, TeacherSignal
 from gaplaw.spec.train import TrainSpec, check_seed
 
 Init = typing.Literal["scratch", "prune"]
-Role = typing.Literal["teacher", "student", "baseline"]
+Role = typing.Literal["teacher", "assistant", "student", "baseline"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +46,7 @@ class Cell:
     seed: int = 0
     split: typing.Literal["train", "teacher"] = "train"
     signal: TeacherSignal = LIVE
+    VERSION_1: typing.ClassVar = "name model data train objective teacher init target_params seed split".split()
 
     def __post_init__(self):
         check_fields(self)
@@ -116,6 +117,11 @@ class Cell:
             )
 
     @property
+    def ancestors(self) -> tuple[Cell, ...]:
+        """Its teacher, the teacher of that one (where it is an assistant), and so on."""
+        return (self.teacher, *self.teacher.ancestors) if self.teacher else ()
+
+    @property
     def batch_tokens(self) -> int:
         return self.train.batch_sequences * self.data.sequence_tokens
 
@@ -132,14 +138,16 @@ class Cell:
 
     @property
     def protocol(self) -> str:
-        """How students are made, in words: rows of different protocols never share a fit."""
-        words = f"{self.init}|{self.objective.label}"
-        return words + (f"|{self.signal.label}" if self.signal.cached else "")
+        """How students are made, in words: rows of different protocols never share a fit.
+
+        The label of the cell itself says what came after version 1: the teacher's signal.
+        """
+        return "|".join(filter(None, [self.init, label(self.objective), label(self), label(self.model)]))
 
     @cached_property
     def fingerprint(self) -> str:
         """12 hexadecimal digits of the SHA-256 of the science fields in canonical JSON."""
-        return short_hash(science(self))
+        return text_hash(science_json(self))
 
     @cached_property
     def id(self) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-from gaplaw.canonical import check_fields, later, refuse_unless
+from gaplaw.canonical import check_fields, refuse_unless
 from gaplaw.spec.train import check_seed
 
 
@@ -25,7 +26,10 @@ class DataSpec:
     validation_tokens: int = 262_144
     split_seed: int = 0
     manifest: str = ""
-    separator: str | None = later(None)
+    separator: str | None = None
+    VERSION_1: ClassVar = (
+        "source tokenizer sequence_tokens validation_fraction teacher_fraction validation_tokens split_seed manifest"
+    ).split()
 
     def __post_init__(self):
         check_fields(self)

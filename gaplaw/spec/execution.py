@@ -5,7 +5,7 @@ identity.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 from gaplaw.canonical import check_fields, refuse_unless
 
@@ -18,6 +18,7 @@ class MeshSpec:
     fsdp: int = 1
     tensor: int = 1
     student: int = 1
+    VERSION_1: ClassVar = "data fsdp tensor student".split()
 
     def __post_init__(self):
         check_fields(self)
@@ -58,6 +59,9 @@ class HostsSpec:
     initialization_timeout_seconds: int = 300
     heartbeat_timeout_seconds: int = 100
     local_devices: int = 0
+    VERSION_1: ClassVar = (
+        "processes launch coordinator process_id initialization_timeout_seconds heartbeat_timeout_seconds local_devices"
+    ).split()
 
     def __post_init__(self):
         check_fields(self)
@@ -114,6 +118,10 @@ class Execution:
     accumulate: int = 1
     checkpoint_seconds: float = 120.0
     keep_students: Literal["none", "last", "best"] = "none"
+    VERSION_1: ClassVar = (
+        "workers single_thread mesh hosts core_blocked chunk_tokens steps_per_dispatch evaluations compute_dtype attention "
+        "scan_layers remat teacher_dtype accumulate checkpoint_seconds keep_students"
+    ).split()
 
     def __post_init__(self):
         check_fields(self)

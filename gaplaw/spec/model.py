@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from gaplaw.canonical import check_fields, refuse_unless
 
@@ -29,6 +29,7 @@ class ModelSpec:
     max_length: int
     kv_group: int = 1
     tied: bool = True
+    VERSION_1: ClassVar = "block vocab_size width depth heads head_size hidden max_length kv_group tied".split()
 
     def __post_init__(self):
         check_fields(self)

@@ -11,6 +11,7 @@ import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 from gaplaw.canonical import check_fields, refuse_unless, short_hash, to_dict
 from gaplaw.files import NAME_RULE, is_plain_name, same_file_name
@@ -81,7 +82,8 @@ class Sweep:
     """A named grid of cells and the question that it answers. Every teacher is itself a cell of the sweep.
 
     `teachers` lists each distinct teacher once; `baselines` are the student shapes without a teacher; `students` the
-    rest.
+    rest. A teacher that has a teacher itself is an *assistant*: `Sweep(teachers=(large, assistant), students=(small,),
+    …)`, where `small.teacher` is `assistant` and `assistant.teacher` is `large`.
     """
 
     name: str
@@ -89,6 +91,7 @@ class Sweep:
     teachers: tuple[Cell, ...]
     students: tuple[Cell, ...]
     baselines: tuple[Cell, ...] = ()
+    VERSION_1: ClassVar = "name question teachers students baselines".split()
 
     def __post_init__(self):
         check_fields(self)
@@ -101,21 +104,20 @@ class Sweep:
         known = {teacher.fingerprint for teacher in self.teachers}
         for cell in self.students:
             refuse_unless(cell.teacher is not None, f"Sweep.students {cell.name}", None, "needs a teacher")
-            refuse_unless(
-                cell.teacher.fingerprint in known,
-                f"Sweep.students {cell.name}",
-                cell.teacher.name,
-                "is no teacher here",
-            )
+        for part, cells in (("teachers", self.teachers), ("students", self.students)):
+            for cell in cells:
+                above = cell.teacher
+                found = above is None or above.fingerprint in known
+                refuse_unless(found, f"Sweep.{part} {cell.name}", above and above.name, "is no teacher here")
 
     @property
     def cells(self) -> tuple[Cell, ...]:
         return self.teachers + self.baselines + self.students
 
     def role(self, cell: Cell) -> Role:
-        if cell.teacher is not None:
-            return "student"
-        return "teacher" if cell.id in self._teacher_ids else "baseline"
+        if cell.id in self._teacher_ids:
+            return "assistant" if cell.teacher else "teacher"
+        return "student" if cell.teacher else "baseline"
 
     @cached_property
     def _teacher_ids(self) -> frozenset[str]:

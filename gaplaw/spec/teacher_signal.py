@@ -7,7 +7,7 @@ how a cache is made and read is `gaplaw.distill.targets` and `gaplaw.train.cache
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from gaplaw.canonical import check_fields, refuse_unless
 from gaplaw.methods.protocol import Objective
@@ -30,6 +30,7 @@ class TeacherSignal:
 
     kind: SignalKind = "live"
     symbols: int = 0
+    VERSION_1: ClassVar = "kind symbols".split()
 
     def __post_init__(self):
         check_fields(self)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from gaplaw.canonical import check_fields, refuse_unless
 
@@ -33,6 +34,9 @@ class TrainSpec:
     epsilon: float = 1e-8
     clip_norm: float = 1.0
     batch_seed: int = 0
+    VERSION_1: ClassVar = (
+        "tokens batch_sequences learning_rate warmup_fraction final_fraction weight_decay beta1 beta2 epsilon clip_norm batch_seed"
+    ).split()
 
     def __post_init__(self):
         check_fields(self)

@@ -21,10 +21,10 @@ from gaplaw.spec import Cell, Execution, Group, ModelSpec
 from gaplaw.train.best import Best
 from gaplaw.train.checkpoint import InFlight, Record
 from gaplaw.train.hosts import begun_together
-from gaplaw.train.mesh import make_mesh, placed, put, put_rows, shardings, whole
+from gaplaw.train.mesh import make_mesh, placed, put_rows, shardings, whole
 from gaplaw.train.outcome import CellOutcome, Progress, last_steps, measured_columns
 from gaplaw.train.stack import abstract_state, cut_from_teacher, params_of, runs_core_blocked, stacks_of, start
-from gaplaw.train.step import batches_at_once, evaluate_program, held_shape, train_program
+from gaplaw.train.step import batches_at_once, evaluate_program, train_program, validation_pieces
 from gaplaw.train.teacher import StoredTeacher
 from gaplaw.train.teacher_cache import signal_of
 
@@ -92,7 +92,7 @@ class _Run:
         self.stacks = stacks_of(group.cells, shapes, execution)
         held = corpus.validation()
         self.domains = held.domains
-        self.held = self.in_pieces(held.tokens_NxL1, held.domain_N)
+        self.held = validation_pieces(self.stacks, execution, self.mesh, held.tokens_NxL1, held.domain_N)
         self.program = begun_together(train_program(self.stacks, self.signal.model, execution, self.mesh))
         self.evaluation = begun_together(
             evaluate_program(self.stacks, self.signal.model, execution, len(self.domains), self.mesh)
@@ -129,16 +129,6 @@ class _Run:
                 self.best.losses_nats[cell_id] = min(measured, default=float("inf"))
         print(f"{self.group.id}: goes on from step {self.done} of {self.first.steps}", file=sys.stderr)
         return True
-
-    def in_pieces(self, tokens_NxL1, domain_N) -> list[list[jax.Array]]:
-        """The validation sequences as dispatches of [K, B, …], filled up with sequences of domain -1, which do not
-        count.
-        """
-        pieces, batches, rows = held_shape(self.stacks, self.execution, len(domain_N))
-        spare = pieces * batches * rows - len(domain_N)
-        tokens = np.pad(tokens_NxL1, ((0, spare), (0, 0))).reshape(pieces, batches, rows, tokens_NxL1.shape[1])
-        domain = np.pad(domain_N, (0, spare), constant_values=-1).reshape(pieces, batches, rows)
-        return [[put(self.mesh, part) for part in piece] for piece in zip(tokens, domain, strict=True)]
 
     def cells_of(self, per_stack) -> dict[str, object]:
         """Spread one value per (stack, seed) over cell ids."""
@@ -303,8 +293,7 @@ class _Run:
     def measured(self, cell: Cell) -> dict:
         training_loss_nats = self.last_losses[cell.id] / len(last_steps(cell.steps))
         found = measured_columns(self.scores[cell.id], self.teacher_scores, self.domains, training_loss_nats)
-        sequences = cell.steps * self.sequences
-        found["training_epochs"] = sequences / self.corpus.windows_per_epoch(self.split)
+        found["training_epochs"] = cell.steps * self.sequences / self.corpus.windows_per_epoch(self.split)
         found["cpu_path"] = runs_core_blocked(self.group.cells, self.execution)
         steps = len(last_steps(cell.steps))
         found |= {f"measure_{name}": total / steps for name, total in self.last_measured[cell.id].items()}

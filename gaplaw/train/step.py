@@ -11,11 +11,12 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gaplaw.distill import Kept, Output, objective_means, score_group, temperatures
 from gaplaw.spec import Execution, ModelSpec
 from gaplaw.train import cpu_path
-from gaplaw.train.mesh import layout, microbatches, student_axis
+from gaplaw.train.mesh import layout, microbatches, put, student_axis
 from gaplaw.train.stack import (
     Stack,
     apply_gradients,
@@ -51,6 +52,17 @@ def held_shape(stacks: list[Stack], execution: Execution, sequences: int) -> tup
     batches = -(-sequences // rows)
     dispatches = -(-batches // batches_at_once(stacks, execution))
     return dispatches, -(-batches // dispatches), rows
+
+
+def validation_pieces(
+    stacks: list[Stack], execution: Execution, mesh: jax.sharding.Mesh, tokens_NxL1, domain_N
+) -> list[list[jax.Array]]:
+    """The validation sequences as dispatches of [K, B, …], filled up with sequences of domain -1, which do not count."""
+    pieces, batches, rows = held_shape(stacks, execution, len(domain_N))
+    spare = pieces * batches * rows - len(domain_N)
+    tokens = np.pad(tokens_NxL1, ((0, spare), (0, 0))).reshape(pieces, batches, rows, tokens_NxL1.shape[1])
+    domain = np.pad(domain_N, (0, spare), constant_values=-1).reshape(pieces, batches, rows)
+    return [[put(mesh, part) for part in piece] for piece in zip(tokens, domain, strict=True)]
 
 
 def train_program(stacks: list[Stack], teacher_model: ModelSpec | None, execution: Execution, mesh: jax.sharding.Mesh):

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import jax
 
+from gaplaw.canonical import from_dict
 from gaplaw.errors import CheckpointError
 from gaplaw.files import SUMS
-from gaplaw.spec import Cell, Execution
+from gaplaw.spec import Cell, Execution, ModelSpec
 from gaplaw.train.hosts import agree
 
 # Of the loss. Measured on a CPU with a small teacher: the same float32 numbers in another order (mesh, chunks,
@@ -48,12 +49,16 @@ class StoredTeacher:
             )
 
 
-def stored_teacher(student: Cell, checkpoint: Path, row: dict, execution: Execution) -> StoredTeacher:
+def stored_teacher(student: Cell, checkpoint: Path, model: ModelSpec, row: dict, execution: Execution) -> StoredTeacher:
     """The teacher of a student that is trained under `execution`; all processes of a group call it together.
 
-    Args: checkpoint: of the teacher, just loaded. row: of the teacher, in the store.
+    Args: checkpoint: of the teacher, just loaded; it held a `model`. row: of the teacher, in the store.
+    Raises: CheckpointError when the row says another shape than the checkpoint. The plan says only the even shape of a
+      pruned teacher (an assistant), so it is not asked.
     """
     teacher, sums = student.teacher, checkpoint / SUMS
+    if model != from_dict(ModelSpec, json.loads(row["model"])):
+        raise CheckpointError(f"{checkpoint}: holds a model of another shape than the row of {teacher.id} says")
     name = agree(sha256(sums.read_bytes()).hexdigest()[:12] if sums.exists() else "")
     then = json.loads(row.get("execution") or "{}")
     kinds = {then.get("compute_dtype"), execution.compute_dtype, execution.teacher_dtype}

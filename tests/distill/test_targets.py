@@ -7,11 +7,10 @@ import pytest
 
 from gaplaw.distill import Layout, Output, Vocab, keep, objective_losses, view_of
 from gaplaw.distill.targets import kept_shapes, unpacked
-from gaplaw.distill.vocab import Vocab
 from gaplaw.errors import SignalError
 from gaplaw.spec import ObjectiveSpec, TeacherSignal
 from gaplaw.spec.teacher_signal import HALF_TAILS
-from tests.distill.test_objective import MESHES, N, S, V, dense_loss, random_output
+from tests.distill.test_chunked import MESHES, N, S, V, dense_loss, random_output
 
 SOFT, MIXED = ObjectiveSpec(), ObjectiveSpec(soft_weight=0.7, temperature=2.0)
 KEY, WHOLE = jax.random.key(9), Layout(N)

@@ -10,10 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gaplaw.canonical import from_dict, to_dict
+from gaplaw.canonical import from_dict, label, to_dict
 from gaplaw.distill import Layout, Output, objective_means
 from gaplaw.errors import SpecError
 from gaplaw.methods.objectives import TAID, AnyObjective, GeneralizedJSD, ObjectiveSpec, ReverseKL
+from gaplaw.methods.protocol import Objective
 from gaplaw.spec import Cell, Execution, Group, MeshSpec
 from gaplaw.train import run_group
 from tests import toy
@@ -74,7 +75,9 @@ MEMBERS = [
     (TAID(start=0.3), {}, taid(0.3)),
     (TAID(), {"t": 0.8, "before_nats": 2.0, "trend": 0.1}, taid(0.8)),
 ]
-every = pytest.mark.parametrize("objective, state, definition", MEMBERS, ids=lambda value: getattr(value, "label", ""))
+every = pytest.mark.parametrize(
+    "objective, state, definition", MEMBERS, ids=lambda value: label(value) if isinstance(value, Objective) else ""
+)
 
 
 def outputs(seed, *lead, width=D, scale=1.0):
@@ -174,16 +177,18 @@ def test_a_gradient_written_by_hand_is_the_derived_one(objective, monkeypatch):
 def test_it_survives_json_and_says_its_kind(objective, state, definition):
     text = to_dict(objective)
     assert from_dict(AnyObjective, text) == objective
-    assert text.get("kind", "kd") == objective.kind
+    assert text.get("kind") == getattr(objective, "kind", None)
 
 
 def test_ends_of_the_generalised_divergence():
     student, teacher = outputs(1), outputs(2)
     (forward, _), _ = ask(ObjectiveSpec(), {}, Layout(N), student, teacher)
     (backward, _), _ = ask(ReverseKL(), {}, Layout(N), student, teacher)
-    (low, _), _ = ask(GeneralizedJSD(beta=1e-3), {}, Layout(N), student, teacher)
-    (high, _), _ = ask(GeneralizedJSD(beta=1 - 1e-3), {}, Layout(N), student, teacher)
-    assert low / 1e-3 == pytest.approx(float(forward), rel=0.02) and high / 1e-3 == pytest.approx(float(backward), rel=0.02)
+    (low, _), _ = ask(GeneralizedJSD(beta=1e-4), {}, Layout(N), student, teacher)
+    (high, _), _ = ask(GeneralizedJSD(beta=1 - 1e-4), {}, Layout(N), student, teacher)
+    assert low / 1e-4 == pytest.approx(float(forward), rel=0.03) and high / 1e-4 == pytest.approx(
+        float(backward), rel=0.03
+    )
 
 
 def test_the_target_of_taid_moves_as_published():

@@ -9,6 +9,7 @@ so in `notes`.
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -28,6 +29,7 @@ from gaplaw.law.table.values import (
     scores_to_losses,
 )
 from gaplaw.objects import brought_here, is_url
+from gaplaw.spec import Role
 
 # What a sweep of our own calls the two losses, and the columns in which its rows must agree to be compared at all.
 SWEEP_NAMES = {"loss_student_ce_nats": "student_loss", "loss_teacher_ce_nats": "teacher_loss"}
@@ -199,7 +201,20 @@ def _rename(raw: pd.DataFrame, mapping: Mapping[str, str], label: str) -> pd.Dat
     return frame.drop(columns=[name for name in CANONICAL if name in frame and frame[name].isna().all()])
 
 
+def roles_of(frame: pd.DataFrame) -> pd.Series:
+    """The role of each row of a sweep. Earlier versions called an assistant a student: it is one that teaches another
+    row.
+    """
+    role = frame["role"].astype(str)
+    if {"fingerprint", "teacher_fingerprint"} <= set(frame):
+        teaches = frame["fingerprint"].isin(frame["teacher_fingerprint"].dropna())
+        role = role.mask(teaches & (role == "student"), "assistant")
+    return role
+
+
 def _split_roles(frame: pd.DataFrame, notes: list[str], label: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    if "role" in frame:
+        frame = frame.assign(role=roles_of(frame))
     if "status" in frame:
         done = frame["status"].astype(str).eq("done")
         if (~done).any():
@@ -209,10 +224,14 @@ def _split_roles(frame: pd.DataFrame, notes: list[str], label: str) -> tuple[pd.
         frame = frame[done]
     if "role" not in frame:
         return frame, frame.iloc[:0]
-    role = frame["role"].astype(str)
-    others = sorted(set(role) - {"teacher", "student", "baseline"})
+    role = frame["role"]
+    others = sorted(set(role) - set(typing.get_args(Role)))
     if others:
-        raise TableError(f"{label}: column role holds {others[0]!r}; it must be teacher, student or baseline")
+        known = ", ".join(typing.get_args(Role))
+        raise TableError(f"{label}: column role holds {others[0]!r}; it must be one of {known}")
+    assistants = int((role == "assistant").sum())
+    if assistants:
+        notes.append(f"rows left out because they are teacher assistants, not students: {assistants}")
     return frame[role == "student"], frame[role == "baseline"]
 
 

@@ -87,6 +87,7 @@ def doubts(table, surface, stack, frame) -> tuple[str, list[Flag]]:
             text = f"{weak} rows have a teacher no better than the student alone"
             flags.append(Flag("teacher_no_better", text, "note"))
     flags += text_flags(frame)
+    flags += [Flag("table_note", note, "note") for note in table.notes]
     bad = [part for part in stack.components if part.status != "converged"]
     status = bad[0].status if bad else "converged"
     for part in bad:

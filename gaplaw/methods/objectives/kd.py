@@ -23,14 +23,13 @@ class ObjectiveSpec(Objective):
     published 0.5/0.5 recipe (methods: MiniMA) is `ObjectiveSpec(soft_weight=0.5)`; no teacher is `soft_weight=0`.
     """
 
-    kind: ClassVar[str] = "kd"
-    kind_in_json: ClassVar[bool] = False
     cacheable: ClassVar[bool] = True
     cpu_path: ClassVar[bool] = True
 
     soft_weight: float = 1.0
     temperature: float = 1.0
     temperature_squared: bool = True
+    VERSION_1: ClassVar = "soft_weight temperature temperature_squared".split()
 
     def __post_init__(self):
         check_fields(self)
@@ -52,8 +51,9 @@ class ObjectiveSpec(Objective):
 
     @property
     def label(self) -> str:
-        words = f"soft={self.soft_weight:g}|T={self.temperature:g}"
-        return words + ("" if self.temperature_squared or self.temperature == 1 else "|no-T2")
+        """soft=0.5|T=2, and no-T2 where the factor is absent and matters."""
+        unsquared = not self.temperature_squared and self.temperature != 1
+        return f"soft={self.soft_weight:g}|T={self.temperature:g}" + ("|no-T2" if unsquared else "")
 
     def token_losses(self, vocab, logits_NxV, teacher, labels_N, state):
         """The definition; `losses_and_grads` gives the same numbers, and the property suite holds them together."""

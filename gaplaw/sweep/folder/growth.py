@@ -45,11 +45,11 @@ def grown(old: Sweep, sweep: Sweep, place: str) -> tuple[Sweep | None, str | Non
 
 
 def _union(old: Sweep, new: Sweep) -> Sweep:
-    """All cells of both, the new sweep's order first."""
+    """All cells of both, the new sweep's order first; a cell of both stands where the new sweep has it."""
+    names = {cell.name for cell in new.cells}
 
     def both(part: str) -> tuple[Cell, ...]:
         fresh = getattr(new, part)
-        names = {cell.name for cell in fresh}
         return fresh + tuple(cell for cell in getattr(old, part) if cell.name not in names)
 
     return Sweep(

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from gaplaw.canonical import short_hash
 from gaplaw.files import read_json, write_json
 from gaplaw.results import describe_cost
-from gaplaw.spec import Cell, DataSpec, Execution, Group, Role, Sweep
+from gaplaw.spec import Cell, DataSpec, Execution, Group, Sweep
 from gaplaw.sweep.folder.run_folder import RunFolder
 from gaplaw.sweep.planning.estimate import Clock, Phases, clock_for, disk_bytes, finish_seconds
 from gaplaw.sweep.planning.plan import FINISHED, LONGEST_SECONDS, Plan, PlannedCell
@@ -28,7 +28,6 @@ class Work:
     """
 
     group: Group
-    role: Role
     keeps: tuple[str, ...]
     needs: str | None
     seconds: float
@@ -65,7 +64,7 @@ def plan(
             status = _status(folder, cell, work) if folder else "missing"
             if status not in FINISHED:
                 left.add(work.id)
-            known = describe_cost(cell, work.role)
+            known = describe_cost(cell, sweep.role(cell))
             forward = known.get("teacher_forward_flops") or 0.0
             planned.append(
                 PlannedCell(
@@ -148,7 +147,6 @@ def works_of(sweep: Sweep, clock: Clock) -> list[Work]:
     return [
         Work(
             group=group,
-            role=sweep.role(group.cells[0]),
             keeps=tuple(cell.id for cell in group.cells if cell.id in teachers),
             needs=trained_in[group.teacher.fingerprint] if group.teacher else None,
             seconds=phases[group.id].total_seconds,

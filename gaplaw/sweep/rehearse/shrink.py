@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from gaplaw.canonical import short_hash, to_dict
+from gaplaw.canonical import short_hash
 from gaplaw.errors import SpecError
 from gaplaw.spec import Cell, DataSpec, Execution, Group, HostsSpec, MeshSpec, ModelSpec, Sweep, science
 from gaplaw.spec.sizes import count_params, pruned_shape
@@ -104,7 +104,7 @@ def shrink_sweep(
     for group in groups:
         alike.setdefault(structure(group, execution), []).append(group)
     chosen = {key: [max(same, key=_largest_of)] for key, same in alike.items()}
-    required_teachers = {group.teacher.fingerprint for (group,) in chosen.values() if group.teacher}
+    required_teachers = {teacher.fingerprint for (group,) in chosen.values() for teacher in group.cells[0].ancestors}
     for key, same in alike.items():  # a teacher that must be there stands for its structure
         training = [group for group in same if required_teachers & {cell.fingerprint for cell in group.cells}]
         chosen[key] = training or chosen[key]
@@ -113,7 +113,7 @@ def shrink_sweep(
     small: dict[str, Cell] = {}  # by the id of the original
     programs: dict[str, Program] = {}  # by the id of a small cell
     key_of = {group.id: key for key, same in chosen.items() for group in same}
-    for number, group in enumerate(groups):
+    for number, group in enumerate(sorted(groups, key=lambda group: len(group.cells[0].ancestors))):  # teachers first
         if group.id not in key_of:
             continue
         key = key_of[group.id]
@@ -153,9 +153,8 @@ def _kind(cell: Cell, execution: Execution) -> str:
         parts = [0 in heads, 0 in hidden, model.uniform, model.kv_group > 1, model.tied]
         return [model.block, *parts, *map(bool, spread)]
 
-    soft, seen = to_dict(cell.objective), to_dict(cell.signal)
     forms = [form(cell.model), form(cell.teacher.model) if cell.teacher else None]
-    return short_hash([forms, soft, seen, cell.init, cell.split, cell.data.source, cell.data.tokenizer])
+    return short_hash([forms, cell.protocol, cell.split, cell.data.source, cell.data.tokenizer])
 
 
 def _examples(group: Group, execution: Execution, required_teachers: set[str]) -> list[Cell]:

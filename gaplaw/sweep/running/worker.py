@@ -30,7 +30,7 @@ from gaplaw.canonical import from_dict
 from gaplaw.credentials import mask_credentials
 from gaplaw.errors import CheckpointError, DataError, GaplawError, SignalError, SpecError, SweepError
 from gaplaw.files import read_json, write_json
-from gaplaw.spec import Cell, Execution, Group
+from gaplaw.spec import Cell, Execution, Group, ModelSpec
 from gaplaw.sweep.folder.object_store import folder_at
 from gaplaw.sweep.folder.run_folder import NOT_WRITABLE, RunFolder, seconds_now
 from gaplaw.sweep.running.pin_core import stay_on_a_core
@@ -107,11 +107,15 @@ def _run_task(folder: RunFolder, task: dict) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """A group's outcomes as one of its processes holds them; `first`: whether this is the process that writes."""
+    """A group's outcomes as one of its processes holds them.
+
+    teacher_model: the shape that its teacher has, in the store. first: whether this is the process that writes.
+    """
 
     execution: Execution
     outcomes: list
     first: bool
+    teacher_model: ModelSpec | None = None
 
 
 def train(folder: RunFolder, task: dict) -> Trained:
@@ -149,15 +153,13 @@ def train(folder: RunFolder, task: dict) -> Trained:
         if entry is None:  # an object store's, not yet looked at by this machine
             folder.refresh(now=True)
             entry = folder.teacher_entry(group.teacher)
-        if entry is None:
+        row = entry and folder.teacher_row(entry, group.teacher)
+        if not row:
             raise CheckpointError(f"{folder.store}: no finished teacher {group.teacher.id}")
         place = folder.checkpoint_of(entry)
         teacher = checkpoint.load(place, make_mesh(execution.mesh))
-        row = folder.teacher_row(entry, group.teacher) or {}
-        stored = stored_teacher(group.cells[0], place, row, execution)
+        stored = stored_teacher(group.cells[0], place, teacher[1], row, execution)
         signals /= stored.checkpoint  # a teacher that is trained again gets caches of its own
-        if teacher[1] != group.teacher.model:
-            raise CheckpointError(f"{entry}: holds a teacher of another shape than {group.teacher.name}")
         if group.signal.cached:  # wanted to fill the cache and to evaluate, not while students train
             if has_pinned_host_memory():
                 teacher = aside(teacher[0]), teacher[1]
@@ -175,7 +177,7 @@ def train(folder: RunFolder, task: dict) -> Trained:
             checkpoints=folder.part("checkpoints") / task["group"],
             signals=signals,
         )
-    return Trained(execution=execution, outcomes=outcomes, first=first)
+    return Trained(execution=execution, outcomes=outcomes, first=first, teacher_model=teacher and teacher[1])
 
 
 def write(folder: RunFolder, task: dict, done: Trained) -> None:
@@ -187,7 +189,8 @@ def write(folder: RunFolder, task: dict, done: Trained) -> None:
     stamp = provenance()
     for outcome in done.outcomes:
         cell = outcome.cell
-        row = results.describe_cell(cell, task["roles"][cell.id], model=outcome.model) | outcome.metrics
+        shapes = {"model": outcome.model, "teacher": done.teacher_model}
+        row = results.describe_cell(cell, task["roles"][cell.id], **shapes) | outcome.metrics
         row |= {"sweep": task["sweep"], "status": outcome.status, "error": outcome.error} | stamp
         if cell.id in task["keeps"] and outcome.status == "done":
             entry = folder.store / "teachers" / cell.id
