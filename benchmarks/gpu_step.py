@@ -96,7 +96,7 @@ def gaplaw_child(group: Group, attention: str):
 
     def work():
         nonlocal states
-        states, losses = program(states, teacher, batches, 0, STEPS)
+        states, losses, _ = program(states, teacher, batches, 0, STEPS)
         jax.block_until_ready(losses)
 
     return work, lambda: (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use", 0)

@@ -109,7 +109,7 @@ def gaplaw_child(group, steps: int):
 
     def work(count):
         nonlocal states
-        states, losses = program(states, teacher, put(mesh, batches), 0, count)
+        states, losses, _ = program(states, teacher, put(mesh, batches), 0, count)
         jax.block_until_ready((states, losses))
 
     work(2)

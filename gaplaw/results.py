@@ -99,14 +99,16 @@ CELLS = {
     "data_manifest": (_TEXT, "content hash of the corpus"),
     "sequence_tokens": (_WHOLE, "tokens per sequence"),
     "init": (_TEXT, "scratch or prune"),
-    "soft_weight": (_REAL, "share of the KL term in the objective"),
-    "temperature": (_REAL, "temperature of the KL term"),
+    "objective": (_TEXT, "kind of the objective; its numbers are in `protocol` and `spec`"),
+    "soft_weight": (_REAL, "share of the KL term in the objective kd; null for others"),
+    "temperature": (_REAL, "temperature of the KL term of the objective kd; null for others"),
     "temperature_squared": (_FLAG, "whether the KL term is multiplied by T²"),
     "learning_rate": (_REAL, "peak learning rate"),
     "batch_sequences": (_WHOLE, "sequences per step"),
     "batch_seed": (_WHOLE, "seed of the batch order"),
     "steps": (_WHOLE, "optimizer steps"),
     "spec": (_TEXT, "the whole Cell as JSON, its teacher included"),
+    "cpu_path": (_FLAG, "whether the group ran the fast way for one CPU core"),
     "group_id": (_TEXT, "the compiled program that the cell ran in"),
     "group_cells": (_WHOLE, "cells in that program"),
     "group_wall_seconds": (_REAL, "wall time of that program, compilation and evaluation included"),
@@ -122,6 +124,7 @@ CELLS = {
     "finished_at": (_TEXT, "UTC time, ISO 8601"),
 }
 DOMAIN_COLUMN = re.compile(r"domain_[a-z0-9_]+_loss_nats")
+MEASURE_COLUMN = re.compile(r"measure_[a-z0-9_]+")  # what an objective measures: mean over the last tenth of the steps
 DOMAIN_READABLE_CHARACTERS = 40
 CURVES = {
     "schema_version": (_WHOLE, "as in cells"),
@@ -162,9 +165,10 @@ def describe_cell(cell: Cell, role: Role, *, model: ModelSpec | None = None, tea
         "data_manifest": cell.data.manifest or None,
         "sequence_tokens": cell.data.sequence_tokens,
         "init": cell.init,
-        "soft_weight": cell.objective.soft_weight,
-        "temperature": cell.objective.temperature,
-        "temperature_squared": cell.objective.temperature_squared,
+        "objective": getattr(cell.objective, "kind", "kd"),
+        "soft_weight": getattr(cell.objective, "soft_weight", None),
+        "temperature": getattr(cell.objective, "temperature", None),
+        "temperature_squared": getattr(cell.objective, "temperature_squared", None),
         "learning_rate": cell.train.learning_rate,
         "batch_sequences": cell.train.batch_sequences,
         "batch_seed": cell.train.batch_seed,
@@ -219,12 +223,12 @@ def write_rows(folder: Path | str, table: str, cell_id: str, values: list[dict])
     columns = _COLUMNS[table]
     values = [{"schema_version": SCHEMA_VERSION, "cell_id": cell_id} | row for row in values]
     named = {name for row in values for name in row}
-    domains = sorted(name for name in named - set(columns) if table == "cells" and DOMAIN_COLUMN.fullmatch(name))
-    unknown = sorted(named - set(columns) - set(domains))
+    free = sorted(name for name in named - set(columns) if table == "cells" and _free_column(name))
+    unknown = sorted(named - set(columns) - set(free))
     if unknown:
         raise TableError(f"{table} of {cell_id}: column {unknown[0]!r} is not in the schema, version {SCHEMA_VERSION}")
     target = Path(folder) / table / f"{cell_id}.parquet"
-    rows.write_file(target, values, {name: _type_of(name) for name in (*columns, *domains)})
+    rows.write_file(target, values, {name: _type_of(name) for name in (*columns, *free)})
     return target
 
 
@@ -256,7 +260,12 @@ def first_row(path: Path) -> dict:
 def _type_of(name: str) -> str | None:
     if name in CELLS or name in CURVES:
         return (CELLS.get(name) or CURVES[name])[0]
-    return _REAL if DOMAIN_COLUMN.fullmatch(name) else None
+    return _REAL if _free_column(name) else None
+
+
+def _free_column(name: str) -> bool:
+    """Whether a column is one whose name follows the data or the objective."""
+    return bool(DOMAIN_COLUMN.fullmatch(name) or MEASURE_COLUMN.fullmatch(name))
 
 
 def row_files(folder: Path | str, table: str = "cells") -> list[Path]:

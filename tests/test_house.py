@@ -18,6 +18,7 @@ WALK = [
     "packages",
     "files",
     "canonical",
+    "methods",
     "spec",
     "objects",
     "rows",

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
 from gaplaw.distill.layout import Layout, split_tokens
-from gaplaw.distill.targets import Targets, targets
+from gaplaw.distill.targets import Targets, targets_of
 from gaplaw.distill.vocab import Output, Vocab
 
 CALIBRATION_BINS = 21  # as in Distillation Scaling Laws (Busbridge et al. 2025), appendix on calibration
@@ -42,7 +42,8 @@ class TeacherView(NamedTuple):
 
 
 def view(vocab: Vocab, teacher: Output) -> TeacherView:
-    return TeacherView(targets(vocab, teacher, 1.0), vocab.first_choice(vocab.logits(teacher)))
+    logits = vocab.logits(teacher)
+    return TeacherView(targets_of(vocab, logits, 1.0), vocab.first_choice(logits))
 
 
 def score_group(

@@ -45,6 +45,12 @@ class Layout:
         """The sum over the devices that hold different tokens."""
         return jax.lax.psum(value, self.token_axes) if self.token_axes else value
 
+    def zeros(self, shape: tuple[int, ...], *axes: str | None) -> jax.Array:
+        """Float32 zeros for a scan over chunks, typed as what differs between devices of the token axes and of `axes`."""
+        names = tuple(name for name in (*self.token_axes, *axes) if name is not None)
+        zeros = jnp.zeros(shape, jnp.float32)
+        return jax.lax.pcast(zeros, names, to="varying") if names else zeros
+
     def sum_by_width(self, slope_DxV):
         """The same sum of an output matrix's [(S,) D, V] slope, of which each device keeps its rows of D where they
         divide.
@@ -86,8 +92,12 @@ class Layout:
         widths = [(0, 0)] * (output.out_DxV.ndim - 1) + [(0, more)]
         return Output(output.hidden_NxD, jnp.pad(output.out_DxV, widths) if more else output.out_DxV)
 
-    def run(self, local: Callable, size: int, arguments: tuple, in_specs: tuple, out_specs):
-        """`local(vocab, *arguments)` on every device with its part of the arguments; `size` symbols in all."""
+    def run(self, local: Callable, size: int, arguments: tuple, in_specs: tuple, out_specs, *, checked: bool = True):
+        """`local(vocab, *arguments)` on every device with its part of the arguments; `size` symbols in all.
+
+        checked: whether JAX keeps track of what differs between devices, without which a gradient through a sum over
+        devices is wrong; off only where nothing is differentiated.
+        """
         if self.mesh is None:
             return local(Vocab(size), *arguments)
         vocab = Vocab(size, self.vocab_axis)
@@ -96,7 +106,7 @@ class Layout:
             mesh=self.mesh,
             in_specs=in_specs,
             out_specs=out_specs,
-            check_vma=False,
+            check_vma=checked,
         )
         return spread(*arguments)
 

@@ -17,10 +17,11 @@ import jax.numpy as jnp
 from gaplaw.distill.layout import Layout, split_tokens
 from gaplaw.distill.vocab import Output, Vocab
 from gaplaw.errors import SignalError
-from gaplaw.spec import ObjectiveSpec, TeacherSignal
+from gaplaw.methods.objectives.kd import SMALLEST
+from gaplaw.methods.protocol import Objective
+from gaplaw.spec import TeacherSignal
 from gaplaw.spec.teacher_signal import HALF_TAILS
 
-FAINT = 1e-30  # a kept symbol's probability is never below this: 0 in `probs_NxV` means "in the tail"
 NOTHING = -1e4  # log mass of an empty tail at temperatures from 1, within float16
 
 
@@ -55,32 +56,16 @@ class Draws(NamedTuple):
 Kept = TopK | Draws
 
 
-def targets(vocab: Vocab, teacher: Output, temperature: float) -> Targets:
-    """One softmax of the teacher, to be shared by all students of a chunk."""
-    heated = vocab.logits(teacher) / temperature
+def targets_of(vocab: Vocab, logits: jax.Array, temperature: float) -> Targets:
+    """One softmax of a teacher's logits, to be shared by all students of a chunk."""
+    heated = logits / temperature
     p = vocab.softmax(heated)
     return Targets(p.probs, vocab.expect(p.probs, heated) - p.log_normaliser)
 
 
-def temperatures(specs: tuple[ObjectiveSpec, ...]) -> list[float]:
-    """The temperatures at which a group of objectives needs its teacher."""
-    return sorted({spec.temperature for spec in specs if spec.soft_weight > 0})
-
-
-def targets_by_heat(specs, vocab: Vocab, teacher: Output | Kept, columns: int) -> dict[float, Targets]:
-    """The targets of some tokens at every temperature of a group. columns: of the vocabulary, held here."""
-    make = (
-        partial(targets, vocab, teacher) if isinstance(teacher, Output) else partial(unpacked, vocab, teacher, columns)
-    )
-    return {heat: make(heat) for heat in temperatures(specs)}
-
-
-def batch_targets(specs: tuple[ObjectiveSpec, ...], teacher: Output | Kept, size: int) -> dict[float, Targets]:
-    """The targets of a whole batch by temperature, for students that run one after the other: keeps N·V float32 each.
-
-    size: symbols of the vocabulary.
-    """
-    return targets_by_heat(specs, Vocab(size), teacher, size)
+def temperatures(objectives: tuple[Objective, ...]) -> tuple[float, ...]:
+    """The temperatures at which a group of objectives asks for targets, each once, ascending."""
+    return tuple(sorted({temperature for objective in objectives for temperature in objective.temperatures}))
 
 
 def keep(
@@ -106,7 +91,9 @@ def by_chunks(of_log_probs: Callable, layout: Layout, teacher: Output, uniform_N
         return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), jax.lax.map(one_chunk, pieces))
 
     size, place = teacher.out_DxV.shape[-1], layout.place(teacher)
-    return layout.run(local, size, (layout.fill_up(teacher), uniform_N), (place, layout.tokens), layout.tokens)
+    return layout.run(
+        local, size, (layout.fill_up(teacher), uniform_N), (place, layout.tokens), layout.tokens, checked=False
+    )
 
 
 def _kept(signal: TeacherSignal, temperatures, log_probs_NxV: jax.Array, uniform_N: jax.Array) -> Kept:
@@ -169,5 +156,5 @@ def unpacked(vocab: Vocab, kept: Kept, columns: int, temperature: float) -> Targ
     log_p = jnp.concatenate([kept.log_probs_NxT.astype(jnp.float32) / temperature, tail_N[:, None]], axis=-1)
     log_p = jax.nn.log_softmax(log_p)
     p = jnp.exp(log_p)
-    head_NxV = vocab.spread(kept.ids_NxT, jnp.maximum(p[:, :-1], FAINT), columns)
+    head_NxV = vocab.spread(kept.ids_NxT, jnp.maximum(p[:, :-1], SMALLEST), columns)
     return Targets(head_NxV, jnp.sum(p * log_p, axis=-1), p[:, -1])

@@ -42,6 +42,8 @@ class Vocab:
         return value if self.axis is None else jax.lax.psum(value, self.axis)
 
     def max(self, value):
+        """The largest, of which no gradient is taken."""
+        value = jax.lax.stop_gradient(value)
         return value if self.axis is None else jax.lax.pmax(value, self.axis)
 
     def symbols(self, like: jax.Array) -> jax.Array:
@@ -76,6 +78,15 @@ class Vocab:
         powers = jnp.exp(logits - top)
         total = self.sum(jnp.sum(powers, axis=-1, keepdims=True))
         return Softmax(powers / total, (top + jnp.log(total))[..., 0])
+
+    def log_softmax(self, logits: jax.Array) -> jax.Array:
+        """log softmax(z) of the columns held here, over all columns: [(S,) N, V]."""
+        return logits - self.log_normaliser(logits)[..., None]
+
+    def log_normaliser(self, logits: jax.Array) -> jax.Array:
+        """log Σ exp z over all columns: [(S,) N]."""
+        top = self.max(jnp.max(logits, axis=-1, keepdims=True))
+        return (top + jnp.log(self.sum(jnp.sum(jnp.exp(logits - top), axis=-1, keepdims=True))))[..., 0]
 
     def is_label(self, logits: jax.Array, labels_N: jax.Array) -> jax.Array:
         """True at each token's label: a comparison, no one-hot array."""

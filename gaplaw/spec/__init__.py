@@ -3,6 +3,7 @@
 In reading order: model → sizes → teacher_signal → identity → train → data → cell → execution → sweep.
 """
 
+from gaplaw.methods.objectives import TAID, GeneralizedJSD, ObjectiveSpec, ReverseKL
 from gaplaw.spec.cell import Cell, Init, Role
 from gaplaw.spec.data import DataSpec
 from gaplaw.spec.execution import Execution, HostsSpec, MeshSpec
@@ -10,18 +11,21 @@ from gaplaw.spec.identity import science
 from gaplaw.spec.model import ModelSpec
 from gaplaw.spec.sweep import Group, Sweep
 from gaplaw.spec.teacher_signal import TeacherSignal
-from gaplaw.spec.train import ObjectiveSpec, TrainSpec
+from gaplaw.spec.train import TrainSpec
 
 __all__ = [
+    "TAID",
     "Cell",
     "DataSpec",
     "Execution",
+    "GeneralizedJSD",
     "Group",
     "HostsSpec",
     "Init",
     "MeshSpec",
     "ModelSpec",
     "ObjectiveSpec",
+    "ReverseKL",
     "Role",
     "Sweep",
     "TeacherSignal",

@@ -13,12 +13,13 @@ from functools import cached_property
 
 from gaplaw.canonical import check_fields, label, refuse_unless, short_hash, text_hash
 from gaplaw.files import NAME_RULE, is_plain_name
+from gaplaw.methods.objectives import AnyObjective, ObjectiveSpec
 from gaplaw.spec.data import DataSpec
 from gaplaw.spec.identity import science, science_json
 from gaplaw.spec.model import ModelSpec
 from gaplaw.spec.sizes import count_params
 from gaplaw.spec.teacher_signal import LIVE, TeacherSignal
-from gaplaw.spec.train import ObjectiveSpec, TrainSpec, check_seed
+from gaplaw.spec.train import TrainSpec, check_seed
 
 Init = typing.Literal["scratch", "prune"]
 Role = typing.Literal["teacher", "assistant", "student", "baseline"]
@@ -38,7 +39,7 @@ class Cell:
     model: ModelSpec
     data: DataSpec
     train: TrainSpec
-    objective: ObjectiveSpec = field(default_factory=lambda: ObjectiveSpec(soft_weight=0.0))
+    objective: AnyObjective = field(default_factory=lambda: ObjectiveSpec(soft_weight=0.0))
     teacher: Cell | None = None
     init: Init = "scratch"
     target_params: int | None = None
@@ -75,13 +76,10 @@ class Cell:
             self.train.warmup_fraction,
             "must be 0 in a run of one step, whose rate would never leave 0",
         )
-        soft = self.objective
-        self.signal.refuse_unless_usable(
-            self.name, temperature=soft.temperature, soft_weight=soft.soft_weight, vocab_size=self.model.vocab_size
-        )
+        self.signal.refuse_unless_usable(self.name, objective=self.objective, vocab_size=self.model.vocab_size)
         if self.teacher is None:
-            weight = soft.soft_weight
-            refuse_unless(weight == 0, f"{self.name}: ObjectiveSpec.soft_weight", weight, "must be 0 without a teacher")
+            rule = "needs a teacher; without one it must be ObjectiveSpec(soft_weight=0)"
+            refuse_unless(not self.objective.needs_teacher, f"{self.name}: Cell.objective", self.objective, rule)
             refuse_unless(self.init == "scratch", f"{self.name}: Cell.init", self.init, "needs a teacher")
             return
         refuse_unless(

@@ -15,12 +15,14 @@ from typing import ClassVar
 
 from gaplaw.canonical import check_fields, refuse_unless, short_hash, to_dict
 from gaplaw.files import NAME_RULE, is_plain_name, same_file_name
+from gaplaw.methods.objectives import AnyObjective, ObjectiveSpec
+from gaplaw.methods.protocol import Objective
 from gaplaw.spec.cell import Cell, DataSpec, Init, Role
 from gaplaw.spec.identity import science
 from gaplaw.spec.model import ModelSpec
 from gaplaw.spec.sizes import count_params, pruned_shape, size_name
 from gaplaw.spec.teacher_signal import LIVE, TeacherSignal
-from gaplaw.spec.train import ObjectiveSpec, TrainSpec
+from gaplaw.spec.train import TrainSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +64,7 @@ class Group:
     @property
     def own_temperatures(self) -> tuple[float, ...]:
         """The temperatures at which the group's cells see their teacher."""
-        return tuple(sorted({float(cell.objective.temperature) for cell in self.cells}))
+        return tuple(sorted({temperature for cell in self.cells for temperature in cell.objective.temperatures}))
 
     @property
     def temperatures(self) -> tuple[float, ...]:
@@ -150,7 +152,7 @@ class Sweep:
         students: Iterable[ModelSpec],
         teacher_train: TrainSpec | Callable[[ModelSpec], TrainSpec],
         student_train: TrainSpec | Callable[[ModelSpec], TrainSpec],
-        objective: ObjectiveSpec | Iterable[ObjectiveSpec] = ObjectiveSpec(),  # noqa: B008 (frozen)
+        objective: AnyObjective | Iterable[AnyObjective] = ObjectiveSpec(),  # noqa: B008 (frozen)
         signal: TeacherSignal | Iterable[TeacherSignal] = LIVE,
         seeds: Iterable[int] = (0, 1),
         init: Init | Iterable[Init] = "scratch",
@@ -168,7 +170,7 @@ class Sweep:
             train = given(model) if callable(given) else given
             return dataclasses.replace(train, batch_seed=seed) if start == "prune" else train
 
-        objectives = (objective,) if isinstance(objective, ObjectiveSpec) else tuple(objective)
+        objectives = (objective,) if isinstance(objective, Objective) else tuple(objective)
         signals = (signal,) if isinstance(signal, TeacherSignal) else tuple(signal)
         starts = (init,) if isinstance(init, str) else tuple(init)
         split = "teacher" if data.teacher_fraction > 0 else "train"

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from gaplaw.canonical import check_fields, refuse_unless
+from gaplaw.methods.protocol import Objective
 
 SignalKind = Literal["live", "topk", "sampled"]
 # Temperatures whose tail mass is kept as float16, as it always was: their numbers must stay.
@@ -54,17 +55,16 @@ class TeacherSignal:
         topk, sampled = self.symbols * (id_bytes + 2) + tails, self.symbols * id_bytes + 2
         return {"live": 0, "topk": topk, "sampled": sampled}[self.kind]
 
-    def refuse_unless_usable(self, where: str, *, temperature: float, soft_weight: float, vocab_size: int) -> None:
+    def refuse_unless_usable(self, where: str, *, objective: Objective, vocab_size: int) -> None:
         """Raises: SpecError when an objective or a vocabulary cannot be served from such a cache."""
         if not self.cached:
             return
-        field = f"{where}: ObjectiveSpec"
-        refuse_unless(
-            soft_weight > 0, f"{field}.soft_weight", soft_weight, f"must be above 0 to use a {self.label} cache"
-        )
+        rule = f"must have soft targets, which a {self.label} cache serves"
+        refuse_unless(objective.cacheable and objective.needs_teacher, f"{where}: Cell.objective", objective, rule)
         if self.kind == "sampled":
             rule = "must be 1 under sampled teacher signals, which are drawn at temperature 1"
-            refuse_unless(temperature == 1, f"{field}.temperature", temperature, rule)
+            for temperature in objective.temperatures:
+                refuse_unless(temperature == 1, f"{where}: ObjectiveSpec.temperature", temperature, rule)
         else:
             rule = f"must not exceed the vocabulary of {vocab_size}"
             refuse_unless(self.symbols <= vocab_size, f"{where}: TeacherSignal.symbols", self.symbols, rule)

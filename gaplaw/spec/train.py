@@ -1,4 +1,4 @@
-"""How is a model trained? An objective, and an optimizer with its schedule, budget and order of batches."""
+"""How is a model trained? An optimizer with its schedule, budget and order of batches."""
 
 from __future__ import annotations
 
@@ -11,38 +11,6 @@ from gaplaw.canonical import check_fields, refuse_unless
 def check_seed(where: str, seed: int) -> None:
     """Raises: SpecError unless random keys tell this seed from every other: they read 32 bits."""
     refuse_unless(0 <= seed < 2**32, where, seed, "must be from 0 to 4294967295 (2^32 - 1)")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ObjectiveSpec:
-    """loss = (1 - soft_weight) · CE(labels) + soft_weight · T^(2 if temperature_squared) · KL(teacher_T || student_T).
-
-    Forward KL and soft cross-entropy differ by the teacher's entropy, a constant, so one value serves for both. The
-    published 0.5/0.5 recipe (methods: MiniMA) is `ObjectiveSpec(soft_weight=0.5)`; no teacher is `soft_weight=0`.
-    """
-
-    soft_weight: float = 1.0
-    temperature: float = 1.0
-    temperature_squared: bool = True
-    VERSION_1: ClassVar = "soft_weight temperature temperature_squared".split()
-
-    def __post_init__(self):
-        check_fields(self)
-        refuse_unless(0 <= self.soft_weight <= 1, "ObjectiveSpec.soft_weight", self.soft_weight, "must be in [0, 1]")
-        refuse_unless(self.temperature > 0, "ObjectiveSpec.temperature", self.temperature, "must be above 0")
-        rule = "must be at most 1e5: above, float32 keeps less than two digits of the gradient"
-        refuse_unless(self.temperature <= 1e5, "ObjectiveSpec.temperature", self.temperature, rule)
-
-    @property
-    def label(self) -> str:
-        """soft=0.5|T=2, and no-T2 where the factor is absent and matters."""
-        unsquared = not self.temperature_squared and self.temperature != 1
-        return f"soft={self.soft_weight:g}|T={self.temperature:g}" + ("|no-T2" if unsquared else "")
-
-    @property
-    def soft_scale(self) -> float:
-        """The factor in front of the KL term."""
-        return self.soft_weight * (self.temperature**2 if self.temperature_squared else 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ import contextlib
 import datetime
 import shutil
 import sys
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -85,6 +85,7 @@ class Record:
     curves: dict[str, list[dict]]
     broken: dict[str, str]
     last_losses: dict[str, float]
+    last_measured: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 class InFlight:

@@ -15,41 +15,42 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gaplaw.distill import Kept, Layout, Vocab, batch_targets, objective_losses, score_batch, view
+from gaplaw.distill import Kept, Layout, Vocab, objective_losses, score_batch, temperatures, view, view_of
 from gaplaw.spec import Execution, ModelSpec
 from gaplaw.train.optimizer import decays
-from gaplaw.train.stack import Stack, State, inputs_and_labels, moved, output_of, seen_of_teacher
+from gaplaw.train.stack import Stack, State, apply_gradients, inputs_and_labels, output_of, teacher_at_step
 
 BLOCK_TOKENS = 512  # a student's activations for so many tokens stay in a core's cache, and
 CACHED_LOGITS = 2**15  # so do the few arrays of so many logits (128 KiB) that its loss passes over
 
 
-def targets_program(specs, teacher_model: ModelSpec, execution: Execution):
-    """Compile-ready `teach(taught, batches_KxBxL1) -> {temperature: Targets}` of [K·blocks, N/blocks, …], see
-    `blocks_of`.
+def targets_program(objectives, teacher_model: ModelSpec, execution: Execution):
+    """Compile-ready `make(source, batches_KxBxL1)`: targets of [K·blocks, N/blocks, …] (see `blocks_of`), one for each
+    of the `temperatures` of the objectives.
 
-    taught: see `seen_of_teacher`.
+    source: see `teacher_at_step`.
     """
 
     @jax.jit
-    def teach(taught, batches_KxBxL1):
-        blocks = blocks_of(batches_KxBxL1)
-        pieces, seen = _cut(batches_KxBxL1, blocks), _cut(taught, blocks) if isinstance(taught, Kept) else taught
+    def make(source, batches_KxBxL1):
+        blocks, size = blocks_of(batches_KxBxL1), teacher_model.vocab_size
+        pieces, source = _cut(batches_KxBxL1, blocks), _cut(source, blocks) if isinstance(source, Kept) else source
 
         def one(at):
             inputs_BxL, _ = inputs_and_labels(pieces[at])
-            teacher = seen_of_teacher(teacher_model, execution, None, seen, at, inputs_BxL)
-            return batch_targets(specs, teacher, teacher_model.vocab_size)
+            teacher = teacher_at_step(teacher_model, execution, None, source, at, inputs_BxL)
+            seen = view_of(Vocab(size), teacher, size)
+            return tuple(seen.targets(temperature) for temperature in temperatures(objectives))
 
         return jax.lax.map(one, jnp.arange(len(pieces)))
 
-    return teach
+    return make
 
 
 def stack_program(stack: Stack, execution: Execution):
-    """Compile-ready `train(state, batches_KxBxL1, by_heat, first, stop) -> (state, losses_KxS)`; `state` is donated.
+    """Compile-ready `train(state, batches_KxBxL1, targets, first, stop) -> (state, losses_KxS)`; `state` is donated.
 
-    by_heat: targets at the stack's temperature, see `targets_program`; None without soft targets.
+    targets: at the stack's temperature, see `targets_program`; None without soft targets.
     """
     place = Layout(min(execution.chunk_tokens, max(1, CACHED_LOGITS // stack.model.vocab_size)))
 
@@ -59,10 +60,10 @@ def stack_program(stack: Stack, execution: Execution):
         return objective_losses((stack.objective,), place, [output], targets, labels_N)[0]
 
     @partial(jax.jit, donate_argnums=0)
-    def train(state, batches_KxBxL1, by_heat, first, stop):
+    def train(state, batches_KxBxL1, targets, first, stop):
         like = jax.eval_shape(lambda params: jax.tree.map(lambda part: part[0], params), state.params)
         blocks = blocks_of(batches_KxBxL1)
-        pieces = (_cut(batches_KxBxL1, blocks), by_heat)
+        pieces = (_cut(batches_KxBxL1, blocks), targets)
 
         def step(at, carried):
             rows, losses_KxS = carried
@@ -72,12 +73,12 @@ def stack_program(stack: Stack, execution: Execution):
 
                 def add(block, sums):
                     piece = jax.tree.map(lambda part: part[at * blocks + block], pieces)
-                    value, slope = jax.value_and_grad(loss)(params, *piece)
-                    return jax.tree.map(lambda mean, part: mean + part / blocks, sums, (value, _rows(slope)))
+                    value, grads = jax.value_and_grad(loss)(params, *piece)
+                    return jax.tree.map(lambda mean, part: mean + part / blocks, sums, (value, _rows(grads)))
 
                 zero = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, rows.params))
-                value, slope = jax.lax.fori_loop(0, blocks, add, zero)
-                return moved(stack, rows, slope), value
+                value, grads = jax.lax.fori_loop(0, blocks, add, zero)
+                return apply_gradients(stack, rows, grads, {"loss": value}), value
 
             rows, losses_S = jax.lax.map(one, rows)
             return rows, losses_KxS.at[at].set(losses_S)

@@ -21,10 +21,10 @@ from gaplaw.spec import Cell, Execution, Group, ModelSpec
 from gaplaw.train.best import Best
 from gaplaw.train.checkpoint import InFlight, Record
 from gaplaw.train.hosts import begun_together
-from gaplaw.train.mesh import make_mesh, placed, put, put_rows, shardings, whole
+from gaplaw.train.mesh import make_mesh, placed, put_rows, shardings, whole
 from gaplaw.train.outcome import CellOutcome, Progress, last_steps, measured_columns
-from gaplaw.train.stack import abstract_state, cut_from_teacher, params_of, stacks_of, start
-from gaplaw.train.step import batches_at_once, evaluate_program, held_shape, train_program
+from gaplaw.train.stack import abstract_state, cut_from_teacher, params_of, runs_core_blocked, stacks_of, start
+from gaplaw.train.step import batches_at_once, evaluate_program, train_program, validation_pieces
 from gaplaw.train.teacher import StoredTeacher
 from gaplaw.train.teacher_cache import signal_of
 
@@ -92,13 +92,14 @@ class _Run:
         self.stacks = stacks_of(group.cells, shapes, execution)
         held = corpus.validation()
         self.domains = held.domains
-        self.held = self.in_pieces(held.tokens_NxL1, held.domain_N)
+        self.held = validation_pieces(self.stacks, execution, self.mesh, held.tokens_NxL1, held.domain_N)
         self.program = begun_together(train_program(self.stacks, self.signal.model, execution, self.mesh))
         self.evaluation = begun_together(
             evaluate_program(self.stacks, self.signal.model, execution, len(self.domains), self.mesh)
         )
         self.curves: dict[str, list[dict]] = {cell.id: [] for cell in group.cells}
         self.last_losses = dict.fromkeys(self.curves, 0.0)  # sums over the steps of `last_steps` so far
+        self.last_measured: dict[str, dict[str, float]] = {cell_id: {} for cell_id in self.curves}
         self.broken: dict[str, str] = {}
         self.best: Best | None = None
         if not self.resumed():
@@ -118,6 +119,7 @@ class _Run:
         (self.states, best), record = found
         self.done, self.compile_seconds = record.step, record.compile_seconds
         self.curves, self.broken, self.last_losses = record.curves, record.broken, record.last_losses
+        self.last_measured = record.last_measured
         self.began -= record.seconds
         if keeps_best:
             self.best = Best(self.stacks, self.states)
@@ -127,16 +129,6 @@ class _Run:
                 self.best.losses_nats[cell_id] = min(measured, default=float("inf"))
         print(f"{self.group.id}: goes on from step {self.done} of {self.first.steps}", file=sys.stderr)
         return True
-
-    def in_pieces(self, tokens_NxL1, domain_N) -> list[list[jax.Array]]:
-        """The validation sequences as dispatches of [K, B, …], filled up with sequences of domain -1, which do not
-        count.
-        """
-        pieces, batches, rows = held_shape(self.stacks, self.execution, len(domain_N))
-        spare = pieces * batches * rows - len(domain_N)
-        tokens = np.pad(tokens_NxL1, ((0, spare), (0, 0))).reshape(pieces, batches, rows, tokens_NxL1.shape[1])
-        domain = np.pad(domain_N, (0, spare), constant_values=-1).reshape(pieces, batches, rows)
-        return [[put(self.mesh, part) for part in piece] for piece in zip(tokens, domain, strict=True)]
 
     def cells_of(self, per_stack) -> dict[str, object]:
         """Spread one value per (stack, seed) over cell ids."""
@@ -161,19 +153,20 @@ class _Run:
             at = range((number - 1) * stride, number * stride)
             begin, goal = max(at.start, self.done), min(at.stop, steps)
             first, stop = begin - at.start, goal - at.start
-            self.states, losses = self.program(self.states, self.signal.read(at), self.batches(at), first, stop)
+            source = self.signal.read(at)
+            self.states, losses, measured = self.program(self.states, source, self.batches(at), first, stop)
             if waiting is not None:
                 self.read(*waiting)
             elif self.compile_seconds is None:
                 jax.block_until_ready(losses)
                 self.compile_seconds = time.perf_counter() - self.began
-            waiting = (goal, whole(self.mesh, losses), slice(first, stop))
-            measured = number in marks | {dispatches}
+            waiting = (goal, whole(self.mesh, (losses, measured)), slice(first, stop))
+            marked = number in marks | {dispatches}
             kept = goal < steps and self.flight is not None and self.flight.due(goal)
-            if measured or kept:
+            if marked or kept:
                 self.read(*waiting)
                 waiting = None
-            if measured:
+            if marked:
                 self.measure(goal)
             if kept:
                 self.keep(goal)
@@ -189,6 +182,7 @@ class _Run:
             curves=self.curves,
             broken=self.broken,
             last_losses=self.last_losses,
+            last_measured=self.last_measured,
         )
         self.flight.save((self.states, self.best.params if self.best else []), record)
 
@@ -199,21 +193,28 @@ class _Run:
             self.mesh, shape, lambda rows: self.corpus.batch(self.split, self.sequences, self.seed, at, rows=rows)
         )
 
-    def read(self, at: int, losses, taken: slice) -> None:
-        """Fetch one dispatch's losses (a stall only if it is still running) and note who is no longer finite.
+    def read(self, at: int, history, taken: slice) -> None:
+        """Fetch one dispatch's losses and what the objectives measured (a stall only if it is still running), and note
+        who is no longer finite.
 
         The last losses are added one by one, in order: their sum is the same bits however steps are cut into
         dispatches.
         """
-        for cell_id, loss_K in self.cells_of(
-            [np.asarray(loss_KxS, np.float64)[taken].T for loss_KxS in losses]
-        ).items():
+        losses, measured = jax.tree.map(lambda part_KxS: np.asarray(part_KxS, np.float64)[taken].T, history)
+        measured = self.cells_of(
+            [{name: of_stack[name][place] for name in of_stack} for place in range(len(stack.cells))]
+            for of_stack, stack in zip(measured, self.stacks, strict=True)
+        )
+        for cell_id, loss_K in self.cells_of(losses).items():
             self.curves[cell_id].append(
                 {"tokens": at * self.first.batch_tokens, "training_loss_nats": float(loss_K.mean())}
             )
             outside = max(0, last_steps(self.first.steps).start - (at - len(loss_K)))
             for loss in loss_K[outside:].tolist():
                 self.last_losses[cell_id] += loss
+            for name, value_K in measured[cell_id].items():
+                sums = self.last_measured[cell_id]
+                sums[name] = sum(value_K[outside:].tolist(), sums.get(name, 0.0))
             if cell_id not in self.broken and not np.isfinite(loss_K).all():
                 step = at - len(loss_K) + int(np.argmin(np.isfinite(loss_K)))
                 self.broken[cell_id] = f"training loss became {loss_K[~np.isfinite(loss_K)][0]} at step {step}"
@@ -292,6 +293,8 @@ class _Run:
     def measured(self, cell: Cell) -> dict:
         training_loss_nats = self.last_losses[cell.id] / len(last_steps(cell.steps))
         found = measured_columns(self.scores[cell.id], self.teacher_scores, self.domains, training_loss_nats)
-        sequences = cell.steps * self.sequences
-        found["training_epochs"] = sequences / self.corpus.windows_per_epoch(self.split)
-        return found | self.signal.columns(cell.objective.temperature)
+        found["training_epochs"] = cell.steps * self.sequences / self.corpus.windows_per_epoch(self.split)
+        found["cpu_path"] = runs_core_blocked(self.group.cells, self.execution)
+        steps = len(last_steps(cell.steps))
+        found |= {f"measure_{name}": total / steps for name, total in self.last_measured[cell.id].items()}
+        return found | self.signal.columns(cell.objective.temperatures)

@@ -16,13 +16,14 @@ import jax.numpy as jnp
 import optax
 
 from gaplaw import models
-from gaplaw.distill import Kept, Output
+from gaplaw.distill import Kept, Output, TeacherInput
 from gaplaw.models import features_first as narrow
 from gaplaw.models.prune import importance, prune
 from gaplaw.spec import Cell, Execution, ModelSpec
 from gaplaw.train.mesh import attention_on, placed, put, shardings
 from gaplaw.train.optimizer import optimizer
 
+STEP = "step"  # in `State.method`: of a student's optimizer, beside what its objective carries
 SAMPLE_TOKENS = 2**11  # of the importance sample that a device holds activations and logits of at one time
 
 
@@ -47,10 +48,15 @@ class Stack:
 
 
 class State(NamedTuple):
-    """What a training step changes: parameters and optimizer state, each with a leading axis over the stack's seeds."""
+    """What a training step changes, each with a leading axis over the stack's seeds.
+
+    method: what the objective carries from step to step (`Objective.initial_state`), and the number of its step; empty
+      for an objective without a state.
+    """
 
     params: dict
     moments: optax.OptState
+    method: dict
 
 
 def scans(model: ModelSpec, cells: tuple[Cell, ...], execution: Execution) -> bool:
@@ -133,13 +139,29 @@ def teacher_on(mesh: jax.sharding.Mesh, params: dict | None, model: ModelSpec | 
 
 
 def _with_moments(stack: Stack, params: dict) -> State:
-    return State(params, jax.vmap(stack.optimizer.init)(params))
+    return State(params, jax.vmap(stack.optimizer.init)(params), _first_method_state(stack))
 
 
-def moved(stack: Stack, state: State, slope) -> State:
-    """One student after one optimizer step."""
-    change, moments = stack.optimizer.update(slope, state.moments, state.params)
-    return State(optax.apply_updates(state.params, change), moments)
+def _first_method_state(stack: Stack) -> dict:
+    first, count = stack.objective.initial_state(), len(stack.cells)
+    values = {name: jnp.full(count, value, jnp.float32) for name, value in first.items()}
+    return values | {STEP: jnp.zeros(count, jnp.int32)} if values else {}
+
+
+def apply_gradients(stack: Stack, state: State, grads, means: dict) -> State:
+    """One student after one optimizer step. means: of its loss ("loss") and of what its objective measures."""
+    change, moments = stack.optimizer.update(grads, state.moments, state.params)
+    method = state.method
+    if method:
+        step = method[STEP] + 1
+        after = stack.objective.next_state(objective_state(method), means, step / stack.cells[0].steps)
+        method = {name: jnp.asarray(value, jnp.float32) for name, value in after.items()} | {STEP: step}
+    return State(optax.apply_updates(state.params, change), moments, method)
+
+
+def objective_state(method: dict) -> dict:
+    """What of `State.method` is the objective's own."""
+    return {name: value for name, value in method.items() if name != STEP}
 
 
 def inputs_and_labels(batch_BxL1: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -148,10 +170,10 @@ def inputs_and_labels(batch_BxL1: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def runs_core_blocked(cells: tuple[Cell, ...], execution: Execution) -> bool:
-    """Whether a group runs as `Execution.core_blocked` describes."""
+    """Whether a group runs as `Execution.core_blocked` describes; an objective may decline."""
     tokens_by_vocab = cells[0].batch_tokens * cells[0].model.vocab_size
     tiny = execution.mesh.devices == 1 and execution.compute_dtype == "float32" and tokens_by_vocab <= 2**24
-    tiny = tiny and execution.accumulate == 1
+    tiny = tiny and execution.accumulate == 1 and all(cell.objective.cpu_path for cell in cells)
     return execution.core_blocked and tiny and jax.default_backend() == "cpu"
 
 
@@ -178,14 +200,14 @@ def output_of(
     return Output(hidden_BxLxD.reshape(-1, hidden_BxLxD.shape[-1]), models.output_matrix(params, model).astype(dtype))
 
 
-def seen_of_teacher(model: ModelSpec, execution: Execution, mesh, taught, at, inputs_BxL) -> Output | Kept:
+def teacher_at_step(model: ModelSpec, execution: Execution, mesh, source, at, inputs_BxL) -> TeacherInput:
     """What step `at` of a dispatch sees of its teacher.
 
-    mesh: see `output_of`. taught: the teacher's parameters, or what a cache kept of the dispatch: arrays [K, B, L, …].
+    mesh: see `output_of`. source: the teacher's parameters, or what a cache kept of the dispatch: arrays [K, B, L, …].
     """
-    if isinstance(taught, Kept):
-        return jax.tree.map(lambda part: part[at].reshape(-1, *part.shape[3:]), taught)
-    return output_of(model, execution, mesh, taught, inputs_BxL)
+    if isinstance(source, Kept):
+        return jax.tree.map(lambda part: part[at].reshape(-1, *part.shape[3:]), source)
+    return output_of(model, execution, mesh, source, inputs_BxL)
 
 
 def cut_from_teacher(cells, teacher, batches, mesh: jax.sharding.Mesh) -> dict[int, tuple[dict, ModelSpec]]:

@@ -63,7 +63,7 @@ class LiveSignal:
     def read(self, steps: range) -> dict | None:
         return self.params
 
-    def columns(self, temperature: float) -> dict:
+    def columns(self, temperatures: tuple[float, ...]) -> dict:
         return {}
 
 
@@ -130,9 +130,9 @@ class CachedSignal:
         ]
         return jax.tree.unflatten(jax.tree.structure(of_token), arrays)
 
-    def columns(self, temperature: float) -> dict:
-        """The fidelity columns of a cells row."""
-        known = self.fidelity[temperature]
+    def columns(self, temperatures: tuple[float, ...]) -> dict:
+        """The fidelity columns of a cells row: at the one temperature of an objective that a cache serves."""
+        known = self.fidelity[temperatures[0]]
         return {
             "teacher_cache_bytes_per_token": self.group.signal.token_bytes(
                 self.model.vocab_size, self.group.temperatures

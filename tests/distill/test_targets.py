@@ -5,13 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gaplaw.distill import Layout, Output, batch_targets, keep, objective_losses
+from gaplaw.distill import Layout, Output, Vocab, keep, objective_losses, view_of
 from gaplaw.distill.targets import kept_shapes, unpacked
-from gaplaw.distill.vocab import Vocab
 from gaplaw.errors import SignalError
 from gaplaw.spec import ObjectiveSpec, TeacherSignal
 from gaplaw.spec.teacher_signal import HALF_TAILS
-from tests.distill.test_objective import MESHES, N, S, V, dense_loss, random_output
+from tests.distill.test_chunked import MESHES, N, S, V, dense_loss, random_output
 
 SOFT, MIXED = ObjectiveSpec(), ObjectiveSpec(soft_weight=0.7, temperature=2.0)
 KEY, WHOLE = jax.random.key(9), Layout(N)
@@ -168,7 +167,7 @@ def test_every_mesh_keeps_and_serves_the_same(shape, kind, spec):
 def test_students_in_turn_see_the_same_targets(kind, spec):
     student, kept = random_output(1), kept_of(random_output(2, width=7), kind, 4)
     for ours, theirs in zip(
-        jax.tree.leaves(loss_and_slope(spec, student, batch_targets((spec,), kept, V))),
+        jax.tree.leaves(loss_and_slope(spec, student, view_of(Vocab(V), kept, V).targets(spec.temperature))),
         jax.tree.leaves(loss_and_slope(spec, student, kept, chunk=8)),
         strict=True,
     ):

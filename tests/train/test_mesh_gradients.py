@@ -67,7 +67,7 @@ def one_step(group, spec, **options):
             assert leaf.sharding.is_equivalent_to(place, leaf.ndim)
     states = [start(stack, cut.get(stack.cells[0].target_params, (None,))[0], mesh) for stack in stacks]
     program = train_program(stacks, model, execution, mesh)
-    states, losses = program(states, params, meshes.put(mesh, batches), 0, 1)
+    states, losses, _ = program(states, params, meshes.put(mesh, batches), 0, 1)
     return [
         (np.asarray(loss[0]), jax.device_get(state.moments[1].mu)) for loss, state in zip(losses, states, strict=True)
     ]

@@ -33,7 +33,7 @@ def step(execution, signal=LIVE):
     if signal.cached:
         teacher = kept_of_one_batch(signal)
     batches = put(mesh, toy.MarkovCorpus().batch("train", 16, 0, range(1)))
-    states, losses = train_program(stacks, model, execution, mesh)(states, teacher, batches, 0, 1)
+    states, losses, _ = train_program(stacks, model, execution, mesh)(states, teacher, batches, 0, 1)
     moments = [
         params_of(stack, state.moments[1].mu, place)
         for stack, state in zip(stacks, states, strict=True)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gaplaw.distill import Layout, Output, batch_targets, objective_losses
+from gaplaw.distill import Layout, Output, Vocab, objective_losses, view_of
 from gaplaw.spec import ObjectiveSpec
 
 N, D, V, S = 24, 5, 11, 3
@@ -62,7 +62,7 @@ def test_float32_keeps_the_loss_and_its_gradient_at_every_temperature(temperatur
         *(part + jax.random.normal(key, part.shape) / 3 for part, key in zip(teacher, keys[2:], strict=True))
     )
     labels = jnp.zeros(64, jnp.int32)
-    seen = teacher if way == "live" else batch_targets((spec,), teacher, size)
+    seen = teacher if way == "live" else view_of(Vocab(size), teacher, size).targets(temperature)
     value, slope = jax.value_and_grad(lambda s: objective_losses((spec,), Layout(64), [s], seen, labels)[0])(student)
 
     hidden, out = (np.asarray(part, np.float64) for part in student)
