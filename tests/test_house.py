@@ -22,6 +22,7 @@ WALK = [
     "spec",
     "objects",
     "rows",
+    "columns",
     "results",
     "data",
     "models",

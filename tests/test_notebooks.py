@@ -9,7 +9,7 @@ import re
 import nbformat
 import pytest
 
-from gaplaw.results import CELLS
+from gaplaw.columns import CELLS
 from tests.analysis.simulated import write_folder
 from tests.notebook_run import EXAMPLE, NOTEBOOKS, differences, execute, sizes_agree, texts_agree
 
@@ -76,7 +76,7 @@ def test_is_calls_plus_prose_with_clean_outputs(path):
 
 
 def test_the_first_notebook_shows_the_meaning_of_every_column_and_elides_none():
-    (cell,) = [cell for cell in code(stored(READING)) if "gaplaw.results import CELLS" in cell.source]
+    (cell,) = [cell for cell in code(stored(READING)) if "gaplaw.columns import CELLS" in cell.source]
     for shown in cell.outputs[0].data.values():
         words = " ".join(shown.split())
         assert all(name in words for name in CELLS) and "..." not in words and "…" not in words

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gaplaw import results
+from gaplaw import columns, results
 from gaplaw.canonical import from_dict
 from gaplaw.errors import TableError
 from gaplaw.spec import Cell, Execution
@@ -115,15 +115,15 @@ def test_domains_never_share_a_column():
         "x" * 499,
     }
     labels |= {
-        results.domain_column(label).removeprefix("domain_").removesuffix("_loss_nats") for label in list(labels)[:2000]
+        columns.domain_column(label).removeprefix("domain_").removesuffix("_loss_nats") for label in list(labels)[:2000]
     }
-    columns = {label: results.domain_column(label) for label in labels}
+    columns = {label: columns.domain_column(label) for label in labels}
     assert len(set(columns.values())) == len(labels)
-    assert all(results.DOMAIN_COLUMN.fullmatch(column) for column in columns.values())
+    assert all(columns.DOMAIN_COLUMN.fullmatch(column) for column in columns.values())
 
 
 def test_a_plain_label_is_its_columns_name():
     for label in ("code", "docs", "a_b", "0", "c4", "x1_y2", "_"):
-        assert results.domain_column(label) == f"domain_{label}_loss_nats"
-    assert results.domain_column("C++") == "domain_c__f1deb75f_loss_nats"
-    assert results.domain_column("漢字") == "domain_label__c6d29771_loss_nats"
+        assert columns.domain_column(label) == f"domain_{label}_loss_nats"
+    assert columns.domain_column("C++") == "domain_c__f1deb75f_loss_nats"
+    assert columns.domain_column("漢字") == "domain_label__c6d29771_loss_nats"

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from gaplaw.canonical import short_hash
+from gaplaw.columns import domain_column
 from gaplaw.data.documents import Source
 from gaplaw.data.encode import encode, tokenizer_of
 from gaplaw.data.progress import Preparation
@@ -27,7 +28,6 @@ from gaplaw.data.split import SPLITS, divide, group_hash
 from gaplaw.data.tokenizers import symbol_dtype
 from gaplaw.errors import DataError
 from gaplaw.files import damage, write_sums
-from gaplaw.results import domain_column
 from gaplaw.spec import DataSpec
 
 RECIPE = "pack-1"  # in every manifest: raise when the same documents would yield other tokens, splits or batches

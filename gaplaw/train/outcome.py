@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Literal
 
-from gaplaw.results import domain_column
+from gaplaw.columns import domain_column
 from gaplaw.spec import Cell, ModelSpec
 
 

@@ -10,7 +10,8 @@ import json
 
 import numpy as np
 
-from gaplaw.results import describe_cell, domain_column, write_cell, write_rows
+from gaplaw.columns import domain_column
+from gaplaw.results import describe_cell, write_cell, write_rows
 from gaplaw.spec import DataSpec, Execution, ModelSpec, Sweep, TrainSpec
 from gaplaw.spec.sizes import count_params
 
