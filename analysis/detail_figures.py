@@ -119,8 +119,7 @@ def seed_pairing(cells: pd.DataFrame, *, width: float = WIDE) -> Figure:
     student.
 
     One run's spread around its teacher's mean times √2, before (hollow) and after (full) removing the seed effect,
-    beside the
-    gap that is to be seen: largest teacher's mean less the best one's (bar).
+    beside the gap that is to be seen: largest teacher's mean less the best one's (bar).
     """
     seen = view(cells)
     if not seen.students:

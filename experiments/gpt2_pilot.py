@@ -1,17 +1,16 @@
 """Which GPT-2 teacher is best for a small student, when the student is cut from it and when it starts from scratch?
 
 Question   The pilot study of the law of capacity gap (Zhang et al., ACL 2025) in GPT-2: students pruned from their
-teachers, and
-           the same sizes from scratch, which the pilot did not have.
+           teachers, and the same sizes from scratch, which the pilot did not have.
 Command    gaplaw run experiments/gpt2_pilot.py --out runs/gpt2_pilot --mesh.fsdp 16
 Forecast   27 November 2026, jax 0.10.2, libtpu 0.0.42 (least effort), v5e:4x4, fsdp 16: 61 cells in 18 groups, each
            program compiled; 3.03e20 FLOPs, at least 60 h 06 min (962 chip-hours), every cell bound by memory bandwidth.
            The largest program, nine students of the 1.5B teacher, takes 89 % of a chip's 17.2 GB; the 1.5B teacher
            itself 51 %, at least 14 h 13 min (228 chip-hours). Compiled, never run.
 Known      As reported second-hand: a GPT-2 family of "140M to 1.6B", students by structured pruning, OpenWebText, equal
-halves
-           of labels and teacher at temperature 1. Not published, or not found: which checkpoints between the ends,
-           student sizes, tokens, batch and learning rate. Those below are ours, and so is C4 in place of OpenWebText.
+           halves of labels and teacher at temperature 1. Not published, or not found: which checkpoints between the
+           ends, student sizes, tokens, batch and learning rate. Those below are ours, and so is C4 in place of
+           OpenWebText.
 Teachers   are cells of the sweep, trained here from scratch: no published checkpoint is read.
 """
 

@@ -1,23 +1,19 @@
 """What does the published 7B to 3B distillation cost, and on which slice does it fit?
 
 Question   The extrapolation run of the law of capacity gap (MiniMA-3B, Zhang et al., ACL 2025): a 3B student of Llama-2
-7B. Does
-           gaplaw's program fit a TPU slice, and what are its FLOPs, hours and memory?
+           7B. Does gaplaw's program fit a TPU slice, and what are its FLOPs, hours and memory?
 Command    gaplaw plan experiments/minima_3b.py --target v5p:4x4x8
 Forecast   27 November 2026, jax 0.10.2, libtpu 0.0.42 (least effort), 128 × v5p, fsdp 128: the student's program takes
-49.2 GB
-           of 102 GB a chip and 4.52e21 FLOPs, at least 25 h 20 min (3,240 chip-hours), bound by compute; training the
-           teacher would take 69.8 GB a chip and at least 578 h 33 min (74,100 chip-hours). Compiled, never run:
-           docs/forecast.md.
+           49.2 GB of 102 GB a chip and 4.52e21 FLOPs, at least 25 h 20 min (3,240 chip-hours), bound by compute;
+           training the teacher would take 69.8 GB a chip and at least 578 h 33 min (74,100 chip-hours). Compiled, never
+           run: docs/forecast.md.
 Published  In the authors' code: student shape, 4,096-token sequences × 1,024, halves of labels and teacher at
-temperature 1, AdamW
-           (0.9, 0.95, 1e-8), decay 0.1, rate 3e-4, cosine, warm-up 1 %, clipping at 1, seed 776, vocabulary of 32,000
-           for the size. As reported second-hand: 126B tokens of Pile, GitHub and WuDao, mixed in shares that are not
-           published.
+           temperature 1, AdamW (0.9, 0.95, 1e-8), decay 0.1, rate 3e-4, cosine, warm-up 1 %, clipping at 1, seed 776,
+           vocabulary of 32,000 for the size. As reported second-hand: 126B tokens of Pile, GitHub and WuDao, mixed in
+           shares that are not published.
 Ours       C4 stands in for the data. The student has the published shape but starts from scratch: the authors cut
-layers and
-           widths of the teacher by rule, gaplaw's pruning ranks them. The teacher is a cell of the sweep: 2T tokens
-           follow from its published compute; its batch and rate are the student's.
+           layers and widths of the teacher by rule, gaplaw's pruning ranks them. The teacher is a cell of the sweep: 2T
+           tokens follow from its published compute; its batch and rate are the student's.
 """
 
 from gaplaw.spec import DataSpec, Execution, ModelSpec, ObjectiveSpec, Sweep, TrainSpec

@@ -2,8 +2,7 @@
 scratch?
 
 Question   The pilot study of the law of capacity gap (Zhang et al., ACL 2025) in Pythia's sizes: students pruned from
-their
-           teachers, and the same sizes from scratch, which the pilot did not have.
+           their teachers, and the same sizes from scratch, which the pilot did not have.
 Command    gaplaw run experiments/pythia_pilot.py --out runs/pythia_pilot --mesh.fsdp 16
 Forecast   27 November 2026, jax 0.10.2, libtpu 0.0.42 (least effort), v5e:4x4, fsdp 16: 83 cells in 24 groups, each
            program compiled; 5.50e20 FLOPs, at least 100 h 02 min (1,600 chip-hours), students and small teachers bound
@@ -11,13 +10,12 @@ Forecast   27 November 2026, jax 0.10.2, libtpu 0.0.42 (least effort), v5e:4x4, 
            teacher, takes 95 % of a chip's 17.2 GB, the 2.8B teacher 86 %. In four microbatches instead of eight, five
            programs did not fit, by up to 24 %. Compiled, never run.
 Known      As reported second-hand: a Pythia family of "70M to 2.8B", students by structured pruning, OpenWebText, equal
-halves
-           of labels and teacher at temperature 1. Not published, or not found: which checkpoints between the ends,
-           student sizes, tokens, batch and learning rate. Those below are ours, and so is C4 in place of OpenWebText.
+           halves of labels and teacher at temperature 1. Not published, or not found: which checkpoints between the
+           ends, student sizes, tokens, batch and learning rate. Those below are ours, and so is C4 in place of
+           OpenWebText.
 Teachers   are cells of the sweep, trained here from scratch. Widths, depths and heads are Pythia's, from general
-knowledge of
-           its model cards, not re-checked; the block is gaplaw's gpt2 (no rotary positions, no parallel attention and
-           feed-forward), so these are Pythia's sizes and not its architecture.
+           knowledge of its model cards, not re-checked; the block is gaplaw's gpt2 (no rotary positions, no parallel
+           attention and feed-forward), so these are Pythia's sizes and not its architecture.
 """
 
 from gaplaw.spec import DataSpec, Execution, ModelSpec, ObjectiveSpec, Sweep, TrainSpec

@@ -1,16 +1,15 @@
 """Does a capacity gap show up in minutes, on text that every Python machine has?
 
 Question   Students of 0.9k, 1.5k and 3.5k non-embedding parameters, distilled at temperature 3: is there a best teacher
-size, and
-           does it grow with the student?
+           size, and does it grow with the student?
 Command    gaplaw run experiments/quickstart.py --out runs/quickstart      (or `make quickstart`, which also fits and
-reports) Hardware   2 CPU cores, no accelerator
+           reports)
+Hardware   2 CPU cores, no accelerator
 Cost       79 cells, 1.7e13 FLOPs, 9 min 25 s (single run, with four evaluations a group)
 Answer     Yes, at temperature 3: best teachers 1.3k (90 %: 1.0k to 1.8k), 2.0k (1.6k to 2.7k) and 3.9k (3.0k to 5.4k),
            all inside the grid; T* = 5.7·S^0.80, exponent 0.66 to 0.97. Every student does better without a teacher (by
-           0.06, 0.09 and
-           0.11 nats). The temperature was searched for (1, 2, 3, 4): it is the one whose bowl is clearest, and at 1
-           there is no gap. See LOG.md.
+           0.06, 0.09 and 0.11 nats). The temperature was searched for (1, 2, 3, 4): it is the one whose bowl is
+           clearest, and at 1 there is no gap. See LOG.md.
 """
 
 from gaplaw.spec import DataSpec, Execution, ModelSpec, ObjectiveSpec, Sweep, TrainSpec

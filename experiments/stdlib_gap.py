@@ -1,17 +1,16 @@
 """Where is the best teacher at temperatures 1, 2 and 3, for three students of the embedded corpus?
 
 Question   Does the capacity gap depend on the temperature of the soft targets, and is each temperature's law
-identified? Command    gaplaw run experiments/stdlib_gap.py --out runs/stdlib_gap
-           gaplaw fit runs/stdlib_gap --protocol 'scratch|soft=1|T=3' --out runs/stdlib_gap/law-T3.json     (and T=2,
-           T=1)
+           identified?
+Command    gaplaw run experiments/stdlib_gap.py --out runs/stdlib_gap gaplaw fit runs/stdlib_gap --protocol
+           'scratch|soft=1|T=3' --out runs/stdlib_gap/law-T3.json     (and T=2, T=1)
 Hardware   2 CPU cores, no accelerator
 Cost       261 cells, 9.2e13 FLOPs; `gaplaw plan` estimates 23 minutes (the measured run shared its machine, so its 42
-say little) Answer     It does. T = 1: no gap, the law is refused (every optimum at or past the largest teacher), and
-distilling helps by
-           0.015, 0.032 and 0.036 nats. T = 2: identified, T* = 1.9·S (90 %: 1.4 to 4.0) at the middle of the table,
-             exponent
-           0.66 to 0.98. T = 3: identified, 1.4·S (1.1 to 1.8), exponent 0.71 to 1.01. At T = 2 and 3 every student does
-           better without a teacher. See LOG.md.
+           say little)
+Answer     It does. T = 1: no gap, the law is refused (every optimum at or past the largest teacher), and distilling
+           helps by 0.015, 0.032 and 0.036 nats. T = 2: identified, T* = 1.9·S (90 %: 1.4 to 4.0) at the middle of the
+           table, exponent 0.66 to 0.98. T = 3: identified, 1.4·S (1.1 to 1.8), exponent 0.71 to 1.01. At T = 2 and 3
+           every student does better without a teacher. See LOG.md.
 """
 
 from experiments.quickstart import llama, recipe

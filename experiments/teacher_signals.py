@@ -1,15 +1,13 @@
 """Do students learn the same from a teacher's cache as from the teacher?
 
 Question   A student of 1.5k parameters, a teacher of 14k, temperature 1: how far are students of top-k and of sampled
-caches from
-           those of the live teacher, and does the fidelity that a cache states foretell it?
+           caches from those of the live teacher, and does the fidelity that a cache states foretell it?
 Command    gaplaw run experiments/teacher_signals.py --out runs/teacher_signals
 Hardware   2 CPU cores, no accelerator
 Cost       13 cells in 7 groups
 Answer     Run on 27 November 2026 in 40 s. Students of draws are those of the live teacher within the scatter of seeds;
-top-k costs
-           0.05 nats with 16 symbols and 0.31 with 4. The stated KL error ranks the four caches as the students do; the
-           gradient agreement (0.997 and more everywhere) does not warn. LOG.md has the table.
+           top-k costs 0.05 nats with 16 symbols and 0.31 with 4. The stated KL error ranks the four caches as the
+           students do; the gradient agreement (0.997 and more everywhere) does not warn. LOG.md has the table.
 """
 
 from experiments.quickstart import SEQUENCE_TOKENS, llama, recipe

@@ -4,8 +4,7 @@ One rule decides what stands in the JSON, and so in every hash of it: a field at
 changes no identity of what was made before it. Two things go with the rule:
 
 - `VERSION_1`, a class attribute, names the fields that stood there at their defaults before there was the rule, and
-  still do. It
-  never grows: a new field is not named in it, and its default never changes.
+  still do. It never grows: a new field is not named in it, and its default never changes.
 - `kind`, a class attribute, tells the classes of a union apart: it stands in the JSON, too. The first class of a union
   may lack it.
 """
@@ -141,8 +140,7 @@ def label(spec: object) -> str:
     """What a part of a recipe says of itself in a protocol: `soft=0.5|T=2`, `jsd|beta=0.3`; empty at the default.
 
     Its kind, then its own `label` (what a class of version 1 says of the fields of version 1), then every other field
-    that is not
-    at its default: so no method and no field can be added that a protocol does not say.
+    that is not at its default: so no method and no field can be added that a protocol does not say.
     """
     said = [_kind(type(spec)), getattr(spec, "label", None)]
     known = {"kind", *_version_1(type(spec))}

@@ -1,8 +1,7 @@
 """What do the committed notebooks print, and do two runs of one agree? Shared by the tests and by `make notebooks`.
 
 `python -m tests.notebook_run` runs every notebook on the committed example and stores the outputs in it, without what
-differs
-from one machine or moment to the next: times, versions and paths.
+differs from one machine or moment to the next: times, versions and paths.
 """
 
 from __future__ import annotations

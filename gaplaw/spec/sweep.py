@@ -49,8 +49,7 @@ class Group:
         """What a cache of the teacher's outputs is a function of: teacher, data, order of the data, and what is kept.
 
         Not the students, their objectives, their batch size (batches are cuts of one stream of sequences) or their
-        number
-        of steps: all of them read the same cache.
+        number of steps: all of them read the same cache.
         """
         cell = self.cells[0]
         return {

@@ -22,8 +22,8 @@ class TeacherSignal:
     """What students see of their teacher at each token.
 
     kind: "live" is everything, from a teacher that runs beside its students. "topk" is its `symbols` likeliest symbols
-      and, as
-      one bucket, the mass of all others: no noise, but students are not told how to share the bucket. "sampled" is
+      and, as one bucket, the mass of all others: no noise, but students are not told how to share the bucket. "sampled"
+      is
         `symbols`
       draws from it: unbiased in loss and gradient, with noise; at temperature 1 only, the temperature of the draws.
     """

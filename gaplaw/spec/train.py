@@ -19,8 +19,7 @@ class TrainSpec:
 
     A warm-up starts at rate 0 and takes at least one step; at warmup_fraction = 0 the first rate is the peak.
     Batches are a function of (batch_seed, step) alone, so cells that share tokens, batch_sequences and batch_seed see
-    the
-    same batches whatever their teacher: that is the half of common random numbers which lives in the data.
+    the same batches whatever their teacher: that is the half of common random numbers which lives in the data.
     """
 
     tokens: int

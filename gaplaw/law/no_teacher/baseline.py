@@ -1,8 +1,8 @@
 """What does the same student reach without a teacher? The no-teacher law that a distilled student must beat.
 
 Part of the law half, between the table and the choice: fitted from the `no_teacher_loss` column, stored in
-`Law.baseline` as
-plain data, and asked at equal compute: the FLOPs that a teacher costs could have bought the student more tokens.
+`Law.baseline` as plain data, and asked at equal compute: the FLOPs that a teacher costs could have bought the student
+more tokens.
 
 Two kinds. 'surface': a supervised law in size and tokens, when both vary enough. 'path': a power law L̃ = A/N^a along
 the tokens per parameter that were measured, when tokens follow size; more tokens at a fixed size are then worth half

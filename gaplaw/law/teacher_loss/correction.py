@@ -2,8 +2,8 @@
 teacher shares.
 
 Helper of `loss_coordinate`, in the law half. Every closed form of L_S(N_S, D_S, L_T) is wrong by a few millinats in a
-way that
-students share: the bowl's shape, weak teachers beaten by their students. The residual is therefore a Gaussian process
+way that students share: the bowl's shape, weak teachers beaten by their students. The residual is therefore a Gaussian
+process
   in
 
     z = (ln L_T − ln M, ln(D_S / N_S), ln N_S, ln L_T)
