@@ -6,9 +6,11 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 export GAPLAW_CACHE ?= $(CURDIR)/.cache
 
-.PHONY: quickstart test test-all check notebooks figure coverage clean
+DOCS   := $(VENV)-docs
 
-$(READY): requirements.txt setup.cfg pyproject.toml
+.PHONY: quickstart test test-all check docs notebooks figure coverage clean
+
+$(READY): requirements.txt setup.py setup.cfg pyproject.toml
 	@test -n "$(PYTHON)" || { echo "gaplaw needs Python 3.11 or newer: none found on PATH (set PYTHON=/path/to/python)"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
@@ -32,17 +34,26 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 
+# The documentation in site/, from docs/ and the docstrings (mkdocs.yml). A warning is an error; --quiet would hide it.
+docs: $(DOCS)/.ready
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict
+
+$(DOCS)/.ready: requirements-docs.txt
+	$(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-docs.txt
+	@touch $@
+
 # Run the notebooks on the committed example and store their outputs in them.
 notebooks: $(READY)
 	$(BIN)/python -m tests.notebook_run
 
 # The figure at the top of README.md.
 figure: $(READY)
-	$(BIN)/python -c "import analysis, gaplaw; run = 'experiments/results/quickstart'; \
-	analysis.student_loss(gaplaw.read(run), gaplaw.law.load_law(run + '/law.json')).savefig('docs/quickstart.png', dpi=111)"
+	$(BIN)/python -c "import gaplaw.report; run = 'experiments/results/quickstart'; \
+	gaplaw.report.student_loss(gaplaw.read(run), gaplaw.load_law(run + '/law.json')).savefig('docs/quickstart.png', dpi=111)"
 
 coverage: $(READY)
 	$(BIN)/python -m gaplaw.law.simulation.coverage --workers 2
 
 clean:
-	rm -rf $(VENV) .cache
+	rm -rf $(VENV) $(DOCS) .cache site

@@ -1,23 +1,7 @@
-"""Ink only: from a results table and a fitted law to figures and one page. Reads what it is given, fits nothing.
+"""The figures and the page of a run, for whoever works in the clone: `gaplaw.report` under the name of this folder.
 
-Reading order: style → protocols → view → figures → curve_figures → detail_figures → law_figures → summary → advice →
-tables → run_folder → report.
+The code is in gaplaw/report, because that is what is installed; nothing in gaplaw imports this folder.
 """
 
-from analysis.curve_figures import loss_curves
-from analysis.detail_figures import domain_losses, fidelity, seed_pairing
-from analysis.figures import student_loss
-from analysis.law_figures import optimal_teacher, regret, residuals
-from analysis.report import write_report
-
-__all__ = [
-    "domain_losses",
-    "fidelity",
-    "loss_curves",
-    "optimal_teacher",
-    "regret",
-    "residuals",
-    "seed_pairing",
-    "student_loss",
-    "write_report",
-]
+from gaplaw.report import *  # noqa: F403
+from gaplaw.report import __all__ as __all__

@@ -13,8 +13,8 @@ Answer     It does. T = 1: no gap, the law is refused (every optimum at or past 
            every student does better without a teacher. See LOG.md.
 """
 
-from experiments.quickstart import llama, recipe
 from gaplaw.spec import DataSpec, ObjectiveSpec, Sweep
+from quickstart import llama, recipe
 
 sweep = Sweep.grid(
     name="stdlib_gap",

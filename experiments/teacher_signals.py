@@ -10,9 +10,9 @@ Answer     Run on 27 November 2026 in 40 s. Students of draws are those of the l
            students do; the gradient agreement (0.997 and more everywhere) does not warn. LOG.md has the table.
 """
 
-from experiments.quickstart import SEQUENCE_TOKENS, llama, recipe
 from gaplaw.spec import DataSpec, ObjectiveSpec, Sweep, TeacherSignal
 from gaplaw.spec.teacher_signal import LIVE
+from quickstart import SEQUENCE_TOKENS, llama, recipe
 
 sweep = Sweep.grid(
     name="teacher_signals",

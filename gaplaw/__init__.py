@@ -5,6 +5,20 @@ needs.
 """
 
 from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # the same names, for type checkers and for the documentation
+    from gaplaw.law import fit as fit
+    from gaplaw.law import load_law as load_law
+    from gaplaw.results import read as read
+    from gaplaw.spec import Cell as Cell
+    from gaplaw.spec import DataSpec as DataSpec
+    from gaplaw.spec import ModelSpec as ModelSpec
+    from gaplaw.spec import ObjectiveSpec as ObjectiveSpec
+    from gaplaw.spec import Sweep as Sweep
+    from gaplaw.spec import TeacherSignal as TeacherSignal
+    from gaplaw.spec import TrainSpec as TrainSpec
+    from gaplaw.spec.sizes import model_for as model_for
 
 __version__ = "0.1.0"
 

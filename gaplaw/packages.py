@@ -57,3 +57,10 @@ def _is_here(module: str) -> bool:
         return find_spec(module) is not None
     except ModuleNotFoundError:  # of the package around it
         return False
+
+
+def shipped_experiments() -> Path:
+    """The folder of the experiments that come with gaplaw: inside the installed package, or beside it in a clone."""
+    package = Path(__file__).resolve().parent
+    inside = package / "experiments"
+    return inside if inside.is_dir() else package.parent / "experiments"

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
+
 def describe_cell(cell: Cell, role: Role, *, model: ModelSpec | None = None, teacher: ModelSpec | None = None) -> dict:
     """The columns of a cells row that are known before it runs. model, teacher: the shapes that pruning found."""
     return describe_cost(cell, role, model=model, teacher=teacher) | {

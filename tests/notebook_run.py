@@ -101,7 +101,7 @@ def png_size(encoded: str) -> tuple[int, int]:
 
 
 def sizes_agree(before: tuple[int, int], now: tuple[int, int]) -> bool:
-    """Within 5 %: fonts and layout engines differ a little; what is drawn is tested in tests/analysis."""
+    """Within 5 %: fonts and layout engines differ a little; what is drawn is tested in tests/report."""
     return all(abs(a - b) <= 0.05 * a for a, b in zip(before, now, strict=True))
 
 

@@ -31,13 +31,15 @@ WALK = [
     "sweep",
 ]
 LAW_HALF_MAY_IMPORT = {*WALK[: WALK.index("results") + 1], "law"}
+REPORT_MAY_IMPORT = {*LAW_HALF_MAY_IMPORT, "report"}
+BESIDE_THE_PACKAGE = {"analysis", "experiments", "benchmarks", "tests"}  # in a clone only: no wheel has them
 MOST_LINES = 300
 
 
 def python_files():
     """The project's own files, as git would list them."""
-    folders = ["gaplaw", "analysis", "experiments", "benchmarks", "tests"]
-    return [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
+    folders = ["gaplaw", *sorted(BESIDE_THE_PACKAGE)]
+    return [ROOT / "setup.py"] + [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
 
 
 def gaplaw_imports(path, top_level_only):
@@ -57,14 +59,25 @@ def stop_of(path):
     return path.relative_to(ROOT / "gaplaw").with_suffix("").parts[0]
 
 
-@pytest.mark.parametrize("stop", [*WALK, "law"])
+@pytest.mark.parametrize("stop", [*WALK, "law", "report"])
 def test_imports_point_back_along_the_walk(stop):
-    allowed = LAW_HALF_MAY_IMPORT if stop == "law" else {*WALK[: WALK.index(stop) + 1], "__version__"}
+    beside = {"law": LAW_HALF_MAY_IMPORT, "report": REPORT_MAY_IMPORT}
+    allowed = beside[stop] if stop in beside else {*WALK[: WALK.index(stop) + 1], "__version__"}
     files = [path for path in (ROOT / "gaplaw").rglob("*.py") if stop_of(path) == stop]
     assert files
     for path in files:
-        ahead = gaplaw_imports(path, top_level_only=True) & {*WALK, "law", "cli"} - allowed
+        ahead = gaplaw_imports(path, top_level_only=True) & {*WALK, "law", "report", "cli"} - allowed
         assert not ahead, f"{path.relative_to(ROOT)} imports {sorted(ahead)}, which comes later in the walk"
+
+
+def test_the_package_imports_nothing_that_is_only_in_a_clone():
+    for path in (ROOT / "gaplaw").rglob("*.py"):
+        imports = [
+            node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Import | ast.ImportFrom)
+        ]
+        names = {alias.name for node in imports if isinstance(node, ast.Import) for alias in node.names}
+        names |= {node.module for node in imports if isinstance(node, ast.ImportFrom) and not node.level}
+        assert not {name.split(".")[0] for name in names} & BESIDE_THE_PACKAGE, path
 
 
 def test_files_stay_short():
@@ -84,7 +97,7 @@ def run(code):
 
 
 @pytest.mark.parametrize(
-    "module", ["gaplaw", "gaplaw.law", "gaplaw.spec.sweep", "gaplaw.sweep", "gaplaw.cli", "analysis"]
+    "module", ["gaplaw", "gaplaw.law", "gaplaw.spec.sweep", "gaplaw.sweep", "gaplaw.report", "gaplaw.cli"]
 )
 def test_the_light_half_does_not_import_jax(module):
     loaded = run(f"import {module}, sys; print(*sorted(sys.modules))")

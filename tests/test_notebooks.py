@@ -10,8 +10,8 @@ import nbformat
 import pytest
 
 from gaplaw.columns import CELLS
-from tests.analysis.simulated import write_folder
 from tests.notebook_run import EXAMPLE, NOTEBOOKS, differences, execute, sizes_agree, texts_agree
+from tests.report.simulated import write_folder
 
 READING, FITTING, CHOOSING = NOTEBOOKS
 # The first notebook only reads; the others fit, by optimizers whose last digits follow the libraries and the machine.
@@ -39,7 +39,7 @@ def figures(notebook) -> int:
 
 
 def figures_asked(notebook) -> int:
-    return sum(line.startswith("analysis.") for cell in notebook.cells for line in cell.source.splitlines())
+    return sum(line.startswith("report.") for cell in notebook.cells for line in cell.source.splitlines())
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

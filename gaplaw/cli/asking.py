@@ -199,10 +199,10 @@ def report(folder: Folder, /, law: File = None, out: File = None) -> int:
         law: the law to show (DIR/law.json if it is there).
         out: the page (DIR/report.html if not given).
     """
-    from analysis.report import write_report
-    from analysis.run_folder import require_run
     from gaplaw.law import load_law
     from gaplaw.objects import brought_here
+    from gaplaw.report.page import write_report
+    from gaplaw.report.run_folder import require_run
 
     out = file_here(out, "--out")
     with brought_here(folder, "cells", "curves", "sweep.json", "law.json", "forecast.json") as (place, put):

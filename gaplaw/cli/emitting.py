@@ -36,7 +36,8 @@ def emit(
             experiments/. It is code that is run, here and there: give only files that you trust.
         target: such as v5e:4x4, v5p:4x4x8, v6e:16x16 or gpu:h100x8.
         out: the run folder in a bucket, without credentials; several hosts mount the bucket, which then must be gs://.
-        image: a container image with gaplaw, its extras train and cloud, JAX for the accelerator and the experiment.
+        image: a container image with gaplaw, its extras train and cloud, JAX for the accelerator and the experiment;
+            the Dockerfile of the clone makes one.
     """
     from gaplaw.sweep.engines.manifests import jobset, order, skypilot
     from gaplaw.sweep.forecast.targets import target as parse

@@ -125,8 +125,8 @@ def test_a_law_leaves_assistants_out_and_says_how_many(trained, tmp_path):
 
 
 def test_the_page_draws_an_assistant_among_the_teachers_and_lists_it_by_its_role(trained):
-    from analysis.tables import cells_table
-    from analysis.view import view
+    from gaplaw.report.tables import cells_table
+    from gaplaw.report.view import view
 
     _, _, rows = trained
     frame = rows.reset_index(names="cell_id")

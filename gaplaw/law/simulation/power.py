@@ -107,12 +107,15 @@ def power(
     """Simulate every combination of students × teachers × seeds and say what each can answer.
 
     Args:
-        students, teachers, seeds: counts to try, one or several. noise: sd of one run's loss, nats.
-            Students are spread in log between smallest and largest; teachers between
-            teacher_ratios[0] × k × the smallest and teacher_ratios[1] × k × the largest student.
+        students: counts of student sizes to try, one or several; spread in log between smallest and largest.
+        teachers: counts of teachers to try; spread in log between teacher_ratios[0] × k × the smallest and
+            teacher_ratios[1] × k × the largest student.
+        seeds: counts of seeds to try.
+        noise: standard deviation of one run's loss, nats.
         target_student_params: the unmeasured student that is asked about; default twice the largest.
         tolerance_nats: regret that counts as answered.
-        simulations: tables per design. draws: law draws per fit.
+        simulations: tables per design.
+        draws: law draws per fit.
         truth: passed to `simulate`: k, p, asymmetry, shape, depth, scatter_ln, ...
 
     Raises:

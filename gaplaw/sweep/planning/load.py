@@ -1,8 +1,9 @@
 """How does an experiment file become a sweep that can be run? Executed, checked, and its data given their content hash.
 
 First stop of the sweep part of the walk. An experiment is a Python file that builds a `Sweep`: a module attribute
-`sweep`, or a function `sweep()`; it may also carry `execution`, an `Execution` in place of the default one. Whatever is
-wrong with it is told in one line that names the file, and the line of the file if it raised.
+`sweep`, or a function `sweep()`; it may also carry `execution`, an `Execution` in place of the default one, and import
+the files of its own folder. Whatever is wrong with it is told in one line that names the file, and the line of the file
+if it raised.
 """
 
 from __future__ import annotations
@@ -11,17 +12,18 @@ import importlib.util
 import linecache
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import gaplaw
 from gaplaw.errors import DataError, SweepError
+from gaplaw.packages import shipped_experiments
 from gaplaw.spec import Cell, DataSpec, Execution, Sweep
 
 
 def find_experiment(name: str) -> Path:
-    """The file that a person means: a path, or the bare name of a file in `experiments/` here or beside the package.
+    """The file that a person means: a path, or the bare name of a file in `experiments/` here, or of a shipped one.
 
     Raises: SweepError when there is no such file, listing those that exist.
     """
@@ -30,7 +32,7 @@ def find_experiment(name: str) -> Path:
         if given.is_file():
             return given
         raise SweepError(f"experiment {name!r}: no such file")
-    folders = list(dict.fromkeys((Path("experiments"), Path(gaplaw.__file__).parents[1] / "experiments")))
+    folders = (Path("experiments"), shipped_experiments())
     for folder in folders:
         if (folder / f"{name}.py").is_file():
             return folder / f"{name}.py"
@@ -72,9 +74,10 @@ def _executed(path: Path) -> tuple[object, Execution]:
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up while the file runs
     try:
-        spec.loader.exec_module(module)
-        found = getattr(module, "sweep", None)
-        found = found() if callable(found) else found
+        with _files_beside(path):
+            spec.loader.exec_module(module)
+            found = getattr(module, "sweep", None)
+            found = found() if callable(found) else found
     except KeyboardInterrupt:
         raise
     except BaseException as fault:  # SystemExit as well: nothing that a file does may pass for our own exit
@@ -86,6 +89,23 @@ def _executed(path: Path) -> tuple[object, Execution]:
         kind = type(execution).__name__
         raise SweepError(f"{path}: its attribute `execution` must be an Execution; found a {kind}")
     return found, execution
+
+
+@contextmanager
+def _files_beside(path: Path) -> Iterator[None]:
+    """Inside, a file may import those of its own folder, as under `python FILE`; none of them stays loaded
+    afterwards.
+    """
+    folder, before = path.absolute().parent, set(sys.modules)
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+        for name in set(sys.modules) - before:
+            file = getattr(sys.modules[name], "__file__", None)
+            if file and Path(file).parent == folder:
+                del sys.modules[name]
 
 
 def _where(path: Path, fault: BaseException) -> str:

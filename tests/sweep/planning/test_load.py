@@ -1,5 +1,6 @@
 """An experiment file is read, or refused in one line that says what and where."""
 
+import sys
 from dataclasses import replace
 
 import pytest
@@ -94,6 +95,20 @@ def test_an_experiment_may_say_how_it_wants_to_be_run(tmp_path):
     for function in (load, load_experiment):
         with pytest.raises(SweepError, match="must be an Execution; found a int"):
             function(str(path))
+
+
+def test_an_experiment_may_import_the_files_beside_it_and_leaves_none_behind(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    paths = sys.path.copy()
+    for name, question in (("one", "first?"), ("two", "second?")):
+        write(tmp_path / name / "sizes_of_ours.py", f"QUESTION = {question!r}\n")
+        lines = "\nimport sizes_of_ours\n" + GOOD.format(name="make").replace('"?"', "sizes_of_ours.QUESTION")
+        path = write(tmp_path / name / "mine.py", lines + "sweep = make\n")  # called after the file has been run
+        assert load_experiment(str(path)).question == question
+        assert load_experiment(f"{name}/mine.py").question == question
+    assert "sizes_of_ours" not in sys.modules and sys.path == paths
+    write(tmp_path / "two" / "sizes_of_ours.py", "1 / 0\n")
+    assert "mine.py, line 2: import sizes_of_ours: ZeroDivisionError" in refusal(tmp_path / "two" / "mine.py")
 
 
 WITH_PATHS = """

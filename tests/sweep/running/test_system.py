@@ -22,7 +22,7 @@ import signal
 del signal.SIGKILL
 from gaplaw import cli
 table = sys.argv[1]
-import analysis.report, gaplaw, gaplaw.sweep
+import gaplaw.report.page, gaplaw.sweep
 law = os.path.join(sys.argv[2], "law.json")
 codes = [
     cli.main(["run", "quickstart", "--out", os.path.join(sys.argv[2], "run")]),

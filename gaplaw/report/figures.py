@@ -1,6 +1,6 @@
 """What was measured? Student loss against teacher size, and the parts that other figures share.
 
-After view in the walk of analysis. Every function takes the frame that `gaplaw.read` returns (or an outside table under
+After view in the walk of the report. Every function takes the frame that `gaplaw.read` returns (or an outside table under
 the canonical names) and returns one matplotlib figure; `law` only adds ink. Nothing is fitted here.
 """
 
@@ -11,7 +11,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.style import (
+from gaplaw.errors import GaplawError
+from gaplaw.report.style import (
     ACCENT,
     FEWEST_FOR_A_CURVE,
     INK,
@@ -27,8 +28,7 @@ from analysis.style import (
     size_text,
     ticks_at,
 )
-from analysis.view import Student, View, paired, view
-from gaplaw.errors import GaplawError
+from gaplaw.report.view import Student, View, paired, view
 
 NOTHING = "No finished student yet, so there is nothing to draw."
 _GRID_POINTS = 160

@@ -6,19 +6,21 @@ import re
 import pandas as pd
 from markupsafe import Markup
 
-from analysis.figures import student_loss
-from analysis.report import render
-from analysis.run_folder import Planned, read_run
-from analysis.tables import cells_table
-from analysis.view import representative, view
 from gaplaw.canonical import to_dict
-from tests.analysis.page import Page
-from tests.analysis.simulated import sweep, write_folder
+from gaplaw.report.figures import student_loss
+from gaplaw.report.page import render
+from gaplaw.report.run_folder import Planned, read_run
+from gaplaw.report.tables import cells_table
+from gaplaw.report.view import representative, view
+from tests.report.page import Page
+from tests.report.simulated import sweep, write_folder
 
 
 def test_students_without_a_panel_are_named_and_their_results_stand_on_the_page(tmp_path, monkeypatch):
     drawn = {}
-    monkeypatch.setattr("analysis.report.picture", lambda draw, text: drawn.setdefault(text, Markup("<p>a figure</p>")))
+    monkeypatch.setattr(
+        "gaplaw.report.page.picture", lambda draw, text: drawn.setdefault(text, Markup("<p>a figure</p>"))
+    )
     folder = write_folder(tmp_path, students=range(8, 44, 4), teachers=(16, 24, 32), seeds=(0, 1), curves=False)
     run = read_run(folder)
     seen = view(run.cells)

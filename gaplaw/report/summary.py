@@ -1,6 +1,6 @@
 """What does the run say in words? The headline, what each student showed, and which teacher the law takes.
 
-After the figures in the walk of analysis; `report` puts these on the page. Plain strings only: every number is read
+After the figures in the walk of the report; `report` puts these on the page. Plain strings only: every number is read
 from the table, the law or the choice, and what is missing is said, never filled in.
 """
 
@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from analysis.figures import teacher_text
-from analysis.style import size_text
-from analysis.view import Student, View, indistinguishable, of_the_law, paired
 from gaplaw.law.text import interval_words
+from gaplaw.report.figures import teacher_text
+from gaplaw.report.style import size_text
+from gaplaw.report.view import Student, View, indistinguishable, of_the_law, paired
 
 FEWEST_INTERIOR = 3  # students with an optimum inside the ladder before a law is called identified
 

@@ -1,6 +1,6 @@
 """When does the teacher matter? Validation loss against tokens, of teachers, of students and of students alone.
 
-After figures in the walk of analysis. Takes the two frames that `gaplaw.read` returns and returns one matplotlib
+After figures in the walk of the report. Takes the two frames that `gaplaw.read` returns and returns one matplotlib
 figure.
 """
 
@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.style import (
+from gaplaw.report.style import (
     FEWEST_FOR_A_CURVE,
     INK,
     WIDE,
@@ -23,7 +23,7 @@ from analysis.style import (
     size_axis,
     size_text,
 )
-from analysis.view import averaged_curves, view
+from gaplaw.report.view import averaged_curves, view
 
 
 @in_style

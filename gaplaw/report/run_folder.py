@@ -1,6 +1,6 @@
 """What does a run folder hold? Its rows, its curves, what was planned and foretold, and the files that cannot be read.
 
-After tables in the walk of analysis; nothing is drawn or fitted here.
+After tables in the walk of the report; nothing is drawn or fitted here.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.tables import FORETOLD
 from gaplaw.canonical import from_dict
 from gaplaw.credentials import mask_credentials
 from gaplaw.errors import GaplawError, TableError
 from gaplaw.files import intact
+from gaplaw.report.tables import FORETOLD
 from gaplaw.results import read_table, row_files
 from gaplaw.spec import Cell
 

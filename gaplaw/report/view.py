@@ -1,6 +1,6 @@
 """Which rows are teachers, students and baselines, and which differences between them are paired?
 
-After style and protocols in the walk of analysis. Takes the frame that `gaplaw.read` returns, or any outside table
+After style and protocols in the walk of the report. Takes the frame that `gaplaw.read` returns, or any outside table
 under the canonical names (student_params, teacher_params, student_loss, …), and sorts it for drawing. Means and error
 bars here describe what was measured; whatever a decision rests on comes from `gaplaw.law`.
 
@@ -19,9 +19,9 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
-from analysis.protocols import protocol_labels
-from analysis.style import size_text
 from gaplaw.law.table.read import roles_of
+from gaplaw.report.protocols import protocol_labels
+from gaplaw.report.style import size_text
 
 _ALIASES = {"loss_student_ce_nats": "student_loss", "loss_teacher_ce_nats": "teacher_loss"}
 _NUMBERS = (

@@ -1,4 +1,4 @@
-"""Does analysis sort rows by role and keep protocols apart, and is its pairing the textbook one?"""
+"""Does the report sort rows by role and keep protocols apart, and is its pairing the textbook one?"""
 
 import json
 
@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from analysis.protocols import protocol_labels
-from analysis.view import averaged_curves, domains, indistinguishable, paired, representative, view
+from gaplaw.report.protocols import protocol_labels
+from gaplaw.report.view import averaged_curves, domains, indistinguishable, paired, representative, view
 
 
 def table(losses, **columns) -> pd.DataFrame:

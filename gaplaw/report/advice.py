@@ -1,6 +1,6 @@
 """What should a reader of the page do first? One sentence with one thing to do, and its command.
 
-After summary in the walk of analysis. The first of these that holds: run the sweep, finish it, measure more, fit,
+After summary in the walk of the report. The first of these that holds: run the sweep, finish it, measure more, fit,
 choose. What was found is said by `summary`; this only says what to do next.
 """
 
@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from analysis.style import size_text
-from analysis.summary import Headline, better_alone
-from analysis.view import View, of_the_law
 from gaplaw.law.flags import FEWEST_STUDENTS, FEWEST_TEACHERS
+from gaplaw.report.style import size_text
+from gaplaw.report.summary import Headline, better_alone
+from gaplaw.report.view import View, of_the_law
 
 
 @dataclass(frozen=True, slots=True)

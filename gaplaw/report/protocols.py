@@ -1,6 +1,6 @@
 """What tells the protocols of one table apart? Short labels that say only what differs.
 
-Before view in the walk of analysis. A protocol is a text such as `scratch|soft=1|T=2`; rows of different protocols
+Before view in the walk of the report. A protocol is a text such as `scratch|soft=1|T=2`; rows of different protocols
 never share a panel, and a panel is named by the parts that not every protocol has.
 """
 

@@ -12,11 +12,11 @@ from matplotlib import rcParams
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
-import analysis
-from analysis.style import NARROW, WIDE, colours, missing, size_text, svg, thinned
-from analysis.view import paired, view
-from tests.analysis.known import REFUSAL, known_law
-from tests.analysis.simulated import TRUE_RATIO
+from gaplaw import report
+from gaplaw.report.style import NARROW, WIDE, colours, missing, size_text, svg, thinned
+from gaplaw.report.view import paired, view
+from tests.report.known import REFUSAL, known_law
+from tests.report.simulated import TRUE_RATIO
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -32,7 +32,7 @@ def holds(axes, x, y) -> bool:
 
 def test_student_loss_shows_the_paired_means_and_the_baseline(cells):
     seen = view(cells)
-    figure = analysis.student_loss(cells)
+    figure = report.student_loss(cells)
     assert len(figure.axes) == len(seen.students) == 4
     for axes, student in zip(figure.axes, seen.students, strict=True):
         means = paired(student).means
@@ -44,7 +44,7 @@ def test_student_loss_shows_the_paired_means_and_the_baseline(cells):
 
 def test_the_optimum_stands_where_the_law_puts_it_and_past_the_ladder_is_an_arrow(cells):
     law = known_law(view(cells))
-    figure = analysis.student_loss(cells, law)
+    figure = report.student_loss(cells, law)
     for axes, student in zip(figure.axes, law.students, strict=True):
         at = TRUE_RATIO * student.student_params
         assert any(line.get_marker() == "D" and line.get_xdata() == [at] for line in axes.lines)
@@ -52,7 +52,7 @@ def test_the_optimum_stands_where_the_law_puts_it_and_past_the_ladder_is_an_arro
     law = known_law(view(small))
     censored = [s.method("joint").censored for s in law.students]
     assert censored[0] is None and censored[-1] == "high"
-    last = analysis.student_loss(small, law).axes[-1]
+    last = report.student_loss(small, law).axes[-1]
     assert not any(line.get_marker() == "D" for line in last.lines)
     assert any("stronger than any tried" in text.get_text() for text in last.texts)
     assert any(getattr(text, "arrow_patch", None) is not None for text in last.texts)
@@ -60,15 +60,15 @@ def test_the_optimum_stands_where_the_law_puts_it_and_past_the_ladder_is_an_arro
 
 def test_a_refused_law_is_not_drawn(cells):
     law = known_law(view(cells), flags=[REFUSAL])
-    assert not any(line.get_marker() == "D" for axes in analysis.student_loss(cells, law).axes for line in axes.lines)
-    (axes,) = analysis.optimal_teacher(law).axes
+    assert not any(line.get_marker() == "D" for axes in report.student_loss(cells, law).axes for line in axes.lines)
+    (axes,) = report.optimal_teacher(law).axes
     assert not axes.collections  # no bands
-    assert missing(analysis.regret(law, student_params=3000))
+    assert missing(report.regret(law, student_params=3000))
 
 
 def test_the_bands_are_the_quantiles_of_the_laws_draws(cells):
     law = known_law(view(cells))
-    (axes,) = analysis.optimal_teacher(law).axes
+    (axes,) = report.optimal_teacher(law).axes
     wide = axes.collections[0].get_paths()[0].vertices
     size = wide[len(wide) // 4, 0]
     band = wide[np.isclose(wide[:, 0], size), 1]
@@ -78,7 +78,7 @@ def test_the_bands_are_the_quantiles_of_the_laws_draws(cells):
 
 
 def test_residuals_of_the_true_law_are_the_noise(cells):
-    left, _ = analysis.residuals(cells, known_law(view(cells))).axes
+    left, _ = report.residuals(cells, known_law(view(cells))).axes
     rest = np.concatenate([line.get_ydata() for line in left.lines if len(line.get_xdata()) == 7])
     assert len(rest) == 28 and 0.0003 < rest.std() < 0.003  # the table's noise is 0.002 nats a run, three runs a mean
 
@@ -86,7 +86,7 @@ def test_residuals_of_the_true_law_are_the_noise(cells):
 def test_regret_dots_are_those_of_the_choice(cells):
     law = known_law(view(cells))
     choice = law.choose(student_params=3000, teachers=[12_000, 30_000, 200_000])
-    (axes,) = analysis.regret(law, choice).axes
+    (axes,) = report.regret(law, choice).axes
     dots = {line.get_xdata()[0]: line.get_ydata()[0] for line in axes.lines if line.get_marker() == "o"}
     assert dots == {teacher.params: teacher.expected_regret_nats for teacher in choice.teachers}
     full = [line.get_xdata()[0] for line in axes.lines if line.get_marker() == "o" and line.get_mfc() != "white"]
@@ -94,7 +94,7 @@ def test_regret_dots_are_those_of_the_choice(cells):
 
 
 def test_pairing_shows_a_smaller_spread_after_than_before(cells):
-    (axes,) = analysis.seed_pairing(cells).axes
+    (axes,) = report.seed_pairing(cells).axes
     dots = [line for line in axes.lines if line.get_marker() == "o"]
     before = [d.get_xdata()[0] for d in dots if d.get_mfc() == "white"]
     after = [d.get_xdata()[0] for d in dots if d.get_mfc() != "white"]
@@ -104,7 +104,7 @@ def test_pairing_shows_a_smaller_spread_after_than_before(cells):
 
 
 def test_curves_of_students_are_shown_less_their_mean(cells, curves):
-    figure = analysis.loss_curves(cells, curves)
+    figure = report.loss_curves(cells, curves)
     for axes in figure.axes[1:]:
         taught = [line.get_ydata() for line in axes.lines if line.get_linestyle() == "-"]
         assert len(taught) == 7
@@ -112,7 +112,7 @@ def test_curves_of_students_are_shown_less_their_mean(cells, curves):
 
 
 def test_every_domains_best_teacher_is_at_zero(cells):
-    for axes in analysis.domain_losses(cells).axes:
+    for axes in report.domain_losses(cells).axes:
         assert len(axes.lines) == 4 and all(line.get_ydata().min() == 0 for line in axes.lines)
 
 
@@ -121,22 +121,22 @@ def test_every_figure_keeps_its_width_and_leaves_settings_alone(cells, curves, w
     before = dict(rcParams)
     law = known_law(view(cells))
     drawn = [
-        analysis.student_loss(cells, law, width=width),
-        analysis.loss_curves(cells, curves, width=width),
-        analysis.domain_losses(cells, width=width),
-        analysis.fidelity(cells, width=width),
-        analysis.seed_pairing(cells, width=width),
-        analysis.optimal_teacher(law, width=width),
-        analysis.residuals(cells, law, width=width),
-        analysis.regret(law, student_params=3000, width=width),
+        report.student_loss(cells, law, width=width),
+        report.loss_curves(cells, curves, width=width),
+        report.domain_losses(cells, width=width),
+        report.fidelity(cells, width=width),
+        report.seed_pairing(cells, width=width),
+        report.optimal_teacher(law, width=width),
+        report.residuals(cells, law, width=width),
+        report.regret(law, student_params=3000, width=width),
     ]
     assert all(figure.get_figwidth() <= width and not missing(figure) for figure in drawn)
     assert svg(drawn[0]).startswith("<?xml") and dict(rcParams) == before
 
 
 def test_a_picture_is_the_one_that_savefig_would_write(cells):
-    saved, figure = io.StringIO(), analysis.fidelity(cells)
-    analysis.fidelity(cells).savefig(saved, format="svg", metadata={"Date": None, "Creator": None})
+    saved, figure = io.StringIO(), report.fidelity(cells)
+    report.fidelity(cells).savefig(saved, format="svg", metadata={"Date": None, "Creator": None})
     dpi = figure.dpi
     ours, theirs = (re.sub(r"[#\"(][a-zA-Z]+[0-9a-f]{10}", "#", text) for text in (svg(figure), saved.getvalue()))
     assert figure.dpi == dpi and ours.count("<use") > 100
@@ -149,18 +149,18 @@ def test_a_picture_is_the_one_that_savefig_would_write(cells):
 def test_an_empty_table_says_what_is_missing():
     nothing = pd.DataFrame()
     for figure in (
-        analysis.student_loss(nothing),
-        analysis.loss_curves(nothing, None),
-        analysis.domain_losses(nothing),
-        analysis.fidelity(nothing),
-        analysis.seed_pairing(nothing),
+        report.student_loss(nothing),
+        report.loss_curves(nothing, None),
+        report.domain_losses(nothing),
+        report.fidelity(nothing),
+        report.seed_pairing(nothing),
     ):
         assert missing(figure).endswith(".")
 
 
 def test_a_table_known_by_teacher_loss_is_drawn_with_better_teachers_to_the_right():
     frame = pd.DataFrame({"student_params": 1e8, "teacher_loss": [2.4, 2.2, 2.0], "student_loss": [2.6, 2.5, 2.55]})
-    (axes,) = analysis.student_loss(frame).axes
+    (axes,) = report.student_loss(frame).axes
     left, right = axes.get_xlim()
     assert left > 2.4 > 2.0 > right
 
@@ -201,7 +201,7 @@ def test_a_tick_stands_at_every_measured_teacher_and_no_labels_touch(width, coun
     spread = np.geomspace(1.13e6, 3.77e9, count) * np.random.default_rng(count).uniform(0.9, 1.1, count)
     teachers = np.sort(spread) if coordinate == "teacher_params" else np.linspace(1.713, 2.977, count)
     frame = rows(teachers, np.linspace(3, 2, count) ** 2).rename(columns={"teacher_params": coordinate})
-    figure = analysis.student_loss(frame, width=width)
+    figure = report.student_loss(frame, width=width)
     FigureCanvasAgg(figure).draw()
     for axes in figure.axes:
         ticks = np.sort(np.concatenate([axes.xaxis.get_majorticklocs(), axes.xaxis.get_minorticklocs()]))
@@ -214,8 +214,8 @@ def test_a_tick_stands_at_every_measured_teacher_and_no_labels_touch(width, coun
 def test_the_axes_of_a_law_have_ticks_at_the_measured_teachers_too(cells):
     seen = view(cells)
     law = known_law(seen)
-    for figure, axis in ((analysis.optimal_teacher(law, teachers=seen.ladder), "yaxis"),
-                         (analysis.regret(law, student_params=3000, teachers=seen.ladder), "xaxis")):  # fmt: skip
+    for figure, axis in ((report.optimal_teacher(law, teachers=seen.ladder), "yaxis"),
+                         (report.regret(law, student_params=3000, teachers=seen.ladder), "xaxis")):  # fmt: skip
         FigureCanvasAgg(figure).draw()
         axis = getattr(figure.axes[0], axis)
         ticks = np.concatenate([axis.get_majorticklocs(), axis.get_minorticklocs()])
@@ -234,26 +234,25 @@ def test_two_points_are_not_drawn_as_a_curve_and_this_is_said(cells, curves):
     two = cells[cells["teacher_params"].isna() | cells["teacher_params"].isin(view(cells).ladder[[1, 4]])]
     late = curves[curves.groupby("cell_id")["tokens"].rank(ascending=False) <= 2]
     figures = {
-        "loss": analysis.student_loss(two),
-        "with a law": analysis.student_loss(two, known_law(view(two))),
-        "domains": analysis.domain_losses(two),
-        "fidelity": analysis.fidelity(two),
-        "curves": analysis.loss_curves(cells, late),
+        "loss": report.student_loss(two),
+        "with a law": report.student_loss(two, known_law(view(two))),
+        "domains": report.domain_losses(two),
+        "fidelity": report.fidelity(two),
+        "curves": report.loss_curves(cells, late),
     }
     for name, figure in figures.items():
         assert not joined_points(figure), name
         assert sum(len(line.get_xdata()) for axes in figure.axes for line in axes.lines) > 0
     assert not joined_points(figures["curves"], ("-", "--"))  # nor the dashed lines of students alone
     few = cells[(cells["role"] != "teacher") | cells["student_params"].isin(view(two).ladder)]
-    assert not joined_points(analysis.fidelity(few[few.index.isin(two.index)]), ("-", "--"))  # nor the teachers' own
+    assert not joined_points(report.fidelity(few[few.index.isin(two.index)]), ("-", "--"))  # nor the teachers' own
     said = {
         name: " ".join(t.get_text() for a in f.axes for t in [a.title, a._left_title, *a.texts])
         for name, f in figures.items()
     }
     assert all("points" in said[name] for name in ("loss", "domains", "fidelity", "curves")), said
     assert all(
-        joined_points(f)
-        for f in (analysis.student_loss(cells), analysis.domain_losses(cells), analysis.fidelity(cells))
+        joined_points(f) for f in (report.student_loss(cells), report.domain_losses(cells), report.fidelity(cells))
     )
 
 
@@ -264,17 +263,17 @@ def test_every_protocol_has_panels_of_its_own_under_a_short_label():
     frame = pd.concat(parts, ignore_index=True).assign(kl_teacher_student_nats=0.1, domain_code_loss_nats=2.0)
     frame["student_loss"] += np.random.default_rng(0).normal(0, 1e-3, len(frame))
     for figure in (
-        analysis.student_loss(frame),
-        analysis.domain_losses(frame),
-        analysis.fidelity(frame),
-        analysis.seed_pairing(frame),
+        report.student_loss(frame),
+        report.domain_losses(frame),
+        report.fidelity(frame),
+        report.seed_pairing(frame),
     ):
         assert [block.get_suptitle() for block in figure.subfigs] == ["Temperature 1", "Temperature 2"]
         texts = [t.get_text() for t in figure.findobj(Text)]
         assert not any("soft=" in text for text in texts)
-    assert len(analysis.student_loss(frame).axes) == len(analysis.domain_losses(frame).axes) == 6
-    assert len(analysis.fidelity(frame).axes) == 2
-    for block, protocol in zip(analysis.student_loss(frame).subfigs, view(frame).protocols, strict=True):
+    assert len(report.student_loss(frame).axes) == len(report.domain_losses(frame).axes) == 6
+    assert len(report.fidelity(frame).axes) == 2
+    for block, protocol in zip(report.student_loss(frame).subfigs, view(frame).protocols, strict=True):
         own = [s for s in view(frame).students if s.protocol == protocol]
         for axes, student in zip(block.axes, own, strict=True):
             assert holds(axes, paired(student).means["teacher"], paired(student).means["value"])
@@ -285,10 +284,10 @@ def test_a_law_of_one_protocol_is_drawn_and_judged_on_its_own_students_only(cell
     law = known_law(view(cells))
     law = replace(law, provenance={"protocol": view(cells).protocols[0]})
     both = pd.concat([cells, other])
-    left, _ = analysis.residuals(both, law).axes
-    alone, _ = analysis.residuals(cells, law).axes
+    left, _ = report.residuals(both, law).axes
+    alone, _ = report.residuals(cells, law).axes
     assert len(left.lines) == len(alone.lines)
-    marked = [any(line.get_marker() == "D" for line in axes.lines) for axes in analysis.student_loss(both, law).axes]
+    marked = [any(line.get_marker() == "D" for line in axes.lines) for axes in report.student_loss(both, law).axes]
     assert marked == [s.protocol == law.provenance["protocol"] for s in view(both).students]
 
 
@@ -296,7 +295,7 @@ def test_names_are_drawn_as_they_are_written(cells):
     domain, protocol = "cost $x^$", "scratch|soft=1|T=$^$"
     own = cells.assign(domain_labels=json.dumps({"domain_code_loss_nats": domain}))
     own = pd.concat([own, own[own["role"] == "student"].assign(protocol=protocol)])
-    for draw, name in ((analysis.domain_losses, domain), (analysis.student_loss, "temperature $^$")):
+    for draw, name in ((report.domain_losses, domain), (report.student_loss, "temperature $^$")):
         figure = draw(own)
         assert svg(figure) and any(name in text.get_text().lower() for text in figure.findobj(Text))
         assert not any("\\math" in text.get_text() for text in figure.findobj(Text))  # what matplotlib writes itself

@@ -1,4 +1,4 @@
-"""One simulated run, written once, for all tests of analysis."""
+"""One simulated run, written once, for all tests of the report."""
 
 import json
 
@@ -6,7 +6,7 @@ import pytest
 
 from gaplaw import results
 from gaplaw.canonical import to_dict
-from tests.analysis.simulated import sweep, write_folder
+from tests.report.simulated import sweep, write_folder
 
 
 @pytest.fixture(scope="session")

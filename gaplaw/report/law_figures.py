@@ -1,6 +1,6 @@
 """What was fitted? The teacher law with its bands, the regret of every teacher, and what the law leaves unexplained.
 
-After figures in the walk of analysis. Every function takes a fitted `gaplaw.law.Law` (and, where it compares, the
+After figures in the walk of the report. Every function takes a fitted `gaplaw.law.Law` (and, where it compares, the
 table) and returns one matplotlib figure. Bands are quantiles of the law's own draws; nothing is refitted here.
 """
 
@@ -13,8 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
-from analysis.figures import NOTHING, is_stronger, law_question, student_level, teacher_axis, teacher_ticks
-from analysis.style import (
+from gaplaw.errors import LawError
+from gaplaw.report.figures import NOTHING, is_stronger, law_question, student_level, teacher_axis, teacher_ticks
+from gaplaw.report.style import (
     ACCENT,
     INK,
     MUTED,
@@ -29,8 +30,7 @@ from analysis.style import (
     panels,
     size_axis,
 )
-from analysis.view import of_the_law, paired, view
-from gaplaw.errors import LawError
+from gaplaw.report.view import of_the_law, paired, view
 
 PUBLISHED_RATIO = 2.5  # Zhang et al. 2023 (2311.07052): students pruned from their teacher
 _METHODS = {"joint": "o", "akima": "^", "quadratic": "s"}

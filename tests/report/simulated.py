@@ -1,4 +1,4 @@
-"""A small simulated sweep under the real column names, for the tests of analysis and of the notebooks.
+"""A small simulated sweep under the real column names, for the tests of the report and of the notebooks.
 
 The rows are described by `gaplaw.results.describe_cell` from real specifications; only the losses come from a known
 bowl, so that the figures and the page meet exactly the columns that a run writes.

@@ -9,7 +9,7 @@ import numpy as np
 
 from gaplaw.law.flags import Flag
 from gaplaw.law.law import Law, MethodOptimum, Noise, Parameter, StudentOptimum
-from tests.analysis.simulated import TRUE_RATIO, asymmetric_bowl
+from tests.report.simulated import TRUE_RATIO, asymmetric_bowl
 
 REFUSAL = Flag("curvature not significant", "no student's loss bends enough to have a minimum.", "refusal")
 

@@ -1,6 +1,6 @@
 """How does everything that the project draws look? One restrained style: light, colour-blind safe, readable on a phone.
 
-First file of analysis, last stop of the walk before the notebooks. Students take their colour from their place in the
+First file of the report, last stop of the walk before the notebooks. Students take their colour from their place in the
 order of sizes, so one size has one colour on every figure of a page. Figures are drawn at one of two widths, `WIDE` (a
 page) and `NARROW` (a phone), with the same text size at both; the report shows whichever fits.
 """

@@ -1,7 +1,7 @@
 """Which tables stand on the page? Optima, parameters, noise, rivals, cells, failures, provenance, as plain rows of
 text.
 
-After summary in the walk of analysis. A number that is missing is an empty text or says that it is missing; none is
+After summary in the walk of the report. A number that is missing is an empty text or says that it is missing; none is
 filled in.
 """
 
@@ -14,10 +14,10 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup, escape
 
-from analysis.figures import censored_text, teacher_text
-from analysis.style import size_text
-from analysis.view import View
 from gaplaw.law.text import interval_words
+from gaplaw.report.figures import censored_text, teacher_text
+from gaplaw.report.style import size_text
+from gaplaw.report.view import View
 
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 

@@ -11,21 +11,21 @@ import pandas as pd
 import pytest
 from markupsafe import Markup
 
-from analysis.advice import advice
-from analysis.figures import student_loss
-from analysis.report import render, write_report
-from analysis.run_folder import read_run
-from analysis.style import svg
-from analysis.summary import headline
-from analysis.tables import cell_text
-from analysis.view import view
 from gaplaw.canonical import to_dict
 from gaplaw.errors import TableError
 from gaplaw.files import write_checked_json
 from gaplaw.law.flags import Flag
-from tests.analysis.known import REFUSAL, known_law
-from tests.analysis.page import Page
-from tests.analysis.simulated import sweep, write_folder
+from gaplaw.report.advice import advice
+from gaplaw.report.figures import student_loss
+from gaplaw.report.page import render, write_report
+from gaplaw.report.run_folder import read_run
+from gaplaw.report.style import svg
+from gaplaw.report.summary import headline
+from gaplaw.report.tables import cell_text
+from gaplaw.report.view import view
+from tests.report.known import REFUSAL, known_law
+from tests.report.page import Page
+from tests.report.simulated import sweep, write_folder
 
 MOST_BYTES = 3_000_000
 
@@ -38,7 +38,7 @@ def run(run_folder):
 @pytest.fixture
 def words_only(monkeypatch):
     """Leave the figures out: drawing takes seconds, and these tests read words."""
-    monkeypatch.setattr("analysis.report.picture", lambda draw, text: Markup("<p>a figure</p>"))
+    monkeypatch.setattr("gaplaw.report.page.picture", lambda draw, text: Markup("<p>a figure</p>"))
 
 
 @pytest.fixture(scope="module")

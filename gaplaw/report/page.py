@@ -1,6 +1,6 @@
 """What does one run amount to, on one page? A self-contained HTML report of a run folder.
 
-Last file of analysis. Reads the folder that it is given and nothing else, fits nothing, and says plainly what is
+Last file of the report. Reads the folder that it is given and nothing else, fits nothing, and says plainly what is
 missing: no law, a law that refused, failed cells, damaged files, an empty sweep. The page carries its figures, styles
 and one small script for sorting inside itself and stays readable on a phone, on paper and to a screen reader.
 """
@@ -15,14 +15,15 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup, escape
 
-from analysis import curve_figures, detail_figures, figures, law_figures, summary, tables
-from analysis.advice import advice
-from analysis.protocols import protocol_labels
-from analysis.run_folder import Run, read_run
-from analysis.style import FEWEST_FOR_A_CURVE, NARROW, WIDE, missing, size_text, svg
-from analysis.view import View, representative, view
 from gaplaw.errors import TableError
 from gaplaw.files import renamed
+from gaplaw.packages import shipped_experiments
+from gaplaw.report import curve_figures, detail_figures, figures, law_figures, summary, tables
+from gaplaw.report.advice import advice
+from gaplaw.report.protocols import protocol_labels
+from gaplaw.report.run_folder import Run, read_run
+from gaplaw.report.style import FEWEST_FOR_A_CURVE, NARROW, WIDE, missing, size_text, svg
+from gaplaw.report.view import View, representative, view
 
 _FOLDER = Path(__file__).resolve().parent
 
@@ -94,7 +95,7 @@ def render(run: Run, law=None, choice=None) -> str:
 
 def _names(run: Run) -> dict[str, str]:
     """What commands on the page call this run. An experiment that is none of the project's own may be any file."""
-    own = run.sweep is not None and (_FOLDER.parent / "experiments" / f"{run.sweep.name}.py").is_file()
+    own = run.sweep is not None and (shipped_experiments() / f"{run.sweep.name}.py").is_file()
     return {"folder": run.folder, "experiment": run.sweep.name if own else "EXPERIMENT"}
 
 

@@ -1,6 +1,6 @@
 """What else was measured? Losses by domain, fidelity to the teacher, and how much pairing by seed cancels.
 
-After figures in the walk of analysis. Every function takes the frame that `gaplaw.read` returns and returns one
+After figures in the walk of the report. Every function takes the frame that `gaplaw.read` returns and returns one
 matplotlib figure.
 """
 
@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from analysis.figures import NOTHING, shared_labels, student_panels, teacher_axis
-from analysis.style import (
+from gaplaw.report.figures import NOTHING, shared_labels, student_panels, teacher_axis
+from gaplaw.report.style import (
     ACCENT,
     FEWEST_FOR_A_CURVE,
     GRID,
@@ -31,7 +31,7 @@ from analysis.style import (
     markers,
     unordered_colours,
 )
-from analysis.view import Paired, domains, paired, view
+from gaplaw.report.view import Paired, domains, paired, view
 
 
 @in_style
