@@ -11,10 +11,13 @@ if TYPE_CHECKING:  # the same names, for type checkers and for the documentation
     from gaplaw.law import fit as fit
     from gaplaw.law import load_law as load_law
     from gaplaw.results import read as read
+    from gaplaw.spec import TAID as TAID
     from gaplaw.spec import Cell as Cell
     from gaplaw.spec import DataSpec as DataSpec
+    from gaplaw.spec import GeneralizedJSD as GeneralizedJSD
     from gaplaw.spec import ModelSpec as ModelSpec
     from gaplaw.spec import ObjectiveSpec as ObjectiveSpec
+    from gaplaw.spec import ReverseKL as ReverseKL
     from gaplaw.spec import Sweep as Sweep
     from gaplaw.spec import TeacherSignal as TeacherSignal
     from gaplaw.spec import TrainSpec as TrainSpec

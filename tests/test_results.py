@@ -117,9 +117,9 @@ def test_domains_never_share_a_column():
     labels |= {
         columns.domain_column(label).removeprefix("domain_").removesuffix("_loss_nats") for label in list(labels)[:2000]
     }
-    columns = {label: columns.domain_column(label) for label in labels}
-    assert len(set(columns.values())) == len(labels)
-    assert all(columns.DOMAIN_COLUMN.fullmatch(column) for column in columns.values())
+    names = {label: columns.domain_column(label) for label in labels}
+    assert len(set(names.values())) == len(labels)
+    assert all(columns.DOMAIN_COLUMN.fullmatch(name) for name in names.values())
 
 
 def test_a_plain_label_is_its_columns_name():
