@@ -14,6 +14,8 @@ _private = tempfile.mkdtemp(prefix="gaplaw-tests-")
 os.environ["GAPLAW_CACHE"] = _private
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")  # virtual devices, so that sharding is tested on any machine
+# The suite runs in two processes on two cores: a fit of small matrices is slower with threads of its own.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # Less optimisation of code that runs for milliseconds, and compiled programs shared with later runs: most of the
 # suite's time is compilation.
 os.environ.setdefault(
