@@ -22,7 +22,10 @@ def law_of(kind):
     return fit_loss_law(read_table(frame[COLUMNS]), draws=120), frame
 
 
-@pytest.fixture(scope="module", params=[pytest.param("broken power", marks=pytest.mark.slow), "beaten", "bowl"])
+@pytest.fixture(
+    scope="module",
+    params=["beaten", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("broken power", "bowl"))],
+)
 def fitted(request):
     law, frame = law_of(request.param)
     return request.param, law, frame
@@ -95,6 +98,8 @@ def test_regret_draws_agree_with_the_curves(fitted):
 
 def test_a_no_teacher_column_gives_c_and_the_size_rules():
     frame = world("broken power")
+    ratio = frame["student_tokens"] / frame["student_params"]
+    frame = frame[np.isclose(ratio, 20) | np.isclose(ratio, 80)].copy()  # a part that is quick to fit
     frame["no_teacher_loss"] = alone(frame["student_params"], frame["student_tokens"])
     law = fit_loss_law(read_table(frame[[*COLUMNS, "no_teacher_loss"]]), draws=60)
     assert law.baseline["kind"] == "surface"
@@ -179,8 +184,9 @@ def test_lowest_refines_and_marks_the_edges():
 
 
 def test_frames_of_another_order_give_the_same_law():
-    one, frame = law_of("bowl")
-    shuffled = frame[COLUMNS].sample(frac=1, random_state=0)
-    two = fit_loss_law(read_table(pd.DataFrame(shuffled)), draws=20)
-    ask = frame[COLUMNS][:20]
+    frame = world("bowl")[COLUMNS]
+    frame = frame[np.isclose(frame["student_tokens"], 80 * frame["student_params"])]
+    shuffled = frame.sample(frac=1, random_state=0)
+    one, two = (fit_loss_law(read_table(pd.DataFrame(f)), draws=20) for f in (frame, shuffled))
+    ask = frame[:20]
     assert one.predict(ask) == pytest.approx(two.predict(ask), abs=2e-3)
