@@ -31,13 +31,11 @@ MORE_MESHES = [
 
 @pytest.fixture(scope="module")
 def group():
-    """Two scratch students of two seeds and one of one, pruned ones of two rates, and their teacher: four stacks."""
+    """Two scratch students of two seeds and one of one, a pruned one of two seeds, and their teacher: four stacks."""
     corpus, sweep = toy.MarkovCorpus(), toy.sweep()
     pruned = toy.sweep(init="prune", students=[toy.model(12)])
     teacher = sweep.teachers[0]
-    first = next(cell for cell in pruned.students if cell.teacher == teacher)
-    other = dataclasses.replace(first, train=dataclasses.replace(first.train, learning_rate=1e-3))
-    cells = (*(cell for cell in sweep.students if cell.teacher == teacher), first, other)
+    cells = tuple(cell for cell in (*sweep.students, *pruned.students) if cell.teacher == teacher)
     single = dataclasses.replace(cells[0], seed=7, train=dataclasses.replace(cells[0].train, learning_rate=3e-3))
     cells += (single,)
     params = models.init(jax.random.key(4), teacher.model)
