@@ -51,7 +51,7 @@ def test_stored_outputs_agree_with_a_fresh_run_on_the_example(path):
 
 
 @pytest.mark.parametrize(
-    "path", [READING, FITTING], ids=lambda path: path.stem
+    "path", [READING, pytest.param(FITTING, marks=pytest.mark.slow)], ids=lambda path: path.stem
 )  # the third has a simulated table of its own
 def test_runs_on_a_fresh_folder(path, tmp_path):
     pytest.importorskip("nbclient")

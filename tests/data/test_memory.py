@@ -68,6 +68,7 @@ def test_a_long_line_takes_at_most_three_times_its_size(tmp_path, kind):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["words", "without white space"])
 def test_a_bpe_learns_from_a_long_line_in_a_gibibyte(tmp_path, kind):
-    text = words(30 << 20) if kind == "words" else os.urandom(15 << 20).hex()
+    """Text without white space is slow to learn from, and no more than 8 MB of it is: 12 MB show the limit."""
+    text = words(30 << 20) if kind == "words" else os.urandom(6 << 20).hex()
     write(tmp_path / "texts", "txt", text)
-    assert bytes_to_prepare(tmp_path / "texts", "bpe:300") < 1 << 30
+    assert bytes_to_prepare(tmp_path / "texts", "bpe:270") < 1 << 30

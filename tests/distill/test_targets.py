@@ -10,7 +10,7 @@ from gaplaw.distill.targets import kept_shapes, unpacked
 from gaplaw.errors import SignalError
 from gaplaw.spec import ObjectiveSpec, TeacherSignal
 from gaplaw.spec.teacher_signal import HALF_TAILS
-from tests.distill.test_chunked import MESHES, N, S, V, dense_loss, random_output
+from tests.distill.test_chunked import MESHES, N, S, V, dense_loss, random_output, slow_unless
 
 SOFT, MIXED = ObjectiveSpec(), ObjectiveSpec(soft_weight=0.7, temperature=2.0)
 KEY, WHOLE = jax.random.key(9), Layout(N)
@@ -52,7 +52,7 @@ def bucket_kl(student, teacher, heat, symbols):
     return (p * np.log(p / q)).sum(axis=1).mean()
 
 
-@pytest.mark.parametrize("heat", [0.5, 1.0, 2.0, 3.0, 30.0])
+@pytest.mark.parametrize("heat", slow_unless([0.5, 2.0, 30.0], [0.5, 1.0, 2.0, 3.0, 30.0]))
 @pytest.mark.parametrize("symbols", [1, 4])
 def test_topk_is_the_kl_of_buckets_and_never_above_the_dense_one(heat, symbols):
     spec = ObjectiveSpec(temperature=heat, temperature_squared=False)
@@ -111,7 +111,7 @@ def few_likely(size=300):
     return Output(12 * jax.random.normal(KEY, (50, size)), jnp.eye(size))
 
 
-@pytest.mark.parametrize("heat", [0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 1000.0])
+@pytest.mark.parametrize("heat", slow_unless([0.5, 1.5, 2.0, 1000.0], [0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 1000.0]))
 def test_the_mass_of_a_tail_is_exact_at_every_temperature_that_was_asked_for(heat):
     size, symbols, teacher = 300, 16, few_likely()
     kept = kept_of(teacher, symbols=symbols, temperatures=(1.0, heat))

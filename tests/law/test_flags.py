@@ -23,11 +23,15 @@ def by_size(keep=lambda frame: frame, **truth):
     return {flag.kind: flag for flag in fit(keep(simulate(**GRID | truth)), compare=False, draws=40).flags}
 
 
-def by_loss(change=lambda frame: frame):
+def law_by_loss(change=lambda frame: frame):
     frame = world("broken power")[COLUMNS]
     ratio = frame["student_tokens"] / frame["student_params"]
     fixed = np.isclose(ratio, 20) | np.isclose(ratio, 80)  # a part of the design that is quick to fit
-    return {flag.kind: flag for flag in fit(change(frame[fixed]), draws=20).flags}
+    return fit(change(frame[fixed]), draws=20)
+
+
+def by_loss(*change):
+    return {flag.kind: flag for flag in law_by_loss(*change).flags}
 
 
 def said(flags, kind, severity):
@@ -72,7 +76,10 @@ def test_tables_of_losses_that_have_no_answer():
     def flat(frame):
         return frame.assign(student_loss=1.5 + 300 / frame["student_params"] ** 0.3 + noise[: len(frame)])
 
-    assert said(by_loss(flat), "curvature_not_significant", "refusal")
+    law = law_by_loss(flat)
+    assert said({flag.kind: flag for flag in law.flags}, "curvature_not_significant", "refusal") and law.refused
+    assert law.optimum(5e8, 1e10).teacher_loss is None
+    assert law.choose(student_params=5e8, teachers=[2.0, 2.2]).recommended is None
     stronger = by_loss(
         lambda frame: flat(frame).assign(student_loss=flat(frame)["student_loss"] + 0.5 * frame["teacher_loss"])
     )

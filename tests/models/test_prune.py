@@ -113,7 +113,9 @@ def test_importance_is_the_gradient_of_scaled_weights(spec):
             assert np.linalg.norm(ours) == pytest.approx(1)
 
 
-@each_shape
+@pytest.mark.parametrize(  # the slow ones are compared, in pieces, with sums by hand
+    "spec", [*SHAPES[:2], *(pytest.param(spec, marks=pytest.mark.slow) for spec in SHAPES[2:])], ids=names
+)
 def test_a_batch_in_pieces_ranks_as_the_whole(spec):
     params, batches = teacher_of(spec), batches_of(spec)
     whole, cut = (prune.importance(params, spec, batches, pieces=pieces) for pieces in (1, 4))

@@ -29,31 +29,43 @@ def run(cells, corpus, teacher, **kwargs):
     return {outcome.cell.id: outcome for outcome in outcomes}
 
 
+@pytest.fixture(scope="module")
+def base(corpus, teacher):
+    """One student, trained alone."""
+    cell = students(teacher)[0]
+    return run([cell], corpus, teacher)[cell.id]
+
+
+@pytest.fixture(scope="module")
+def together(corpus, teacher):
+    """Two shapes of two seeds, trained as one group, by cell id."""
+    return run(students(teacher), corpus, teacher)
+
+
 def test_a_teacher_learns_the_source(teacher):
     losses = [row["validation_loss_nats"] for row in teacher.curve if "validation_loss_nats" in row]
     assert len(losses) == 2 and losses[-1] < losses[0] < np.log(toy.VOCAB) + 0.2
     assert teacher.curve[-1]["tokens"] == teacher.cell.steps * teacher.cell.batch_tokens
 
 
-def test_group_equals_single_cells(corpus, teacher):
+def test_group_equals_single_cells(corpus, teacher, base, together):
     cells = students(teacher)
-    together = run(cells, corpus, teacher)
     assert len(together) == 4
-    for cell in cells[::3]:  # of each shape, and of each seed, one
-        alone = run([cell], corpus, teacher)[cell.id].metrics
+    last = run(cells[3:], corpus, teacher)[cells[3].id]
+    for cell, outcome in ((cells[0], base), (cells[3], last)):  # of each shape, and of each seed, one
+        alone = outcome.metrics
         for name, value in together[cell.id].metrics.items():
             if name.endswith("_nats") or name in ("agreement", "calibration_error"):
                 np.testing.assert_allclose(value, alone[name], rtol=1e-4, atol=1e-5, err_msg=name)
 
 
-def test_reported_numbers_agree_with_each_other(corpus, teacher):
-    outcome = run(students(teacher)[:1], corpus, teacher)[students(teacher)[0].id]
-    row = outcome.metrics
+def test_reported_numbers_agree_with_each_other(corpus, teacher, base):
+    row = base.metrics
     assert row["loss_teacher_ce_nats"] == pytest.approx(teacher.metrics["loss_student_ce_nats"], rel=1e-5)
     shares = np.bincount(corpus.validation().domain_N) / len(corpus.validation().domain_N)
     mixed = shares @ [row["domain_even_loss_nats"], row["domain_odd_loss_nats"]]
     assert row["loss_student_ce_nats"] == pytest.approx(mixed, rel=1e-5)
-    cell = outcome.cell
+    cell = base.cell
     assert row["training_epochs"] == cell.steps * cell.train.batch_sequences / corpus.windows_per_epoch("train")
     assert row["kl_teacher_student_nats"] > 0 and 0 <= row["agreement"] <= 1
 
@@ -68,32 +80,25 @@ def test_one_seed_means_one_initialisation_and_one_batch_order_under_every_teach
     assert baselines == set(by_pair)
 
 
-def test_a_student_that_goes_nan_fails_alone(corpus, teacher):
+def test_a_student_that_goes_nan_fails_alone(corpus, teacher, together):
     cells = students(teacher)
     mad = dataclasses.replace(cells[0], name="mad", train=dataclasses.replace(cells[0].train, learning_rate=1e30))
     outcomes = run([mad, *cells[1:]], corpus, teacher)
-    calm = run(cells[1:], corpus, teacher)
     assert outcomes[mad.id].status == "failed" and "at step" in outcomes[mad.id].error
     assert "loss_student_ce_nats" not in outcomes[mad.id].metrics
     for cell in cells[1:]:
-        ours, theirs = outcomes[cell.id].metrics, calm[cell.id].metrics
+        ours, theirs = outcomes[cell.id].metrics, together[cell.id].metrics
         assert ours["loss_student_ce_nats"] == pytest.approx(theirs["loss_student_ce_nats"], rel=1e-5)
 
 
 EXECUTIONS = [
     dict(steps_per_dispatch=1, chunk_tokens=32),
-    dict(core_blocked=False),
+    pytest.param(dict(core_blocked=False), marks=pytest.mark.slow),  # as the next, without its other changes
     dict(core_blocked=False, chunk_tokens=32, scan_layers=True, remat="full", attention="xla"),
-    dict(core_blocked=False, scan_layers=True, remat="dots"),
+    pytest.param(dict(core_blocked=False, scan_layers=True, remat="dots"), marks=pytest.mark.slow),
     dict(accumulate=4),
     dict(steps_per_dispatch=64, evaluations=1),
 ]
-
-
-@pytest.fixture(scope="module")
-def base(corpus, teacher):
-    cell = students(teacher)[0]
-    return run([cell], corpus, teacher)[cell.id]
 
 
 @pytest.mark.parametrize("fields", EXECUTIONS, ids=str)
@@ -116,8 +121,8 @@ def summed_nats(outcome) -> float:
 
 
 def test_the_training_loss_is_the_mean_of_the_last_tenth_of_the_steps(corpus, teacher):
-    cells = students(teacher)[:2]
-    single = dataclasses.replace(toy.EXECUTION, steps_per_dispatch=1)
+    cells = students(teacher)[:1]
+    single = dataclasses.replace(toy.EXECUTION, **EXECUTIONS[0])  # a step a dispatch
     found = run_group(Group(cells=cells), corpus=corpus, execution=single, teacher=(teacher.params, teacher.model))
     for outcome in found:
         by_step = [row["training_loss_nats"] for row in outcome.curve]
@@ -127,9 +132,8 @@ def test_the_training_loss_is_the_mean_of_the_last_tenth_of_the_steps(corpus, te
     assert last_steps(640) == range(576, 640)
 
 
-def test_batches_cut_into_blocks_give_the_numbers_of_whole_ones(corpus, teacher, monkeypatch):
-    cell = students(teacher)[0]
-    whole = run([cell], corpus, teacher)[cell.id].metrics
+def test_batches_cut_into_blocks_give_the_numbers_of_whole_ones(corpus, teacher, base, monkeypatch):
+    cell, whole = base.cell, base.metrics
     monkeypatch.setattr(in_turn, "BLOCK_TOKENS", cell.batch_tokens // 4)
     cut = run([cell], corpus, teacher)[cell.id].metrics
     for name in ("loss_student_ce_nats", "loss_teacher_ce_nats", "kl_teacher_student_nats", "agreement"):

@@ -22,22 +22,20 @@ MESHES = [
 
 
 @pytest.fixture(scope="module")
-def alone():
-    corpus, sweep = toy.MarkovCorpus(), toy.sweep()
+def alone(corpus, teacher):
+    """Two seeds of one shape on one device; many shapes are the question of test_mesh_gradients."""
     single = dataclasses.replace(toy.EXECUTION, core_blocked=False)
-    (teacher,) = run_group(Group(cells=sweep.teachers[:1]), corpus=corpus, execution=single, keep_params=True)
-    cells = tuple(cell for cell in sweep.students if cell.teacher == sweep.teachers[0])
-    ours = run_group(Group(cells=cells), corpus=corpus, execution=single, teacher=(teacher.params, teacher.model))
-    return corpus, teacher, ours
+    students = toy.sweep(students=[toy.model(8)]).students
+    cells = tuple(cell for cell in students if cell.teacher == teacher.cell)
+    return run_group(Group(cells=cells), corpus=corpus, execution=single, teacher=(teacher.params, teacher.model))
 
 
 @pytest.mark.parametrize("spec", MESHES, ids=lambda m: f"s{m.student}d{m.data}f{m.fsdp}t{m.tensor}")
-def test_a_mesh_gives_the_single_device_numbers(alone, spec):
-    corpus, teacher, expected = alone
+def test_a_mesh_gives_the_single_device_numbers(corpus, teacher, alone, spec):
     spread = dataclasses.replace(toy.EXECUTION, mesh=spec)
-    group = Group(cells=tuple(outcome.cell for outcome in expected))
+    group = Group(cells=tuple(outcome.cell for outcome in alone))
     found = run_group(group, corpus=corpus, execution=spread, teacher=(teacher.params, teacher.model))
-    for ours, theirs in zip(found, expected, strict=True):
+    for ours, theirs in zip(found, alone, strict=True):
         assert ours.metrics["device_count"] == spec.devices
         for name, value in theirs.metrics.items():
             if name.endswith("_nats"):

@@ -23,8 +23,8 @@ PLAIN = dataclasses.replace(toy.EXECUTION, core_blocked=False)
 
 
 def step(execution, signal=LIVE):
-    """First moments (a tenth of the gradient) and losses after one step of two shapes with two seeds each, by cell."""
-    sweep = toy.sweep(teachers=[toy.model(16, 3)], students=[toy.model(8, 2), toy.model(12, 2)], signal=signal)
+    """First moments (a tenth of the gradient) and losses after one step of one shape with two seeds, by cell."""
+    sweep = toy.sweep(teachers=[toy.model(16, 3)], students=[toy.model(8, 2)], signal=signal)
     cells, mesh = sweep.students, make_mesh(execution.mesh)
     stacks = stacks_of(cells, {cell.fingerprint: cell.model for cell in cells}, execution)
     states = [start(stack, None, mesh) for stack in stacks]

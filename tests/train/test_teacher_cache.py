@@ -21,6 +21,7 @@ DRAWS = TeacherSignal(kind="sampled", symbols=4)
 
 
 def students(teacher, **fields):
+    """All students of the teacher: two shapes of two seeds, if the fields say nothing else."""
     return tuple(cell for cell in toy.sweep(**fields).students if cell.teacher.name == teacher.cell.name)
 
 
@@ -37,19 +38,24 @@ def small_shards(monkeypatch):
     )  # 192 sequences of 12 steps: four shards, one not whole
 
 
+@pytest.fixture(scope="module")
+def live(corpus, teacher):
+    """Two students of the live teacher."""
+    return run(students(teacher, students=[toy.model(8)]), corpus, teacher, None)
+
+
 @pytest.mark.parametrize(
     "execution",
     [
         toy.EXECUTION,
-        dataclasses.replace(toy.EXECUTION, core_blocked=False),
+        pytest.param(dataclasses.replace(toy.EXECUTION, core_blocked=False), marks=pytest.mark.slow),
         dataclasses.replace(toy.EXECUTION, accumulate=4),  # filled a microbatch at a time
     ],
 )
 def test_a_cache_of_every_symbol_gives_the_numbers_of_the_live_teacher(
-    corpus, teacher, tmp_path, small_shards, execution
+    corpus, teacher, live, tmp_path, small_shards, execution
 ):
-    live = run(students(teacher), corpus, teacher, None)
-    found = run(students(teacher, signal=ALL), corpus, teacher, tmp_path, execution)
+    found = run(students(teacher, students=[toy.model(8)], signal=ALL), corpus, teacher, tmp_path, execution)
     for ours, theirs in zip(found, live, strict=True):
         for name in ("loss_student_ce_nats", "kl_teacher_student_nats", "training_loss_nats"):
             assert ours.metrics[name] == pytest.approx(theirs.metrics[name], rel=2e-3), name
@@ -64,7 +70,9 @@ def test_one_cache_serves_every_student_seed_objective_and_batch_size(corpus, te
     objectives = [ObjectiveSpec(), ObjectiveSpec(soft_weight=0.5, temperature=2.0)]
     cells = students(teacher, signal=FEW, objective=objectives)
     assert len({Group(cells=(cell,)).stream["teacher"] for cell in cells}) == 1
-    outcomes = run(cells, corpus, teacher, tmp_path)
+    apart = (cells[0], cells[-1])  # of two shapes, seeds and objectives
+    assert all(len({read(cell) for cell in apart}) == 2 for read in (lambda c: c.model, lambda c: c.seed))
+    outcomes = run(apart, corpus, teacher, tmp_path)
     (folder,) = tmp_path.iterdir()
     written = {path: path.stat().st_mtime_ns for path in (folder / "shards").iterdir()}
     mass = {o.cell.objective.temperature: o.metrics["teacher_cache_kept_mass"] for o in outcomes}
@@ -179,7 +187,7 @@ def test_another_teacher_order_or_signal_is_another_cache(teacher):
 def test_a_mesh_fills_and_reads_the_same_cache(corpus, teacher, tmp_path, signal):
     if len(jax.devices()) < 8:
         pytest.skip("needs 8 virtual devices")
-    cells = students(teacher, signal=signal, objective=ObjectiveSpec())
+    cells = students(teacher, signal=signal, objective=ObjectiveSpec(), students=[toy.model(8)])
     single = dataclasses.replace(toy.EXECUTION, core_blocked=False)
     spread = dataclasses.replace(toy.EXECUTION, mesh=MeshSpec(data=2, tensor=2, student=2))
     expected = run(cells, corpus, teacher, tmp_path / "one", single)

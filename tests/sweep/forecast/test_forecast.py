@@ -25,7 +25,7 @@ from tests.sweep.sweeps import QUICK
 @pytest.fixture(autouse=True)
 def fixed_rates(monkeypatch):
     machine = Machine(matrix_flops_per_second={16: 1e9}, elements_per_second=1e9, memory_bytes_per_second=1e10)
-    for place in ("cost", "targets"):
+    for place in ("planning.estimate", "forecast.targets"):
         monkeypatch.setattr(f"gaplaw.sweep.{place}.measure_machine", lambda single_thread: machine)
 
 
@@ -154,7 +154,7 @@ def test_a_missing_package_names_its_extra(monkeypatch):
 def test_a_sweep_is_compiled_once_for_a_mesh_and_remembered(sweep, tmp_path, monkeypatch):
     monkeypatch.setenv("GAPLAW_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("gaplaw.sweep.forecast.compiler.GPU_PLUGINS", ())  # as where none is installed
-    small = replace(sweep, teachers=sweep.teachers[:1], baselines=sweep.baselines[:1], students=sweep.students[:1])
+    small = replace(sweep, teachers=sweep.teachers[:1], baselines=(), students=sweep.students[:1])
     small = replace(small, students=tuple(replace(cell, teacher=small.teachers[0]) for cell in small.students))
     where, told = target("gpu:h100x2"), []
     made = forecast(plan(small, QUICK), small, QUICK, where, 3.0, lambda *now: told.append(now))

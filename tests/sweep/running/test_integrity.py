@@ -86,6 +86,7 @@ def test_a_teacher_that_changed_under_right_checksums_is_found_by_its_own_row_an
     assert {folder.state(cell).status for cell in students.cells} == {"missing"}
 
 
+@pytest.mark.slow  # tests/test_cli.py has the same of one student, through the command line
 def test_damaged_tokens_and_a_damaged_teacher_end_in_the_table_of_the_unharmed(sweep, tmp_path, capfd):
     small, out = one_teacher(sweep), tmp_path / "runs" / "tiny"
     shown = Console(file=io.StringIO(), width=300)

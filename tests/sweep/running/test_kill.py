@@ -126,7 +126,7 @@ def killed_and_finished(module, out, source, moments, reference):
 def test_kill_9_of_the_parent_stops_the_workers_and_the_next_run_completes_the_same_table(tmp_path, source):
     reference = finish(STAND_IN, tmp_path / "whole" / "tiny", source)
     chance = random.Random(os.urandom(8))
-    moments = [(False, chance.uniform(0, 3)) for _ in range(3)]
+    moments = [(False, chance.uniform(0, 3)) for _ in range(2)]
     killed_and_finished(STAND_IN, tmp_path / "killed" / "tiny", source, moments, reference)
 
 

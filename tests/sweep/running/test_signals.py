@@ -24,7 +24,8 @@ def work(folder, sweep, group):
 
 def test_a_cache_is_filled_once_and_its_fidelity_stands_in_the_rows(sweep, tmp_path):
     first = sweep.teachers[0]
-    students = tuple(replace(c, name=f"{c.name}-topk8", signal=TOPK) for c in sweep.students if c.teacher == first)
+    student = next(cell for cell in sweep.students if cell.teacher == first)
+    students = (replace(student, name=f"{student.name}-topk8", signal=TOPK),)
     longer = tuple(
         replace(c, name=f"{c.name}-longer", train=replace(c.train, tokens=2 * c.train.tokens)) for c in students[:1]
     )
