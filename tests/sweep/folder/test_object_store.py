@@ -166,7 +166,8 @@ def test_a_lease_that_beats_never_expires_on_the_clock_of_whoever_looks(mirror):
 
 def test_the_lease_of_a_process_of_this_machine_that_is_gone_is_free_at_once(mirror):
     code = (
-        "import sys; from pathlib import Path; from gaplaw.objects import Mirror; from gaplaw.sweep.folder.object_claim import Leases\n"
+        "import sys; from pathlib import Path; from gaplaw.objects import Mirror\n"
+        "from gaplaw.sweep.folder.object_claim import Leases\n"
         "Leases(mirror=Mirror(sys.argv[1], Path(sys.argv[2]))).claim(Path(sys.argv[2], 'locks/a'))"
     )
     subprocess.run([sys.executable, "-c", code, mirror.url, str(mirror.root)], check=True)

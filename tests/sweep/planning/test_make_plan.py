@@ -87,7 +87,8 @@ def test_a_plan_counts_each_teacher_cache_once(sweep):
 
 
 def test_planning_imports_no_jax():
-    code = "import sys, gaplaw.sweep.planning.make_plan, gaplaw.sweep.planning.load, gaplaw.sweep.running.run, gaplaw.cli; print('jax' in sys.modules)"
+    modules = "gaplaw.sweep.planning.make_plan, gaplaw.sweep.planning.load, gaplaw.sweep.running.run, gaplaw.cli"
+    code = f"import sys, {modules}; print('jax' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.strip() == "False"
 
