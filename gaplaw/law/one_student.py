@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gaplaw.law.law import MethodOptimum, StudentOptimum
+from gaplaw.law.answers import MethodOptimum, StudentOptimum
 from gaplaw.law.numeric.quantiles import interval
 
 DISAGREE_LN = np.log(2.0)

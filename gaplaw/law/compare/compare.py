@@ -21,7 +21,7 @@ RESAMPLES = 1000
 INDISTINGUISHABLE_AICC = 2.0
 
 
-def compare(table, law):
+def compare_size_law(table, law):
     """The law with its rivals scored, for teacher sizes: forms and rules on left-out students, AICc, and who wins how
     often.
 
@@ -138,14 +138,11 @@ def _verdict_flags(comparison: dict) -> list[Flag]:
     return [Flag("not_distinguishable", text, "note")]
 
 
-def compare_loss(table, law, *, loso: np.ndarray | None):
+def compare_loss_law(table, law):
     """The same in teacher loss: the law's own left-out predictions against rules in loss, and in size where sizes are
     derivable.
-
-    Args:
-        loso: ln L_S of every row, predicted by a law fitted without the row's student size.
     """
-    frame = table.frame
+    frame, loso = table.frame, law.surface.stack.loso  # ln L_S of every row, predicted without its student size
     cases = cases_of(table, "teacher_loss", law.baseline)
     sizes = np.array([case.student_params for case in cases])
     scales = [float(law.surface.scale_loss(case.student_params, case.student_tokens)) for case in cases]

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from gaplaw.errors import LawError
+from gaplaw.law.answers import Optimum
 from gaplaw.law.decide.cost import (
     COSTS,
     TeacherChoice,
@@ -25,10 +26,11 @@ from gaplaw.law.decide.cost import (
 )
 from gaplaw.law.decide.rules_of_thumb import RuleChoice, rule_choices
 from gaplaw.law.flags import Flag, worst_first
-from gaplaw.law.law import Law, Optimum
+from gaplaw.law.law import FittedLaw
 from gaplaw.law.notebook_view import ChoiceView
 from gaplaw.law.table.teachers import Teacher, read_teachers
 from gaplaw.law.table.values import to_number
+from gaplaw.law.text import choice_text
 
 DEFAULT_TOLERANCE_NATS = 0.002
 FAR_RANGES = 1.0  # extrapolation beyond this many measured ranges is called a guess
@@ -75,13 +77,11 @@ class Choice(ChoiceView):
 
     def text(self) -> str:
         """The answer in a few lines for people."""
-        from gaplaw.law.text import choice_text
-
         return choice_text(self)
 
 
 def choose(
-    law: Law,
+    law: FittedLaw,
     *,
     student_params,
     teachers,
@@ -156,7 +156,7 @@ def choose(
     )
 
 
-def available_regret(law: Law, params: float, tokens: float | None, available: list[Teacher]) -> np.ndarray:
+def available_regret(law: FittedLaw, params: float, tokens: float | None, available: list[Teacher]) -> np.ndarray:
     """Regret of each available teacher, nats ≥ 0, (R, n): against the best possible teacher, or the best available
     where that is better, as a measured teacher can be that does more for its students than its size or loss says."""
     places = coordinates(available, law)
@@ -171,7 +171,7 @@ def share_best(regret: np.ndarray) -> np.ndarray:
     return (best / best.sum(1, keepdims=True)).mean(0)
 
 
-def near_optimal_range(law: Law, params, tokens, tolerance_nats: float, points: int = 161):
+def near_optimal_range(law: FittedLaw, params, tokens, tolerance_nats: float, points: int = 161):
     """The measured stretch of teachers whose expected regret is within the tolerance; None where it reaches the
     edge.
     """
@@ -184,7 +184,7 @@ def near_optimal_range(law: Law, params, tokens, tolerance_nats: float, points: 
     return (float(grid[first]) if first else None, float(grid[last]) if last < points - 1 else None)
 
 
-def extrapolation_flags(law: Law, params: float, tokens: float | None, available: list[Teacher]) -> list[Flag]:
+def extrapolation_flags(law: FittedLaw, params: float, tokens: float | None, available: list[Teacher]) -> list[Flag]:
     """How far the question lies outside what was measured, in units of the measured range of each logarithm."""
     flags = []
     asked = {"student_params": params}
@@ -211,7 +211,7 @@ def extrapolation_flags(law: Law, params: float, tokens: float | None, available
     return flags
 
 
-def _optimum_flags(law: Law, optimum: Optimum) -> list[Flag]:
+def _optimum_flags(law: FittedLaw, optimum: Optimum) -> list[Flag]:
     """This student's optimum lies past what was measured: there is a choice among teachers, but its best place is
     open.
     """
@@ -244,7 +244,7 @@ def _positive(name: str, value) -> float:
     return number
 
 
-def _recommend(rows: list[TeacherChoice], law: Law) -> tuple[str | None, list[Flag]]:
+def _recommend(rows: list[TeacherChoice], law: FittedLaw) -> tuple[str | None, list[Flag]]:
     best = min(rows, key=lambda row: row.total_nats)
     if best.no_teacher_loss_nats is not None:
         gains = [row.no_teacher_loss_nats - row.predicted_loss_nats for row in rows]

@@ -15,7 +15,7 @@ import pandas as pd
 
 from gaplaw.errors import LawError
 from gaplaw.law.flags import Flag
-from gaplaw.law.law import Law
+from gaplaw.law.law import FittedLaw
 from gaplaw.law.no_teacher.baseline import baseline_loss, loss_at_equal_compute
 from gaplaw.law.table.teachers import Teacher
 
@@ -49,7 +49,7 @@ class TeacherChoice:
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
 
-def coordinates(available: list[Teacher], law: Law) -> np.ndarray:
+def coordinates(available: list[Teacher], law: FittedLaw) -> np.ndarray:
     return np.array([teacher.coordinate(law.coordinate) for teacher in available])
 
 
@@ -59,7 +59,7 @@ def teacher_tokens_of(available: list[Teacher]):
     return None if any(value is None for value in tokens) else np.array(tokens, dtype=float)
 
 
-def tokens_for_flops(law: Law, params: float, tokens: float | None) -> tuple[float, Flag | None]:
+def tokens_for_flops(law: FittedLaw, params: float, tokens: float | None) -> tuple[float, Flag | None]:
     """D_S for the FLOPs, with a flag when it is an assumption."""
     if tokens is not None:
         return tokens, None

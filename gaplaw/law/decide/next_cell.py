@@ -24,7 +24,7 @@ import numpy as np
 from gaplaw.errors import LawError
 from gaplaw.law.decide.choose import DEFAULT_TOLERANCE_NATS
 from gaplaw.law.decide.cost import DEFAULT_TOKENS_PER_PARAM
-from gaplaw.law.law import Law
+from gaplaw.law.law import FittedLaw
 from gaplaw.law.table.values import to_number
 from gaplaw.law.text import size_words
 
@@ -85,7 +85,7 @@ class NextCells:
 
 
 def next_cells(
-    law: Law,
+    law: FittedLaw,
     *,
     target_student_params,
     budget_flops: float,
@@ -204,13 +204,13 @@ def _teacher_exists(law, flops, cells, taken):
     return flops, cells
 
 
-def _finite(law: Law, log_places: np.ndarray) -> np.ndarray:
+def _finite(law: FittedLaw, log_places: np.ndarray) -> np.ndarray:
     """Draws without an interior optimum count as lying one ln unit past the measured teachers."""
     low, high = np.log(law.measured[law.coordinate])
     return np.clip(log_places, low - 1.0, high + 1.0)
 
 
-def _contrasts(law: Law, cells) -> tuple[np.ndarray, np.ndarray]:
+def _contrasts(law: FittedLaw, cells) -> tuple[np.ndarray, np.ndarray]:
     """What each cell measures beyond its student's own offset, (R, cells) centred over draws, and its noise sd
     (cells,).
     """
@@ -236,7 +236,7 @@ def _contrasts(law: Law, cells) -> tuple[np.ndarray, np.ndarray]:
     return values, noise
 
 
-def _candidates(law: Law, given, tokens_per_param: float) -> list[dict]:
+def _candidates(law: FittedLaw, given, tokens_per_param: float) -> list[dict]:
     """Candidate cells with their FLOPs."""
     if given is not None:
         return [_candidate(law, cell, tokens_per_param, position) for position, cell in enumerate(given)]
@@ -252,7 +252,7 @@ def _candidates(law: Law, given, tokens_per_param: float) -> list[dict]:
     return out
 
 
-def _candidate(law: Law, cell: Mapping, tokens_per_param: float, position: int) -> dict:
+def _candidate(law: FittedLaw, cell: Mapping, tokens_per_param: float, position: int) -> dict:
     known = {name: cell.get(name) for name in ("student_params", "student_tokens", "teacher_params", "teacher_loss")}
     numbers = {
         name: None if value is None else _positive(f"candidate {position}, {name}", value)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gaplaw.law.no_teacher.scaling_law import law_loss
 from gaplaw.law.table.teachers import EQUIVALENT_TOKENS_PER_PARAM, Teacher
 
 PUBLISHED_RATIO = 2.5  # Zhang et al. 2023, arXiv 2311.07052: students pruned from their teachers
@@ -41,8 +42,6 @@ def size_equivalents(losses, baseline: dict | None) -> np.ndarray | None:
     """Sizes whose no-teacher loss at 20 tokens per parameter equals each loss; None when no law gives them."""
     if baseline is None or baseline["kind"] != "surface":
         return None
-    from gaplaw.law.no_teacher.scaling_law import law_loss
-
     log_sizes = np.linspace(np.log(1e4), np.log(1e16), 4000)
     curve = law_loss(baseline["parameters"], np.exp(log_sizes), EQUIVALENT_TOKENS_PER_PARAM * np.exp(log_sizes))
     return np.exp(np.interp(-np.asarray(losses, dtype=float), -curve, log_sizes))

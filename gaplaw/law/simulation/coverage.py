@@ -19,11 +19,11 @@ from multiprocessing import get_context
 
 import numpy as np
 
-from gaplaw.law.fitting import settle
 from gaplaw.law.flags import refuses
 from gaplaw.law.numeric.quantiles import interval
 from gaplaw.law.simulation.simulate import simulate, true_optimum
 from gaplaw.law.table.read import read_table
+from gaplaw.law.teacher_size.fit import fit_with_noise
 
 STUDENTS = 5e7 * 2.0 ** np.arange(6)
 TEACHERS = np.geomspace(1e8, 1.28e10, 7)
@@ -66,7 +66,7 @@ def one_table(shape: str, asymmetry: float, noise_nats: float, seed: int, draws:
         students=STUDENTS, teachers=TEACHERS, shape=shape, asymmetry=asymmetry, noise_nats=noise_nats, rng=rng
     )
     target = float(np.exp(rng.uniform(np.log(STUDENTS[0] / 1.5), np.log(STUDENTS[-1] * 1.5))))
-    fit = settle(read_table(frame), np.random.default_rng(seed), draws)
+    fit = fit_with_noise(read_table(frame), np.random.default_rng(seed), draws)
     point = fit.surface.optimum_point(target, None)
     if refuses(fit.flags) or not np.isfinite(point):
         return None

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from gaplaw.errors import GaplawError, LawError, TableError
+from gaplaw.law.no_teacher.baseline import baseline_loss
 from gaplaw.law.table.values import to_number
 
 FIELDS = ("name", "params", "tokens", "loss")
@@ -118,8 +119,6 @@ def _placed(teacher: Teacher, coordinate: str, baseline: dict | None) -> Teacher
     if teacher.coordinate(coordinate) is not None:
         return teacher
     if coordinate == "teacher_loss" and teacher.params and baseline is not None and baseline["kind"] == "surface":
-        from gaplaw.law.no_teacher.baseline import baseline_loss
-
         tokens = teacher.tokens or EQUIVALENT_TOKENS_PER_PARAM * teacher.params
         return replace(teacher, loss=float(baseline_loss(baseline, teacher.params, tokens)))
     need = "params" if coordinate == "teacher_params" else "loss"

@@ -65,8 +65,14 @@ def pinned(part, points, z, log_loss, weight, column: int, places) -> tuple[np.n
     return places, 2 * (minima.objective - minima.objective.min()) / part.scale**2 / inflation
 
 
-def doubts(table, surface, stack, frame) -> tuple[str, list[Flag]]:
-    flags = []
+def fit_status(stack) -> str:
+    """'converged', or what is wrong with the first form that did not."""
+    return next((part.status for part in stack.components if part.status != "converged"), "converged")
+
+
+def diagnostics(table, stack) -> list[Flag]:
+    """What the table's size, its seeds, its protocol and its text say against the law, and forms that did not converge."""
+    frame, flags = table.frame, []
     students, teachers = frame["student_params"].nunique(), frame["teacher_loss"].round(3).nunique()
     if students < FEWEST_STUDENTS:
         flags.append(
@@ -87,11 +93,10 @@ def doubts(table, surface, stack, frame) -> tuple[str, list[Flag]]:
             text = f"{weak} rows have a teacher no better than the student alone"
             flags.append(Flag("teacher_no_better", text, "note"))
     flags += text_flags(frame)
-    bad = [part for part in stack.components if part.status != "converged"]
-    status = bad[0].status if bad else "converged"
-    for part in bad:
-        flags.append(Flag(part.status.replace(" ", "_"), f"{part.form.name}: {part.status}", "warning"))
-    return status, flags
+    for part in stack.components:
+        if part.status != "converged":
+            flags.append(Flag(part.status.replace(" ", "_"), f"{part.form.name}: {part.status}", "warning"))
+    return flags
 
 
 def shape_flags(stack, surface, points, log_loss, weight, frame) -> list[Flag]:

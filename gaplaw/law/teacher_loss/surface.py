@@ -207,10 +207,3 @@ def columns_of(frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray | None, np.n
         np.log(frame["teacher_loss"].to_numpy(float)),
         np.log(loss),
     )
-
-
-def fit_loss_law(table, *, seed: int = 0, draws: int = 400):
-    """Fit the law of a `Table` whose coordinate is teacher_loss; see `gaplaw.law.teacher_loss.fit.fit_loss_law`."""
-    from gaplaw.law.teacher_loss.fit import fit_loss_law as fit
-
-    return fit(table, seed=seed, draws=draws)

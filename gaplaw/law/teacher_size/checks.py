@@ -22,7 +22,7 @@ OVER_MONOTONE = 8.0
 OFF_GRID = 0.10  # share of draws whose optimum ran off the grid that turns a law into a refusal
 
 
-def doubts(table, layout: Layout, pilot: JointFit, best: JointFit, surface) -> tuple[Flag, ...]:
+def diagnostics(table, layout: Layout, pilot: JointFit, best: JointFit, surface) -> tuple[Flag, ...]:
     flags = [*layout.flags]
     flags += _few(layout)
     flags += _bowl(layout, pilot, surface)

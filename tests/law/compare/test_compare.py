@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from gaplaw.law.compare.cases import Case, cases_of, learn_loss_ratio, learn_ratio, rule_picks
-from gaplaw.law.compare.compare import compare, verdict
+from gaplaw.law.compare.compare import compare_size_law, verdict
 from gaplaw.law.compare.size_forms import FORMS, aicc, fit_forms
 from gaplaw.law.decide.rules_of_thumb import size_equivalents
 from gaplaw.law.fitting import fit
@@ -20,7 +20,7 @@ GRID = {"students": np.geomspace(5e7, 1.6e9, 6), "teachers": np.geomspace(1e8, 2
 
 def compared(**truth):
     table = read_table(simulate(**(GRID | {"noise_nats": 0.003, "asymmetry": 2.0, "rng": 1} | truth)))
-    return compare(table, fit(table, compare=False, draws=200))
+    return compare_size_law(table, fit(table, compare=False, draws=200))
 
 
 def scores(law, column="loso_regret_nats"):
@@ -103,7 +103,7 @@ def test_the_no_teacher_law_of_a_table_is_stored():
     frame = simulate(**GRID, noise_nats=0.003, rng=2)
     frame["no_teacher_loss"] = 2.0 + 300 / frame["student_params"] ** 0.3
     table = read_table(frame)
-    law = compare(table, fit(table, compare=False, draws=100))
+    law = compare_size_law(table, fit(table, compare=False, draws=100))
     assert law.baseline["kind"] == "path" and law.baseline["tokens_per_param"] == pytest.approx(20.0)
     choice = law.choose(student_params="300M", teachers=["1B", "2B"])
     assert choice.teachers[0].no_teacher_loss_nats == pytest.approx(2.0 + 300 / 3e8**0.3, rel=0.02)
@@ -111,7 +111,7 @@ def test_the_no_teacher_law_of_a_table_is_stored():
 
 def test_two_students_are_too_few_and_say_so():
     table = read_table(simulate(**(GRID | {"students": (1e8, 2e8)}), noise_nats=0.003, rng=3))
-    law = compare(table, fit(table, compare=False, draws=50))
+    law = compare_size_law(table, fit(table, compare=False, draws=50))
     assert law.rivals == () and "too few" in law.comparison["verdict"]
 
 

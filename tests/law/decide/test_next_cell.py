@@ -10,7 +10,8 @@ import pytest
 from gaplaw.errors import LawError
 from gaplaw.law.decide.next_cell import _regress_out, next_cells
 from gaplaw.law.flags import Flag
-from gaplaw.law.law import Law, Noise, StudentOptimum
+from gaplaw.law.answers import Noise, StudentOptimum
+from gaplaw.law.fitting import Law
 
 SD = 0.002
 

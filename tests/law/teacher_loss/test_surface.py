@@ -5,10 +5,10 @@ import pandas as pd
 import pytest
 
 from gaplaw.errors import LawError
-from gaplaw.law.law import Law
+from gaplaw.law.fitting import Law, fit
 from gaplaw.law.table.read import read_table
 from gaplaw.law.teacher_loss.forms import BrokenPowerForm, DriftForm, Points, ReachForm, bowl, bowl_slopes
-from gaplaw.law.teacher_loss.surface import fit_loss_law, lowest, read_off
+from gaplaw.law.teacher_loss.surface import lowest, read_off
 from tests.law.worlds import STUDENTS, TEACHERS, alone, truth, world
 
 COLUMNS = ["student_params", "student_tokens", "teacher_loss", "student_loss"]
@@ -16,7 +16,7 @@ COLUMNS = ["student_params", "student_tokens", "teacher_loss", "student_loss"]
 
 def law_of(kind, seed=0):
     frame = world(kind, seed)
-    return fit_loss_law(read_table(frame[COLUMNS]), draws=120), frame
+    return fit(read_table(frame[COLUMNS]), draws=120), frame
 
 
 @pytest.fixture(scope="module", params=["broken power", "beaten", "bowl"])
@@ -93,7 +93,7 @@ def test_regret_draws_agree_with_the_curves(fitted):
 def test_a_no_teacher_column_gives_c_and_the_size_rules():
     frame = world("broken power")
     frame["no_teacher_loss"] = alone(frame["student_params"], frame["student_tokens"])
-    law = fit_loss_law(read_table(frame[[*COLUMNS, "no_teacher_loss"]]), draws=100)
+    law = fit(read_table(frame[[*COLUMNS, "no_teacher_loss"]]), draws=100)
     assert law.baseline["kind"] == "surface"
     grid = np.linspace(1.6, 3.0, 3001)
     ratios = [grid[truth("broken power", n, 80 * n, grid).argmin()] / alone(n, 80 * n) for n in STUDENTS]
@@ -110,11 +110,11 @@ def test_monotone_and_flat_tables_are_refused():
     frame = world("broken power")
     noise = 0.003 * np.random.default_rng(1).standard_normal(len(frame))
     worse = frame.assign(student_loss=1.0 + 0.5 * frame["teacher_loss"] + 200 / frame["student_params"] ** 0.3 + noise)
-    law = fit_loss_law(read_table(worse[COLUMNS]), draws=40)
+    law = fit(read_table(worse[COLUMNS]), draws=40)
     assert law.refused and {"no_interior_minimum", "curvature_not_significant"} & {flag.kind for flag in law.flags}
     rng = np.random.default_rng(0)
     flat = 1.5 + 300 / frame["student_params"] ** 0.3 + 0.004 * rng.standard_normal(len(frame))
-    law = fit_loss_law(read_table(frame.assign(student_loss=flat)[COLUMNS]), draws=40)
+    law = fit(read_table(frame.assign(student_loss=flat)[COLUMNS]), draws=40)
     assert law.refused
     assert law.optimum(5e8, 1e10).teacher_loss is None
     assert law.choose(student_params=5e8, teachers=[2.0, 2.2]).recommended is None
@@ -123,18 +123,18 @@ def test_monotone_and_flat_tables_are_refused():
 def test_few_students_and_few_rows():
     frame = world("bowl")
     two = frame[frame["student_params"].isin(STUDENTS[:2])]
-    assert any(f.kind == "few_students" for f in fit_loss_law(read_table(two[COLUMNS]), draws=60).flags)
+    assert any(f.kind == "few_students" for f in fit(read_table(two[COLUMNS]), draws=60).flags)
     with pytest.raises(LawError, match="too few"):
-        fit_loss_law(read_table(frame[COLUMNS][:10]))
+        fit(read_table(frame[COLUMNS][:10]))
 
 
 def test_a_table_without_tokens_still_gives_a_law_and_one_budget_is_no_tokens():
     frame = world("broken power")
     frame = frame[np.isclose(frame["student_tokens"], 80 * frame["student_params"])]
-    law = fit_loss_law(read_table(frame[["student_params", "teacher_loss", "student_loss"]]), draws=60)
+    law = fit(read_table(frame[["student_params", "teacher_loss", "student_loss"]]), draws=60)
     predicted = law.predict(frame[["student_params", "teacher_loss"]])
     assert np.sqrt(np.mean((predicted - frame["truth"]) ** 2)) < 0.005
-    same = fit_loss_law(read_table(frame[COLUMNS].assign(student_tokens=1e11)), draws=60)
+    same = fit(read_table(frame[COLUMNS].assign(student_tokens=1e11)), draws=60)
     assert same.predict(frame[COLUMNS]) == pytest.approx(predicted) and "beta" not in same.parameters
 
 
@@ -177,6 +177,6 @@ def test_lowest_refines_and_marks_the_edges():
 def test_frames_of_another_order_give_the_same_law():
     frame = world("bowl")[COLUMNS]
     shuffled = frame.sample(frac=1, random_state=0)
-    one, two = (fit_loss_law(read_table(pd.DataFrame(f)), draws=20) for f in (frame, shuffled))
+    one, two = (fit(read_table(pd.DataFrame(f)), draws=20) for f in (frame, shuffled))
     ask = frame[:20]
     assert one.predict(ask) == pytest.approx(two.predict(ask), abs=2e-3)
