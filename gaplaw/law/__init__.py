@@ -6,8 +6,8 @@ from importlib import import_module
 
 _PUBLIC = {
     "fit": "gaplaw.law.fitting",
-    "load_law": "gaplaw.law.fitting",
-    "Law": "gaplaw.law.fitting",
+    "load_law": "gaplaw.law.law",
+    "Law": "gaplaw.law.law",
     "Flag": "gaplaw.law.flags",
     "read_table": "gaplaw.law.table.read",
     "fit_supervised": "gaplaw.law.no_teacher.scaling_law",

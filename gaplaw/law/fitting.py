@@ -1,7 +1,7 @@
-"""Which law does this table support? `fit`: table in, `Law` out. `Law`: a fitted law with every question it can be asked.
+"""Which law does this table support? `fit`: table in, `Law` out, with its intervals and every reason to doubt it.
 
-The one dispatcher of the law half, above both coordinates and above the choice: table → fit → summary → comparison →
-**Law**. What depends on the coordinate is named in the three tables below and nowhere else.
+The one dispatcher of the law half, above both coordinates: table → fit → summary → comparison → **Law**. Which steps a
+coordinate takes is said in `COORDINATES` and nowhere else.
 """
 
 from __future__ import annotations
@@ -9,68 +9,19 @@ from __future__ import annotations
 from dataclasses import fields
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from gaplaw.errors import LawError
 from gaplaw.law.compare.compare import compare_loss_law, compare_size_law
-from gaplaw.law.decide.choose import Choice
-from gaplaw.law.decide.choose import choose as choose_teacher
-from gaplaw.law.law import FittedLaw
-from gaplaw.law.notebook_view import LawView
-from gaplaw.law.storage import law_fields, law_to_dict, read_law, write_law
+from gaplaw.law.fitted_law import FittedLaw
+from gaplaw.law.law import Law
 from gaplaw.law.table.read import Table, read_table
 from gaplaw.law.teacher_loss.fit import fit_forms
 from gaplaw.law.teacher_loss.summary import loss_law
-from gaplaw.law.teacher_loss.surface import LossSurface
 from gaplaw.law.teacher_size.fit import fit_with_noise
 from gaplaw.law.teacher_size.summary import size_law
-from gaplaw.law.teacher_size.surface import BowlSurface
 
 FEWEST_DRAWS = 20  # an interval of 90 % is cut from them
-SURFACES = {"bowl": BowlSurface, "loss": LossSurface}
-
-
-class Law(LawView, FittedLaw):
-    """A fitted teacher law: `optimum`, `optimum_draws`, `regret_draws`, `predict`, `choose`; `save` and `load`."""
-
-    __slots__ = ()
-
-    def choose(self, **question) -> Choice:
-        """Which available teacher to use; the arguments are those of `gaplaw.law.decide.choose.choose`."""
-        return choose_teacher(self, **question)
-
-    def to_dict(self) -> dict:
-        """The layout of law.json, arrays still as arrays."""
-        return law_to_dict(self)
-
-    @classmethod
-    def from_dict(cls, data: dict) -> Law:
-        """The law that `to_dict` or its JSON describes.
-
-        Raises:
-            LawError: another schema version, or a surface of an unknown kind.
-        """
-        known = law_fields(data)
-        kind = known["surface"]["kind"]
-        if kind not in SURFACES:
-            raise LawError(f"law: surface kind {kind!r} must be one of {', '.join(SURFACES)}")
-        return cls(**known | {"surface": SURFACES[kind].from_dict(known["surface"])})
-
-    def save(self, path) -> None:
-        """Write the law as JSON, whole or not at all.
-
-        Raises:
-            LawError: the file cannot be written.
-        """
-        write_law(self.to_dict(), path)
-
-    @classmethod
-    def load(cls, path) -> Law:
-        """Read a law written by `save`, from a path or a URL.
-
-        Raises:
-            LawError: no such file, not JSON, or not a law of this schema version.
-        """
-        return cls.from_dict(read_law(path))
 
 
 def fit(
@@ -100,8 +51,6 @@ def fit(
     """
     if draws < FEWEST_DRAWS:
         raise LawError(f"draws: {draws} must be at least {FEWEST_DRAWS}, for the intervals")
-    from threadpoolctl import threadpool_limits
-
     if isinstance(table_or_path, Table):
         table = table_or_path
     else:
@@ -117,11 +66,6 @@ def fit(
         law = fit_law(table, seed, draws)
         law = compare_law(table, law) if compare else law
     return Law(**{field.name: getattr(law, field.name) for field in fields(law)})
-
-
-def load_law(path) -> Law:
-    """Read a law written by `Law.save`."""
-    return Law.load(path)
 
 
 def _fit_by_size(table: Table, seed: int, draws: int) -> FittedLaw:

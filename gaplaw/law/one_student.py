@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.interpolate import Akima1DInterpolator
+from scipy.special import stdtrit
 
 from gaplaw.law.answers import MethodOptimum, StudentOptimum
 from gaplaw.law.numeric.quantiles import interval
@@ -54,8 +56,6 @@ def quadratic(data: Profile) -> MethodOptimum:
     """Vertex of the least-squares parabola with Fieller's interval; its own residuals set the noise when they are
     larger.
     """
-    from scipy.special import stdtrit
-
     if len(data.x) < 3:
         return MethodOptimum(method="quadratic", point=None, note="fewer than 3 teachers")
     centre = data.x.mean()
@@ -88,8 +88,6 @@ def akima(data: Profile, rng: np.random.Generator, draws: int = 400) -> MethodOp
 
     A minimum at the end of the grid is censored, and an interval side is None when that share of draws ends there.
     """
-    from scipy.interpolate import Akima1DInterpolator
-
     if len(data.x) < 3:
         return MethodOptimum(method="akima", point=None, note="fewer than 3 teachers")
     fine = np.linspace(data.x[0], data.x[-1], 401)

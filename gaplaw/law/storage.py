@@ -1,6 +1,6 @@
 """How does a law get into a file and out of it again? JSON of one schema version, written whole or not at all.
 
-Beside `law` in the law half of the walk; `fitting` joins the two. Nothing here computes.
+Beside `fitted_law` in the law half of the walk; `law` joins the two. Nothing here computes.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import numpy as np
 from gaplaw.errors import LawError
 from gaplaw.files import renamed
 from gaplaw.law.answers import MethodOptimum, Noise, Parameter, StudentOptimum
+from gaplaw.law.fitted_law import FittedLaw
 from gaplaw.law.flags import Flag
-from gaplaw.law.law import FittedLaw
 from gaplaw.objects import brought_here
 
 SCHEMA_VERSION = 1

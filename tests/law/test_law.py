@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from gaplaw.errors import LawError
-from gaplaw.law.fitting import fit, load_law
+from gaplaw.law.fitting import fit
+from gaplaw.law.law import load_law
 from gaplaw.law.simulation.simulate import simulate, true_optimum
 
 WORLD = dict(

@@ -7,7 +7,7 @@ import pytest
 
 from gaplaw.law import load_law
 from gaplaw.law.flags import Flag
-from gaplaw.law.fitting import Law
+from gaplaw.law.law import Law
 from tests.conftest import ROOT
 
 VOID = {"br"}

@@ -24,7 +24,7 @@ import numpy as np
 from gaplaw.errors import LawError
 from gaplaw.law.decide.choose import DEFAULT_TOLERANCE_NATS
 from gaplaw.law.decide.cost import DEFAULT_TOKENS_PER_PARAM
-from gaplaw.law.law import FittedLaw
+from gaplaw.law.fitted_law import FittedLaw
 from gaplaw.law.table.values import to_number
 from gaplaw.law.text import size_words
 

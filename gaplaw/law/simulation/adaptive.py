@@ -17,7 +17,8 @@ import pandas as pd
 from gaplaw.errors import LawError
 from gaplaw.law.decide.cost import DEFAULT_TOKENS_PER_PARAM
 from gaplaw.law.decide.next_cell import next_cells
-from gaplaw.law.fitting import Law, fit
+from gaplaw.law.fitting import fit
+from gaplaw.law.law import Law
 from gaplaw.law.simulation.simulate import bowl, simulate, true_optimum
 from gaplaw.law.table.read import Table
 

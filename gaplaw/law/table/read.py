@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 
 from gaplaw.credentials import mask_credentials
 from gaplaw.errors import MixedProtocolsError, TableError
@@ -28,6 +29,7 @@ from gaplaw.law.table.values import (
     scores_to_losses,
 )
 from gaplaw.objects import brought_here, is_url
+from gaplaw.results import read as read_folder
 
 # What a sweep of our own calls the two losses, and the columns in which its rows must agree to be compared at all.
 SWEEP_NAMES = {"loss_student_ce_nats": "student_loss", "loss_teacher_ce_nats": "teacher_loss"}
@@ -132,9 +134,7 @@ def _load(source) -> tuple[pd.DataFrame, str, bool]:
     if isinstance(source, pd.DataFrame):
         return source.copy(), "frame", False
     if is_url(source) and not PurePosixPath(source).suffix:
-        from gaplaw.results import read
-
-        return read(source), mask_credentials(source), False
+        return read_folder(source), mask_credentials(source), False
     if is_url(source):
         with brought_here(source) as (path, _):
             return _load(path)[0], mask_credentials(source), path.suffix not in (".parquet", ".pq")
@@ -155,8 +155,6 @@ def _load(source) -> tuple[pd.DataFrame, str, bool]:
 
 
 def _load_parquet(path: Path) -> pd.DataFrame:
-    import pyarrow.parquet as pq
-
     try:
         return pq.ParquetFile(path).read().to_pandas()
     except (ValueError, OSError, KeyError) as error:  # pyarrow's own errors derive from these
@@ -165,9 +163,7 @@ def _load_parquet(path: Path) -> pd.DataFrame:
 
 def _load_folder(path: Path) -> pd.DataFrame:
     if (path / "cells").is_dir():
-        from gaplaw.results import read
-
-        return read(path)
+        return read_folder(path)
     files = sorted(file for file in path.glob("*.parquet") if not file.name.startswith("."))
     if not files:
         raise TableError(f"{path}: neither cells/*.parquet (a sweep folder) nor *.parquet files")

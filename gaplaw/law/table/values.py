@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from gaplaw.errors import GaplawError, TableError
+from gaplaw.spec.sizes import parse_size
 
 SIZES = ("student_params", "student_tokens", "teacher_params", "teacher_tokens")
 LOSSES = ("student_loss", "teacher_loss", "no_teacher_loss")
@@ -42,8 +43,6 @@ def to_number(value) -> float:
         try:
             return float(value.replace("_", ""))
         except ValueError:
-            from gaplaw.spec.sizes import parse_size
-
             return float(parse_size(value.strip()))
     return float(value)
 

@@ -12,8 +12,9 @@ from scipy.special import chdtri
 from gaplaw.law.data_flags import text_flags
 from gaplaw.law.flags import FEWEST_STUDENTS, FEWEST_TEACHERS, Flag
 from gaplaw.law.numeric.minimise import minimise
+from gaplaw.law.teacher_loss.form_average import places
 from gaplaw.law.teacher_loss.forms import residual_functions, whitener
-from gaplaw.law.teacher_loss.stacking import HUBER_TUNING, places, ridge_of
+from gaplaw.law.teacher_loss.stacking import HUBER_TUNING, ridge_of
 
 FEWEST_INSIDE = 0.1  # share of measured students with an optimum inside, when no rise past it is shown
 NO_SLOPE = 1e-4  # d ln L_S / d ln L_T that counts as none

@@ -13,8 +13,9 @@ import pandas as pd
 from gaplaw.errors import LawError
 from gaplaw.law.no_teacher.baseline import baseline_loss, fit_baseline
 from gaplaw.law.table.read import Table
+from gaplaw.law.teacher_loss.form_average import Stack
 from gaplaw.law.teacher_loss.forms import Points
-from gaplaw.law.teacher_loss.stacking import Stack, draw, fit_stack
+from gaplaw.law.teacher_loss.stacking import draw, fit_stack
 from gaplaw.law.teacher_loss.surface import LossSurface, columns_of
 
 FEWEST_ROWS = 20

@@ -1,7 +1,7 @@
 """Which form of L_S(N_S, D_S, L_T) should be believed? All of them, by how well each predicts students it has not seen.
 
-Helper of `loss_coordinate`, in the law half. Each closed form (`loss_forms`) is fitted robustly from many starts,
-corrected (`correction`), refitted with what a student size and a teacher share counted as such, and scored by leaving
+Called by `fit`, in the law half. Each closed form (`forms`) is fitted robustly from many starts, corrected
+(`correction_fit`), refitted with what a student size and a teacher share counted as such, and scored by leaving
 one student size out; the law is their weighted mean in ln loss. Draws are a fixed-design wild cluster bootstrap:
 whole-model residuals keep their place and get Webb's six-point signs, per (student, tokens) group in half of the draws
 and per teacher in the other half, the levels of students and teachers are drawn anew, and every draw is refitted from
@@ -10,94 +10,22 @@ the best point to full tolerance.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from gaplaw.law.numeric.minimise import Minima, minimise
-from gaplaw.law.teacher_loss.correction import Correction, fit_correction, robust_scale, robust_weights
-from gaplaw.law.teacher_loss.forms import BrokenPowerForm, DriftForm, Points, ReachForm, residual_functions, whitener
+from gaplaw.law.teacher_loss.correction_fit import fit_correction, robust_scale, robust_weights
+from gaplaw.law.teacher_loss.form_average import FORMS, Component, Stack, places
+from gaplaw.law.teacher_loss.forms import Points, residual_functions, whitener
 
-FORMS = {"reach": ReachForm(), "drift": DriftForm(), "broken_power": BrokenPowerForm()}
 FIRST_DELTA = 0.01  # ln units, before the scale of the residuals is known
 HUBER_TUNING = 1.5
 MOST_FOLDS = 12
 REFITS = 2
 EQUAL_PULL = 0.1  # of equal weights, as a share of the mean square error
 NO_FLOOR = 4.0  # ln units below the lowest loss at which a floor E has left the law
-NO_TEACHER = 1e3  # ln L_T of no teacher that was measured
 WEBB = np.array([-np.sqrt(1.5), -1.0, -np.sqrt(0.5), np.sqrt(0.5), 1.0, np.sqrt(1.5)])
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Component:
-    """One fitted form: theta (P,), its correction and coefficients (m,), and draws theta (R, P), coefficients (R,
-    m).
-    """
-
-    kind: str
-    weight: float
-    theta: np.ndarray
-    correction: Correction
-    coefficients: np.ndarray
-    theta_draws: np.ndarray | None = None
-    coefficient_draws: np.ndarray | None = None
-    status: str = "converged"
-    share_at_best: float = 1.0
-    scale: float = 0.0  # robust sd of the form's own decorrelated residuals, ln units
-    loso_rms: float | None = None  # rms of leave-one-student-out errors, ln units
-
-    @property
-    def form(self):
-        return FORMS[self.kind]
-
-    def log_loss(self, points: Points, z: np.ndarray) -> np.ndarray:
-        """Point prediction of ln L_S, (n,)."""
-        return self.form.value(self.theta[None], points)[0] + self.correction.features(z) @ self.coefficients
-
-    def log_loss_draws(self, points: Points, z: np.ndarray) -> np.ndarray:
-        """(R, n)."""
-        return self.form.value(self.theta_draws, points) + self.coefficient_draws @ self.correction.features(z).T
-
-    def teacher_draws(self, z: np.ndarray) -> np.ndarray:
-        """What each teacher does to all its students, ln units, (R, n)."""
-        phi = self.correction.teacher.features(z)
-        return self.coefficient_draws[:, -phi.shape[1] :] @ phi.T
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stack:
-    """The weighted forms, the scale ln M that places the correction, and what leaving students out showed."""
-
-    components: tuple[Component, ...]
-    reach_theta: np.ndarray  # (10,) of ReachForm: its floor is ln M
-    fitted: np.ndarray  # (n,) ln L_S
-    loso: np.ndarray | None  # (n,) ln L_S predicted without the row's student size; None below three sizes
-
-    def log_loss(self, points: Points, teachers: bool = True) -> np.ndarray:
-        """ln L_S, (n,); without `teachers`, of a teacher like any other of its loss."""
-        z = places(self.reach_theta, points, teachers)
-        return sum(part.weight * part.log_loss(points, z) for part in self.components)
-
-    def log_loss_draws(self, points: Points, teachers: bool = True) -> np.ndarray:
-        """(R, n): every draw is one form, drawn as often as its weight, so that the forms' disagreement is in the
-        spread.
-        """
-        z = places(self.reach_theta, points, teachers)
-        return np.concatenate([part.log_loss_draws(points, z) for part in self.components])
-
-    def teacher_draws(self, log_teacher: np.ndarray) -> np.ndarray:
-        """What teachers of these losses do to all their students beyond their loss, ln units, (R, n)."""
-        z = np.zeros((len(log_teacher), 4))
-        z[:, 3] = log_teacher
-        return np.concatenate([part.teacher_draws(z) for part in self.components])
-
-
-def places(reach_theta, points: Points, teachers: bool = True) -> np.ndarray:
-    """(n, 4): where a row sits for the correction; without `teachers` it belongs to no measured one."""
-    floor = FORMS["reach"].floor(reach_theta[None], points)
-    teacher = points.t if teachers else np.full_like(points.t, NO_TEACHER)
-    return np.stack(np.broadcast_arrays(points.t - floor[0], points.ratio, points.x, teacher), axis=1)
 
 
 def ridge_of(form, scale: float) -> tuple[np.ndarray, np.ndarray]:

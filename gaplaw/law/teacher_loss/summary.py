@@ -9,13 +9,14 @@ import numpy as np
 
 from gaplaw.law import one_student
 from gaplaw.law.answers import Noise, Parameter
+from gaplaw.law.fitted_law import FittedLaw
 from gaplaw.law.flags import FEWEST_TEACHERS, worst_first
-from gaplaw.law.law import FittedLaw
 from gaplaw.law.numeric.quantiles import interval
 from gaplaw.law.table.read import Table
 from gaplaw.law.teacher_loss.checks import diagnostics, fit_status, profile, shape_flags
 from gaplaw.law.teacher_loss.fit import FormsFit
-from gaplaw.law.teacher_loss.stacking import HUBER_TUNING, places
+from gaplaw.law.teacher_loss.form_average import places
+from gaplaw.law.teacher_loss.stacking import HUBER_TUNING
 
 
 def loss_law(table: Table, fit: FormsFit, *, seed: int) -> FittedLaw:

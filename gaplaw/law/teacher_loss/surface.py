@@ -18,8 +18,8 @@ import pandas as pd
 from gaplaw.errors import LawError
 from gaplaw.law.no_teacher.baseline import baseline_loss
 from gaplaw.law.teacher_loss.correction import Correction
+from gaplaw.law.teacher_loss.form_average import Component, Stack
 from gaplaw.law.teacher_loss.forms import Points
-from gaplaw.law.teacher_loss.stacking import Component, Stack
 
 MARGIN = 0.25  # how far past the measured teachers an optimum is looked for, in measured ranges of ln L_T
 GRID = 281

@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from scipy.special import stdtrit
 
 from gaplaw.law.teacher_size.bowl import SHAPES, Bowl
 from gaplaw.law.teacher_size.joint import JointFit, Points, degrees, information, solve
@@ -51,8 +52,6 @@ def draw(fit: JointFit, count: int, rng: np.random.Generator) -> Points:
 
 def threshold(level: float, freedom: float) -> float:
     """Rise of the objective at the end of a central interval: Student's t squared."""
-    from scipy.special import stdtrit
-
     return float(stdtrit(freedom, 0.5 + level / 2) ** 2)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import gaplaw
 from gaplaw.law import one_student
 from gaplaw.law.answers import Noise, Parameter
-from gaplaw.law.law import FittedLaw
+from gaplaw.law.fitted_law import FittedLaw
 from gaplaw.law.no_teacher.baseline import fit_baseline
 from gaplaw.law.numeric.quantiles import interval
 from gaplaw.law.table.read import Table

@@ -46,42 +46,6 @@ class Floor:
         return e + a_ * (params / self.reference[0]) ** -a + data
 
 
-def fit_floor(params: np.ndarray, tokens: np.ndarray | None, c: np.ndarray) -> Floor:
-    """Fit E + A N^-a + B D^-b to the offsets: exponents on a grid, the rest by non-negative least squares.
-
-    With one student the floor is constant, with two a power law without E; the data term needs tokens that vary on
-    their own.
-    """
-    from scipy.optimize import nnls
-
-    reference = (
-        float(np.exp(np.log(params).mean())),
-        float(np.exp(np.log(tokens).mean())) if tokens is not None else 1.0,
-    )
-    n = params / reference[0]
-    own = False
-    if tokens is not None and len(c) >= 4:
-        logs = np.stack([np.ones_like(n), np.log(n)], axis=1)
-        d = np.log(tokens)
-        own = np.std(d - logs @ np.linalg.lstsq(logs, d, rcond=None)[0]) > 0.05
-    best = (np.inf, (float(c.mean()), 0.0, 0.0, 0.0, 0.0))
-    exponents = np.linspace(0.02, 1.5, 38)
-    for a in exponents if np.ptp(np.log(n)) > 1e-9 else ():
-        for b in exponents[::3] if own else (0.0,):
-            columns = (
-                [n**-a] + ([(tokens / reference[1]) ** -b] if own else []) + ([np.ones_like(n)] if len(c) > 2 else [])
-            )
-            solution, residual = nnls(np.stack(columns, axis=1), c)
-            if residual < best[0] - 1e-12:
-                e = solution[-1] if len(c) > 2 else 0.0
-                best = (
-                    residual,
-                    (float(e), float(solution[0]), float(a), float(solution[1]) if own else 0.0, float(b)),
-                )
-    known = tuple((float(p), None if tokens is None else float(tokens[i]), float(c[i])) for i, p in enumerate(params))
-    return Floor(students=known, coefficients=best[1], reference=reference)
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BowlSurface:
     """Best fit and R draws of (location, shape, amplitude), the between-student scatter of each draw, and the floor

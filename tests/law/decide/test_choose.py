@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from gaplaw.errors import LawError, TableError
+from gaplaw.law.answers import Noise
 from gaplaw.law.decide.choose import choose, ranges_outside, share_best
 from gaplaw.law.flags import Flag
-from gaplaw.law.answers import Noise
-from gaplaw.law.fitting import Law
+from gaplaw.law.law import Law
 from gaplaw.law.no_teacher.baseline import baseline_loss, loss_at_equal_compute
 from gaplaw.law.table.teachers import read_teachers
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from gaplaw.errors import LawError
+from gaplaw.law.answers import Noise, StudentOptimum
 from gaplaw.law.decide.next_cell import _regress_out, next_cells
 from gaplaw.law.flags import Flag
-from gaplaw.law.answers import Noise, StudentOptimum
-from gaplaw.law.fitting import Law
+from gaplaw.law.law import Law
 
 SD = 0.002
 

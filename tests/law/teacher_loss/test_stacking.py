@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from gaplaw.law import fit
-from gaplaw.law.teacher_loss.correction import Correction, fit_correction
+from gaplaw.law.teacher_loss.correction import Correction
+from gaplaw.law.teacher_loss.correction_fit import fit_correction
 from gaplaw.law.teacher_loss.forms import whitener
 from gaplaw.law.teacher_loss.stacking import EQUAL_PULL, stacking_weights
 from tests.law.worlds import world

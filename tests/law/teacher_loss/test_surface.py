@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 
 from gaplaw.errors import LawError
-from gaplaw.law.fitting import Law, fit
+from gaplaw.law.fitting import fit
+from gaplaw.law.law import Law
 from gaplaw.law.table.read import read_table
 from gaplaw.law.teacher_loss.forms import BrokenPowerForm, DriftForm, Points, ReachForm, bowl, bowl_slopes
 from gaplaw.law.teacher_loss.surface import lowest, read_off
