@@ -43,13 +43,15 @@ def grid_flags(teachers: int, sizes: int) -> Iterator[Flag]:
 
 def sweep_warnings(sweep: Sweep) -> list[str]:
     """What `gaplaw fit` would refuse of a sweep's rows, a line for each reason; protocols are fitted apart."""
-    met: dict[str, dict[int, set[int]]] = {}
+    sizes_by_protocol: dict[str, dict[int, set[int]]] = {}
     for cell in sweep.students:
         size = cell.target_params or count_params(cell.model).non_embedding
-        met.setdefault(cell.protocol, {}).setdefault(size, set()).add(count_params(cell.teacher.model).non_embedding)
+        sizes_by_protocol.setdefault(cell.protocol, {}).setdefault(size, set()).add(
+            count_params(cell.teacher.model).non_embedding
+        )
     return [
         f"gaplaw fit will refuse this grid ({protocol}): {flag.message}"
-        for protocol, students in met.items()
+        for protocol, students in sizes_by_protocol.items()
         for flag in grid_flags(max(map(len, students.values())), len(students))
     ]
 
@@ -58,7 +60,7 @@ def text_flags(frame: pd.DataFrame) -> Iterator[Flag]:
     """Doubts about the text that rows were trained and measured on, for rows that say how much there was (a plan's do,
     too).
     """
-    epochs, held_out = (_known(frame, name) for name in ("training_epochs", "validation_tokens"))
+    epochs, held_out = (_column_values(frame, name) for name in ("training_epochs", "validation_tokens"))
     many = epochs[epochs > MOST_EPOCHS]
     if len(many):
         yield Flag(
@@ -77,5 +79,5 @@ def text_flags(frame: pd.DataFrame) -> Iterator[Flag]:
         )
 
 
-def _known(frame: pd.DataFrame, name: str) -> pd.Series:
+def _column_values(frame: pd.DataFrame, name: str) -> pd.Series:
     return frame[name].dropna() if name in frame else pd.Series(dtype=float)

@@ -97,11 +97,11 @@ def akima(data: Profile, rng: np.random.Generator, draws: int = 400) -> MethodOp
     best = fine[at[0]]
     edge = "low" if at[0] == 0 else "high" if at[0] == len(fine) - 1 else None
     spacing = np.diff(data.x).max()
-    places = fine[at].copy()
-    spread = max((spacing / 3) ** 2 - places.var(), 0.0) ** 0.5
-    places += spread * rng.standard_normal(draws)
-    places[at == 0], places[at == len(fine) - 1] = -np.inf, np.inf
-    spans = [interval(places, level) for level in (0.5, 0.9)]
+    minima = fine[at].copy()
+    spread = max((spacing / 3) ** 2 - minima.var(), 0.0) ** 0.5
+    minima += spread * rng.standard_normal(draws)
+    minima[at == 0], minima[at == len(fine) - 1] = -np.inf, np.inf
+    spans = [interval(minima, level) for level in (0.5, 0.9)]
     return MethodOptimum(
         method="akima", point=float(np.exp(best)), interval50=spans[0], interval90=spans[1], censored=edge,
         note="minimum at the end of the teacher grid" if edge else "",
@@ -119,7 +119,7 @@ def joint(point: float, spans, data: Profile) -> MethodOptimum:
     )  # fmt: skip
 
 
-def side_by_side(
+def compare_methods(
     student_params: float, student_tokens: float | None, data: Profile, methods, best_loss_nats: float | None
 ) -> StudentOptimum:
     """Collect the methods and say whether they disagree: points more than 2x apart, or one outside another's 90 %

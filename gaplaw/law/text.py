@@ -18,7 +18,7 @@ def size_words(value: float | None) -> str:
     return f"{value:.3g}"
 
 
-def place_words(value: float | None, coordinate: str) -> str:
+def coordinate_words(value: float | None, coordinate: str) -> str:
     """A point on the law's axis: a size, or a loss in nats."""
     return size_words(value) if coordinate == "teacher_params" else "unknown" if value is None else f"{value:.4g} nats"
 
@@ -29,10 +29,10 @@ def interval_words(pair, coordinate: str) -> str:
     if low is None and high is None:
         return "unbounded on both sides"
     if low is None:
-        return f"at most {place_words(high, coordinate)} (unbounded below)"
+        return f"at most {coordinate_words(high, coordinate)} (unbounded below)"
     if high is None:
-        return f"at least {place_words(low, coordinate)} (unbounded above)"
-    return f"{place_words(low, coordinate)} to {place_words(high, coordinate)}"
+        return f"at least {coordinate_words(low, coordinate)} (unbounded above)"
+    return f"{coordinate_words(low, coordinate)} to {coordinate_words(high, coordinate)}"
 
 
 def choice_text(choice) -> str:
@@ -48,7 +48,7 @@ def choice_text(choice) -> str:
     else:
         lines.append("no teacher recommended: the law refuses to answer (see below)")
     if point is not None:
-        lines.append(f"best teacher: {place_words(point, axis)}")
+        lines.append(f"best teacher: {coordinate_words(point, axis)}")
         lines.append(f"  50% interval: {interval_words(choice.optimum.interval50, axis)}")
         lines.append(f"  90% interval: {interval_words(choice.optimum.interval90, axis)}")
     lines.append("")

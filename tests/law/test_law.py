@@ -56,9 +56,9 @@ def test_round_trip(frame, law, tmp_path):
 
 def test_prediction_is_as_good_as_the_noise(frame, law):
     assert np.std(law.predict(frame) - frame["student_loss"]) < 0.004
-    held = frame["student_params"] == WORLD["students"][2]
-    other = fit(frame[~held], draws=20, compare=False)
-    assert np.abs(other.predict(frame[held]) - frame.loc[held, "student_loss"]).max() < 0.05
+    left_out = frame["student_params"] == WORLD["students"][2]
+    other = fit(frame[~left_out], draws=20, compare=False)
+    assert np.abs(other.predict(frame[left_out]) - frame.loc[left_out, "student_loss"]).max() < 0.05
 
 
 def test_regret_is_zero_at_the_optimum_and_positive_elsewhere(law):

@@ -76,13 +76,13 @@ def learn_ratio(cases: list[Case]) -> float | None:
     low = min(case.log_size.min() - np.log(case.student_params) for case in cases)
     high = max(case.log_size.max() - np.log(case.student_params) for case in cases)
     grid = np.linspace(low, high, 121)
-    return _least(grid, [_regrets(c, c.log_size, np.log(c.student_params) + grid) for c in cases])
+    return _best_ratio(grid, [_regrets(c, c.log_size, np.log(c.student_params) + grid) for c in cases])
 
 
 def learn_loss_ratio(cases: list[Case], scales: list[float]) -> float:
     """The constant c of least mean regret in L_T* = c · scale; the middle of its stretch."""
     grid = np.linspace(np.log(0.6), np.log(1.2), 121)
-    return _least(grid, [_regrets(c, c.log_teacher, np.log(s) + grid) for c, s in zip(cases, scales, strict=True)])
+    return _best_ratio(grid, [_regrets(c, c.log_teacher, np.log(s) + grid) for c, s in zip(cases, scales, strict=True)])
 
 
 def _regrets(case: Case, log_values, log_targets) -> np.ndarray:
@@ -90,6 +90,6 @@ def _regrets(case: Case, log_values, log_targets) -> np.ndarray:
     return case.loss[np.abs(log_values[:, None] - log_targets).argmin(0)] - case.loss.min()
 
 
-def _least(grid, regrets) -> float:
+def _best_ratio(grid, regrets) -> float:
     mean = np.mean(regrets, axis=0)
     return float(np.exp(grid[mean <= mean.min() + 1e-12].mean()))

@@ -116,12 +116,12 @@ def choose(
     params = _positive("student_params", student_params)
     tokens = None if student_tokens is None else _positive("student_tokens", student_tokens)
     flags = [*law.flags, *extrapolation_flags(law, params, tokens, available)]
-    spent, token_flag = tokens_for_flops(law, params, tokens)
+    flop_tokens, token_flag = tokens_for_flops(law, params, tokens)
     tolerance = (
         tolerance_nats if tolerance_nats is not None else max(DEFAULT_TOLERANCE_NATS, law.noise.seed_sd_nats or 0.0)
     )
     if any(flag.severity == "refusal" for flag in flags):
-        rows = [with_flops(plain_row(teacher), teacher, params, spent, cost) for teacher in available]
+        rows = [with_flops(plain_row(teacher), teacher, params, flop_tokens, cost) for teacher in available]
         optimum, near, span, rules, recommended = Optimum(), (), (None, None), (), None
     else:
         regret = available_regret(law, params, tokens, available)
@@ -130,8 +130,10 @@ def choose(
             replace(plain_row(teacher), expected_regret_nats=float(expected[i]), p_best=float(p_best[i]))
             for i, teacher in enumerate(available)
         ]
-        rows = [with_flops(row, teacher, params, spent, cost) for row, teacher in zip(rows, available, strict=True)]
-        rows, cost_flags = with_cost(law, rows, available, params, tokens, spent, cost, price_per_flop)
+        rows = [
+            with_flops(row, teacher, params, flop_tokens, cost) for row, teacher in zip(rows, available, strict=True)
+        ]
+        rows, cost_flags = with_cost(law, rows, available, params, tokens, flop_tokens, cost, price_per_flop)
         flags += cost_flags + ([token_flag] if token_flag and cost != "best" else [])
         optimum = law.optimum(params, tokens)
         flags += _optimum_flags(law, optimum) + _teacher_flags(rows)
@@ -159,9 +161,9 @@ def choose(
 def available_regret(law: FittedLaw, params: float, tokens: float | None, available: list[Teacher]) -> np.ndarray:
     """Regret of each available teacher, nats ≥ 0, (R, n): against the best possible teacher, or the best available
     where that is better, as a measured teacher can be that does more for its students than its size or loss says."""
-    places = coordinates(available, law)
-    regret = law.regret_draws(params, tokens, places, teacher_tokens_of(available))
-    regret = regret + law.teacher_draws(params, tokens, places)
+    positions_on_axis = coordinates(available, law)
+    regret = law.regret_draws(params, tokens, positions_on_axis, teacher_tokens_of(available))
+    regret = regret + law.teacher_draws(params, tokens, positions_on_axis)
     return regret - np.minimum(regret.min(1, keepdims=True), 0.0)
 
 
@@ -187,10 +189,10 @@ def near_optimal_range(law: FittedLaw, params, tokens, tolerance_nats: float, po
 def extrapolation_flags(law: FittedLaw, params: float, tokens: float | None, available: list[Teacher]) -> list[Flag]:
     """How far the question lies outside what was measured, in units of the measured range of each logarithm."""
     flags = []
-    asked = {"student_params": params}
+    question = {"student_params": params}
     if tokens is not None and "student_tokens" in law.measured:
-        asked["student_tokens"] = tokens
-    for name, value in asked.items():
+        question["student_tokens"] = tokens
+    for name, value in question.items():
         distance = ranges_outside(law.measured[name], value)
         if distance <= 1e-9:
             continue

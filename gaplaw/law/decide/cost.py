@@ -98,17 +98,19 @@ def with_flops(row: TeacherChoice, teacher: Teacher, params: float, tokens: floa
     )
 
 
-def with_cost(law, rows, available, params, tokens, spent, cost, price):
+def with_cost(law, rows, available, params, tokens, flop_tokens, cost, price):
     """Cost in nats and the student alone at equal compute, for each teacher; with flags for what cannot be said."""
     flags: list[Flag] = []
-    counted = np.array([_counted(row, cost) for row in rows])
-    at = spent if tokens is None else tokens
-    predicted = None
+    counted_flops = np.array([_counted_flops(row, cost) for row in rows])
+    at = flop_tokens if tokens is None else tokens
+    predicted_losses = None
     if law.baseline is not None:
-        alone = np.asarray(loss_at_equal_compute(law.baseline, params, at, counted), dtype=float)
-        predicted = _predicted_losses(law, available, params, at)
+        alone = np.asarray(loss_at_equal_compute(law.baseline, params, at, counted_flops), dtype=float)
+        predicted_losses = _predicted_losses(law, available, params, at)
         rows = [replace(row, no_teacher_loss_nats=float(value)) for row, value in zip(rows, alone, strict=True)]
-        rows = [replace(row, predicted_loss_nats=float(value)) for row, value in zip(rows, predicted, strict=True)]
+        rows = [
+            replace(row, predicted_loss_nats=float(value)) for row, value in zip(rows, predicted_losses, strict=True)
+        ]
         if law.baseline["kind"] == "path" and cost != "best":
             text = "the value of extra tokens is not measured: taken as half the slope along the measured path"
             flags.append(Flag("token_value_assumed", text, "note"))
@@ -116,7 +118,7 @@ def with_cost(law, rows, available, params, tokens, spent, cost, price):
         text = "the table has no no_teacher_loss: whether distillation beats the student alone cannot be said"
         flags.append(Flag("no_baseline", text, "note"))
     if price is not None:
-        cost_nats = price * counted
+        cost_nats = price * counted_flops
     elif law.baseline is not None:
         cost_nats = baseline_loss(law.baseline, params, at) - np.array([row.no_teacher_loss_nats for row in rows])
     else:
@@ -127,7 +129,7 @@ def with_cost(law, rows, available, params, tokens, spent, cost, price):
     return [replace(row, cost_nats=float(value)) for row, value in zip(rows, cost_nats, strict=True)], flags
 
 
-def _counted(row: TeacherChoice, cost: str) -> float:
+def _counted_flops(row: TeacherChoice, cost: str) -> float:
     forward = row.teacher_forward_flops if cost in ("inference", "both") else 0.0
     training = row.teacher_training_flops if cost in ("pretraining", "both") else 0.0
     return forward + training

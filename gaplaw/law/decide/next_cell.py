@@ -119,21 +119,21 @@ def next_cells(
         tolerance_nats if tolerance_nats is not None else max(DEFAULT_TOLERANCE_NATS, law.noise.seed_sd_nats or 0.0)
     )
     cells = _candidates(law, candidates, teacher_tokens_per_param)
-    places = [*law.measured[law.coordinate], *(cell[law.coordinate] for cell in cells)]
-    options = np.geomspace(min(places), max(places), 81)
+    positions_on_axis = [*law.measured[law.coordinate], *(cell[law.coordinate] for cell in cells)]
+    options = np.geomspace(min(positions_on_axis), max(positions_on_axis), 81)
     regret = law.regret_draws(target, tokens, options)
     now = float(regret.mean(0).min())
     if not law.refused and now <= tolerance:
         statement = f"stop: the expected regret at {size_words(target)} is {now:.4f} nats, within the tolerance of {tolerance:.4f}"
         return NextCells(cells=(), expected_regret_nats=now, expected_regret_after_nats=now, tolerance_nats=tolerance,
                          budget_flops=budget_flops, stop=True, statement=statement)  # fmt: skip
-    taken, after = _greedy(law, cells, target, tokens, now, budget_flops, tolerance, most) if cells else ((), now)
+    picks, after = _greedy(law, cells, target, tokens, now, budget_flops, tolerance, most) if cells else ((), now)
     if not cells:
         statement = f"stop: no cell is left to run (regret {now:.4f}, tolerance {tolerance:.4f})"
-    elif taken:
-        spent = sum(cell.flops for cell in taken)
+    elif picks:
+        flops = sum(cell.flops for cell in picks)
         statement = (
-            f"{len(taken)} cells for {spent:.3g} FLOPs: expected regret at {size_words(target)} from {now:.4f} "
+            f"{len(picks)} cells for {flops:.3g} FLOPs: expected regret at {size_words(target)} from {now:.4f} "
             f"to about {after:.4f} nats (tolerance {tolerance:.4f})"
         )
     elif any(cell["flops"] <= budget_flops for cell in cells):
@@ -145,38 +145,38 @@ def next_cells(
         statement = (
             f"stop: no cell fits the budget of {budget_flops:.3g} FLOPs (regret {now:.4f}, tolerance {tolerance:.4f})"
         )
-    return NextCells(cells=taken, expected_regret_nats=now, expected_regret_after_nats=after, tolerance_nats=tolerance,
-                     budget_flops=budget_flops, stop=not taken, statement=statement)  # fmt: skip
+    return NextCells(cells=picks, expected_regret_nats=now, expected_regret_after_nats=after, tolerance_nats=tolerance,
+                     budget_flops=budget_flops, stop=not picks, statement=statement)  # fmt: skip
 
 
 def _greedy(law, cells, target, tokens, now, budget, tolerance, most) -> tuple[tuple[NextCell, ...], float]:
     least = WORTHLESS_SHARE * min(now, tolerance)
-    theta = _finite(law, law.optimum_draws(target, tokens))
+    theta = _clip_to_grid(law, law.optimum_draws(target, tokens))
     theta = theta - theta.mean()
     prior = float(theta @ theta) + 1e-300
     contrast, noise = _contrasts(law, cells)
     flops = np.array([cell["flops"] for cell in cells])
-    left, free = budget, np.ones(len(cells), dtype=bool)
-    taken, remaining = [], now
+    budget_left, free = budget, np.ones(len(cells), dtype=bool)
+    picks, remaining = [], now
     rows = contrast.shape[0]
     # A law that refuses has not shown a bowl yet: its regret says nothing, so it is never good enough to stop on.
-    while len(taken) < most and (remaining > tolerance or law.refused):
+    while len(picks) < most and (remaining > tolerance or law.refused):
         variance = (contrast**2).sum(0) / rows
         share = (contrast.T @ theta) ** 2 / rows / (variance + noise**2)
         drop = now * share / prior
-        rate = np.where(free & (flops <= left) & (drop >= least), drop / flops, -1.0)
+        rate = np.where(free & (flops <= budget_left) & (drop >= least), drop / flops, -1.0)
         pick = int(np.argmax(rate)) if len(rate) else -1
         if pick < 0 or rate[pick] <= 0:
             break
         cell = cells[pick]
-        taken.append(NextCell(expected_drop_nats=float(drop[pick]), **cell))
+        picks.append(NextCell(expected_drop_nats=float(drop[pick]), **cell))
         remaining -= float(drop[pick])
-        left -= flops[pick]
+        budget_left -= flops[pick]
         free[pick] = False
         if cell["new_teacher"]:
-            flops, cells = _teacher_exists(law, flops, cells, cell)
+            flops, cells = _with_trained_teacher(law, flops, cells, cell)
         theta, contrast = _regress_out(theta, contrast, pick, noise[pick])
-    return tuple(taken), max(remaining, 0.0)
+    return tuple(picks), max(remaining, 0.0)
 
 
 def _regress_out(theta, contrast, pick, noise):
@@ -190,11 +190,11 @@ def _regress_out(theta, contrast, pick, noise):
     return theta, contrast - np.outer(d, gain * (d @ contrast) / rows)
 
 
-def _teacher_exists(law, flops, cells, taken):
+def _with_trained_teacher(law, flops, cells, pick):
     """Once a cell trains a teacher, the other cells of that teacher no longer pay for it."""
     flops, cells = flops.copy(), list(cells)
     for index, cell in enumerate(cells):
-        if cell["new_teacher"] and cell["teacher_params"] == taken["teacher_params"]:
+        if cell["new_teacher"] and cell["teacher_params"] == pick["teacher_params"]:
             forward = (
                 2.0 * cell["teacher_params"] * cell["student_tokens"]
                 + 6.0 * cell["student_params"] * cell["student_tokens"]
@@ -204,10 +204,10 @@ def _teacher_exists(law, flops, cells, taken):
     return flops, cells
 
 
-def _finite(law: FittedLaw, log_places: np.ndarray) -> np.ndarray:
+def _clip_to_grid(law: FittedLaw, log_optima: np.ndarray) -> np.ndarray:
     """Draws without an interior optimum count as lying one ln unit past the measured teachers."""
     low, high = np.log(law.measured[law.coordinate])
-    return np.clip(log_places, low - 1.0, high + 1.0)
+    return np.clip(log_optima, low - 1.0, high + 1.0)
 
 
 def _contrasts(law: FittedLaw, cells) -> tuple[np.ndarray, np.ndarray]:

@@ -68,19 +68,21 @@ def rule_choices(law, available: list[Teacher], params: float, tokens, expected:
             out.append(RuleChoice(rule=rule, teacher=None, expected_regret_nats=None, note=why))
             continue
         target = ratio * params
-        out.append(_picked(rule, nearest(np.log(sizes), np.log(target)), available, expected, target, note))
+        out.append(_rule_choice(rule, nearest(np.log(sizes), np.log(target)), available, expected, target, note))
     # The strongest teacher is the one of lowest loss where that is the axis, the largest otherwise.
     strength = [-t.loss for t in available] if law.coordinate == "teacher_loss" else [t.params for t in available]
-    out.insert(2, _picked("largest available", int(np.argmax(strength)), available, expected, None, ""))
+    out.insert(2, _rule_choice("largest available", int(np.argmax(strength)), available, expected, None, ""))
     constant = law.comparison.get("loss_ratio")
     if law.coordinate == "teacher_loss" and constant is not None:
         target = constant * float(law.surface.scale_loss(params, tokens))
         losses = np.log([teacher.loss for teacher in available])
-        out.append(_picked("constant loss ratio", nearest(losses, np.log(target)), available, expected, target, ""))
+        out.append(
+            _rule_choice("constant loss ratio", nearest(losses, np.log(target)), available, expected, target, "")
+        )
     return tuple(out)
 
 
-def _picked(rule, index, available, expected, target, note) -> RuleChoice:
+def _rule_choice(rule, index, available, expected, target, note) -> RuleChoice:
     return RuleChoice(
         rule=rule,
         teacher=available[index].name,

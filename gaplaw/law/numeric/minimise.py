@@ -165,29 +165,31 @@ def _chunk(problem: _Problem, theta, index, iterations, tolerance):
     active = np.flatnonzero(np.isfinite(objective))
     now = np.empty(batch)
     gradient, hessian, scale = np.empty((batch, size)), np.empty((batch, size, size)), np.empty((batch, size))
-    moved = active  # derivatives are computed again only where a step was taken
+    improving = active  # derivatives are computed again only where a step was taken
     used = 0
     for used in range(1, iterations + 1):  # noqa: B007
         if not len(active):
             break
-        if len(moved):
-            now[moved], gradient[moved], hessian[moved], scale[moved] = problem.derivatives(theta[moved], index[moved])
+        if len(improving):
+            now[improving], gradient[improving], hessian[improving], scale[improving] = problem.derivatives(
+                theta[improving], index[improving]
+            )
         step, predicted = _step(gradient[active], hessian[active], scale[active], damping[active])
         trial = theta[active] + step
         with np.errstate(over="ignore", invalid="ignore"):
             reached = problem.cost(trial, index[active])
-        fell = reached < objective[active]
+        improves = reached < objective[active]
         # Small predicted decrease with little damping: at the floor, whether or not rounding lets F fall further.
         done = (predicted <= tolerance * np.maximum(objective[active], 1e-300)) & (damping[active] <= 1e-2)
         done |= damping[active] > 1e12
         gain = np.zeros(len(active))
         np.divide(now[active] - reached, predicted, out=gain, where=predicted > 0)
-        moved = active[fell]
-        theta[moved], objective[moved] = trial[fell], reached[fell]
-        factor = np.where(fell, np.where(gain > 0.5, 0.1, 1.0), 8.0)
+        improving = active[improves]
+        theta[improving], objective[improving] = trial[improves], reached[improves]
+        factor = np.where(improves, np.where(gain > 0.5, 0.1, 1.0), 8.0)
         damping[active] = np.clip(damping[active] * factor, 1e-9, 1e13)
         converged[active] |= done
-        active, moved = active[~done], active[fell & ~done]
+        active, improving = active[~done], active[improves & ~done]
     return theta, objective, converged, used
 
 

@@ -55,7 +55,7 @@ class Coverage:
     width_ln: float  # median width of the 90 % interval
 
     @property
-    def kept(self) -> bool:
+    def within_bounds(self) -> bool:
         return LOW <= self.covered <= HIGH
 
 
@@ -125,7 +125,7 @@ def _print_rows(draws: int, pool: Executor | None) -> list[str]:
                 f"{row.median_bias:>+7.1%} {row.width_ln:>6.2f}",
                 flush=True,
             )
-            if not row.kept:
+            if not row.within_bounds:
                 failed.append(f"{shape} {asymmetry}:1 at {noise_nats}: {row.covered:.3f}")
     for shape in ("flat", "falling", "rising"):
         for noise_nats in NOISES:

@@ -22,7 +22,7 @@ from gaplaw.errors import MixedProtocolsError, TableError
 from gaplaw.law.table.values import (
     CANONICAL,
     COORDINATES,
-    Where,
+    TableLocation,
     parse_numbers,
     read_numbers,
     refuse_duplicates,
@@ -33,8 +33,14 @@ from gaplaw.results import read as read_folder
 
 # What a sweep of our own calls the two losses, and the columns in which its rows must agree to be compared at all.
 SWEEP_NAMES = {"loss_student_ce_nats": "student_loss", "loss_teacher_ce_nats": "teacher_loss"}
-ANSWERS = ("student_loss", "no_teacher_loss", "seed", "group", "weight")  # what a question to a law need not have
-ONE_OF = ("data_source", "data_tokenizer", "data_manifest")
+ANSWER_COLUMNS = (
+    "student_loss",
+    "no_teacher_loss",
+    "seed",
+    "group",
+    "weight",
+)  # what a question to a law need not have
+SAME_IN_ALL_ROWS = ("data_source", "data_tokenizer", "data_manifest")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,10 +109,10 @@ def read_table(
     mapping = parse_columns(columns)
     raw, label, is_text = _load(source)
     if predicting:  # a question may use the fit's own mapping and lack the answers that it names
-        mapping = {name: column for name, column in mapping.items() if column in raw or name not in ANSWERS}
+        mapping = {name: column for name, column in mapping.items() if column in raw or name not in ANSWER_COLUMNS}
     notes: list[str] = []
     frame = _rename(raw, mapping, label)
-    where = Where(label=label, lines=is_text)
+    location = TableLocation(label=label, lines=is_text)
     frame, baseline = _split_roles(frame, notes, label)
     frame, protocol = _one_protocol(frame, protocol, label, predicting)
     if frame.empty:
@@ -114,15 +120,15 @@ def read_table(
     coordinate = coordinate or _coordinate(frame, mapping, label)
     required = ["student_params", coordinate] + ([] if predicting else ["student_loss"])
     _require(frame, required, label)
-    frame = read_numbers(frame, required, where)
+    frame = read_numbers(frame, required, location)
     if higher_is_better:
         frame, baseline = scores_to_losses(frame, baseline, notes)
         if coordinate == "teacher_loss" and (frame["teacher_loss"] <= 0).any():
             index = frame.index[frame["teacher_loss"] <= 0][0]
-            raise TableError(f"{where.row(index)}, column teacher_loss: a perfect score leaves no error to scale by")
+            raise TableError(f"{location.row(index)}, column teacher_loss: a perfect score leaves no error to scale by")
     if not predicting:
-        refuse_duplicates(frame, coordinate, where, notes)
-    frame = _with_baseline(frame, baseline, notes, where)
+        refuse_duplicates(frame, coordinate, location, notes)
+    frame = _with_baseline(frame, baseline, notes, location)
     return Table(
         frame=frame.reset_index(drop=True), coordinate=coordinate, protocol=protocol, notes=tuple(notes), source=label
     )
@@ -215,7 +221,7 @@ def _split_roles(frame: pd.DataFrame, notes: list[str], label: str) -> tuple[pd.
 def _one_protocol(frame, protocol, label, predicting) -> tuple[pd.DataFrame, str | None]:
     # one content hash for all rows: the same text and tokenizer, whatever their paths on the machines that ran them
     same = "data_manifest" in frame and frame["data_manifest"].notna().all() and frame["data_manifest"].nunique() == 1
-    for name in () if predicting or same else ONE_OF:
+    for name in () if predicting or same else SAME_IN_ALL_ROWS:
         if name in frame and frame[name].nunique() > 1:
             first, second = frame[name].dropna().unique()[:2]
             raise TableError(f"{label}: column {name}: mixes {first!r} and {second!r}; their losses cannot be compared")
@@ -254,12 +260,12 @@ def _require(frame: pd.DataFrame, names, label: str) -> None:
                          f"{', '.join(map(str, frame.columns[:20]))}")  # fmt: skip
 
 
-def _with_baseline(frame, baseline, notes, where) -> pd.DataFrame:
+def _with_baseline(frame, baseline, notes, location) -> pd.DataFrame:
     """Attach each student's own loss without a teacher: same size, tokens and seed; the mean over seeds otherwise."""
     if baseline.empty or "student_loss" not in baseline:
         return frame
     names = [name for name in ("student_params", "student_tokens") if name in frame and name in baseline]
-    known = baseline[[*names, "student_loss"]].apply(lambda column: parse_numbers(column, column.name, where))
+    known = baseline[[*names, "student_loss"]].apply(lambda column: parse_numbers(column, column.name, location))
     known = known.rename(columns={"student_loss": "no_teacher_loss"})
     frame = frame.drop(columns="no_teacher_loss", errors="ignore")
     mean = known.groupby(names, as_index=False)["no_teacher_loss"].mean()

@@ -22,7 +22,7 @@ COORDINATES = ("teacher_params", "teacher_loss")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Where:
+class TableLocation:
     """Names a row the way its owner counts: index for a frame or parquet, index and line for a CSV."""
 
     label: str
@@ -47,31 +47,31 @@ def to_number(value) -> float:
     return float(value)
 
 
-def read_numbers(frame: pd.DataFrame, required, where: Where) -> pd.DataFrame:
+def read_numbers(frame: pd.DataFrame, required, location: TableLocation) -> pd.DataFrame:
     names = [name for name in (*SIZES, *LOSSES, "weight") if name in frame]
     out = {}
     for name in names:
         column = frame[name]
         if not pd.api.types.is_numeric_dtype(column):
-            column = parse_numbers(column, name, where)
+            column = parse_numbers(column, name, location)
         values = column.to_numpy(dtype=np.float64, na_value=np.nan)
         # A baseline, or the teacher coordinate that is not used, may be unknown in a row; every other number is needed.
         optional = name == "no_teacher_loss" or (name in COORDINATES and name not in required)
         bad = np.isinf(values) if optional else ~np.isfinite(values)
         if bad.any():
             hint = "; a run without a teacher needs role = baseline" if name in COORDINATES else ""
-            raise TableError(f"{where.row(frame.index[bad][0])}, column {name}: {_shown(values[bad][0])}{hint}")
+            raise TableError(f"{location.row(frame.index[bad][0])}, column {name}: {_bad_value(values[bad][0])}{hint}")
         if name in SIZES or name in ("weight", "teacher_loss"):
             low = values <= 0 if name != "weight" else values < 0
             if low.any():
                 rule = "must be positive" if name != "weight" else "must not be negative"
-                raise TableError(f"{where.row(frame.index[low][0])}, column {name}: {values[low][0]:g} {rule}")
+                raise TableError(f"{location.row(frame.index[low][0])}, column {name}: {values[low][0]:g} {rule}")
         out[name] = values
     result = pd.DataFrame(out, index=frame.index)
     for name in ("seed", "group"):
         if name in frame:
             if frame[name].isna().any():
-                raise TableError(f"{where.row(frame.index[frame[name].isna()][0])}, column {name}: missing value")
+                raise TableError(f"{location.row(frame.index[frame[name].isna()][0])}, column {name}: missing value")
             result[name] = frame[name].astype(str) if name == "group" else frame[name]
     for name in TEXT_COLUMNS:
         if name in frame:
@@ -79,11 +79,11 @@ def read_numbers(frame: pd.DataFrame, required, where: Where) -> pd.DataFrame:
     return result[[name for name in (*CANONICAL, *TEXT_COLUMNS) if name in result]]
 
 
-def _shown(value: float) -> str:
+def _bad_value(value: float) -> str:
     return "missing value (NaN)" if np.isnan(value) else f"{value} is not finite"
 
 
-def parse_numbers(column: pd.Series, name: str, where: Where) -> pd.Series:
+def parse_numbers(column: pd.Series, name: str, location: TableLocation) -> pd.Series:
     out = np.empty(len(column))
     for position, (index, value) in enumerate(column.items()):
         if value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value)):
@@ -92,7 +92,7 @@ def parse_numbers(column: pd.Series, name: str, where: Where) -> pd.Series:
         try:
             out[position] = to_number(value)
         except (GaplawError, ValueError, TypeError) as error:
-            raise TableError(f"{where.row(index)}, column {name}: {value!r} is not a number or a size") from error
+            raise TableError(f"{location.row(index)}, column {name}: {value!r} is not a number or a size") from error
     return pd.Series(out, index=column.index)
 
 
@@ -101,26 +101,26 @@ def scores_to_losses(frame, baseline, notes):
     values = frame[[name for name in LOSSES if name in frame]].to_numpy()
     top = np.nanmax(values)
     whole = 1.0 if top <= 1.0 and np.nanmin(values) >= 0 else 100.0 if top <= 100.0 else 0.0
-    turned = [name for name in LOSSES if name in frame]
-    frame = frame.assign(**{name: whole - frame[name] for name in turned})
+    columns = [name for name in LOSSES if name in frame]
+    frame = frame.assign(**{name: whole - frame[name] for name in columns})
     if "student_loss" in baseline:
         baseline = baseline.assign(student_loss=whole - baseline["student_loss"].astype(float))
-    notes.append(f"higher is better: {', '.join(turned)} became {whole:g} - score")
+    notes.append(f"higher is better: {', '.join(columns)} became {whole:g} - score")
     return frame, baseline
 
 
-def refuse_duplicates(frame, coordinate, where, notes) -> None:
+def refuse_duplicates(frame, coordinate, location, notes) -> None:
     keys = [name for name in (*SIZES, "teacher_loss", "seed", "group") if name in frame]
-    again = frame.duplicated(subset=keys, keep="first")
-    if coordinate == "teacher_loss" and again.any():
+    repeats = frame.duplicated(subset=keys, keep="first")
+    if coordinate == "teacher_loss" and repeats.any():
         # Two teachers may share a loss to the printed digit; only a row repeated in full is certainly a mistake.
         full = frame.duplicated(keep="first")
         if not full.any():
-            notes.append(f"{int(again.sum())} rows repeat a student and a teacher loss: kept as replicates")
+            notes.append(f"{int(repeats.sum())} rows repeat a student and a teacher loss: kept as replicates")
             return
-        again = full
-    if again.any():
-        index = frame.index[again][0]
+        repeats = full
+    if repeats.any():
+        index = frame.index[repeats][0]
         twin = frame.index[(frame[keys] == frame.loc[index, keys]).all(axis=1)][0]
         hint = "" if "seed" in frame else "; replicates need a seed column"
-        raise TableError(f"{where.row(index)} duplicates row {twin}: same {', '.join(keys)}{hint}")
+        raise TableError(f"{location.row(index)} duplicates row {twin}: same {', '.join(keys)}{hint}")

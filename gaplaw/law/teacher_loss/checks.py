@@ -12,7 +12,7 @@ from scipy.special import chdtri
 from gaplaw.law.data_flags import text_flags
 from gaplaw.law.flags import FEWEST_STUDENTS, FEWEST_TEACHERS, Flag
 from gaplaw.law.numeric.minimise import minimise
-from gaplaw.law.teacher_loss.form_average import places
+from gaplaw.law.teacher_loss.form_average import correction_inputs
 from gaplaw.law.teacher_loss.forms import residual_functions, whitener
 from gaplaw.law.teacher_loss.stacking import HUBER_TUNING, ridge_of
 
@@ -20,58 +20,61 @@ FEWEST_INSIDE = 0.1  # share of measured students with an optimum inside, when n
 NO_SLOPE = 1e-4  # d ln L_S / d ln L_T that counts as none
 
 
-def profile(part, points, z, log_loss, weight, column: int) -> dict[float, tuple]:
+def profile(part, inputs, z, log_loss, weight, column: int) -> dict[float, tuple]:
     """50 and 90 % profile intervals of exp(theta[column]); the likelihood is discounted by what clusters cost.
 
-    One parameter is pinned at a grid of values and everything else refitted; see `pinned` for the discount.
+    One parameter is pinned at a grid of values and everything else refitted; see `pin_parameter` for the discount.
     """
-    places, rise = pinned(part, points, z, log_loss, weight, column, None)
+    values, rise = pin_parameter(part, inputs, z, log_loss, weight, column, None)
     lowest = int(np.argmin(rise))
     out = {}
     for level in (0.5, 0.9):
         limit = chdtri(1, 1 - level)
         low, high = rise[: lowest + 1][::-1], rise[lowest:]
-        ends = [np.interp(limit, low, places[: lowest + 1][::-1]) if low[-1] > limit else None,
-                np.interp(limit, high, places[lowest:]) if high[-1] > limit else None]  # fmt: skip
+        ends = [np.interp(limit, low, values[: lowest + 1][::-1]) if low[-1] > limit else None,
+                np.interp(limit, high, values[lowest:]) if high[-1] > limit else None]  # fmt: skip
         out[level] = tuple(None if end is None else float(np.exp(end)) for end in ends)
     return out
 
 
-def pinned(part, points, z, log_loss, weight, column: int, places) -> tuple[np.ndarray, np.ndarray]:
+def pin_parameter(part, inputs, z, log_loss, weight, column: int, values) -> tuple[np.ndarray, np.ndarray]:
     """(places, rise): 2 Δ ln likelihood with theta[column] pinned at each place (by default ±4 sd), everything else
     refitted.
 
     Rows share teachers and students, so the likelihood is divided by the median over parameters of (cluster bootstrap
     variance / independent-rows variance), where that exceeds 1.
     """
-    value, residuals = residual_functions(part.form, points, log_loss, whitener(part.correction.levels(z)))
+    value, residuals = residual_functions(part.form, inputs, log_loss, whitener(part.correction.levels(z)))
     centre, precision = ridge_of(part.form, part.scale)
     at = residuals(part.theta[None]).jacobian[0]
     normal = (at.T @ at + np.diag(precision)) / part.scale**2
     plain = np.diag(np.linalg.pinv(normal))
     spread = part.theta_draws.var(0)
-    told = (plain > 0) & (spread > 0)
-    inflation = max(float(np.median(spread[told] / plain[told])), 1.0)
-    if places is None:
-        places = part.theta[column] + np.sqrt(plain[column] * inflation) * np.linspace(-4, 4, 41)
-    centres = np.repeat(centre[None], len(places), axis=0)
-    precisions = np.repeat(precision[None], len(places), axis=0)
-    centres[:, column], precisions[:, column] = places, 1e8 * max(float(at[:, column] @ at[:, column]), 1e-12)
-    starts = np.repeat(part.theta[None], len(places), axis=0)
-    starts[:, column] = places
+    estimable = (plain > 0) & (spread > 0)
+    inflation = max(float(np.median(spread[estimable] / plain[estimable])), 1.0)
+    if values is None:
+        values = part.theta[column] + np.sqrt(plain[column] * inflation) * np.linspace(-4, 4, 41)
+    centres = np.repeat(centre[None], len(values), axis=0)
+    precisions = np.repeat(precision[None], len(values), axis=0)
+    centres[:, column], precisions[:, column] = (
+        values,
+        1e8 * max(float(at[:, column] @ at[:, column]), 1e-12),
+    )
+    starts = np.repeat(part.theta[None], len(values), axis=0)
+    starts[:, column] = values
     minima = minimise(
         value, residuals, starts, delta=HUBER_TUNING * part.scale, weights=None if weight is None else weight[None],
         penalty=(centres, precisions), tolerance=1e-8,
     )  # fmt: skip
-    return places, 2 * (minima.objective - minima.objective.min()) / part.scale**2 / inflation
+    return values, 2 * (minima.objective - minima.objective.min()) / part.scale**2 / inflation
 
 
-def fit_status(stack) -> str:
+def fit_status(average) -> str:
     """'converged', or what is wrong with the first form that did not."""
-    return next((part.status for part in stack.components if part.status != "converged"), "converged")
+    return next((part.status for part in average.components if part.status != "converged"), "converged")
 
 
-def diagnostics(table, stack) -> list[Flag]:
+def diagnostics(table, average) -> list[Flag]:
     """What the table's size, its seeds, its protocol and its text say against the law, and forms that did not converge."""
     frame, flags = table.frame, []
     students, teachers = frame["student_params"].nunique(), frame["teacher_loss"].round(3).nunique()
@@ -94,13 +97,13 @@ def diagnostics(table, stack) -> list[Flag]:
             text = f"{weak} rows have a teacher no better than the student alone"
             flags.append(Flag("teacher_no_better", text, "note"))
     flags += text_flags(frame)
-    for part in stack.components:
+    for part in average.components:
         if part.status != "converged":
             flags.append(Flag(part.status.replace(" ", "_"), f"{part.form.name}: {part.status}", "warning"))
     return flags
 
 
-def shape_flags(stack, surface, points, log_loss, weight, frame) -> list[Flag]:
+def shape_flags(average, surface, inputs, log_loss, weight, frame) -> list[Flag]:
     """Is there a bowl at all, and is its bottom inside the measured teachers?
 
     Refused: a loss that does not rise significantly towards weaker teachers; no measured student with its optimum
@@ -109,14 +112,14 @@ def shape_flags(stack, surface, points, log_loss, weight, frame) -> list[Flag]:
     Optima past the strongest teacher are
     ordinary for large students: flagged, and an open side of the interval, but no refusal.
     """
-    rises, z = {}, places(stack.reach_theta, points)
+    rises, z = {}, correction_inputs(average.reach_theta, inputs)
     for name in ("p", "q"):
-        forms = [part for part in stack.components if name in part.form.names]
+        forms = [part for part in average.components if name in part.form.names]
         gains = []
         for part in forms:
             column = part.form.names.index(name)
-            _, rise = pinned(
-                part, points, z, log_loss, weight, column, np.array([np.log(NO_SLOPE), part.theta[column]])
+            _, rise = pin_parameter(
+                part, inputs, z, log_loss, weight, column, np.array([np.log(NO_SLOPE), part.theta[column]])
             )
             gains.append(rise[0] - rise[1])
         rises[name] = max(gains) >= chdtri(1, 0.1)

@@ -13,9 +13,9 @@ import pandas as pd
 from gaplaw.errors import LawError
 from gaplaw.law.no_teacher.baseline import baseline_loss, fit_baseline
 from gaplaw.law.table.read import Table
-from gaplaw.law.teacher_loss.form_average import Stack
-from gaplaw.law.teacher_loss.forms import Points
-from gaplaw.law.teacher_loss.stacking import draw, fit_stack
+from gaplaw.law.teacher_loss.form_average import FormAverage
+from gaplaw.law.teacher_loss.forms import Inputs
+from gaplaw.law.teacher_loss.stacking import draw_bootstrap, fit_average
 from gaplaw.law.teacher_loss.surface import LossSurface, columns_of
 
 FEWEST_ROWS = 20
@@ -28,14 +28,14 @@ class FormsFit:
     """The averaged forms with their draws, and the rows that they were fitted to; log losses in ln nats."""
 
     surface: LossSurface
-    points: Points  # (n,)
+    inputs: Inputs  # (n,)
     log_loss: np.ndarray  # (n,)
     weight: np.ndarray | None  # (n,)
     student_scatter_ln: float
 
     @property
-    def stack(self) -> Stack:
-        return self.surface.stack
+    def average(self) -> FormAverage:
+        return self.surface.average
 
 
 def fit_forms(table: Table, *, seed: int, draws: int) -> FormsFit:
@@ -58,31 +58,33 @@ def fit_forms(table: Table, *, seed: int, draws: int) -> FormsFit:
     if log_d is not None and np.ptp(log_d) < SAME_TOKENS:
         log_d = None  # one token budget says nothing about tokens: a term for them would only trade with the floor
     baseline = fit_baseline(table)
-    alone = None
+    no_teacher_log_loss = None
     if baseline is not None:
-        alone = np.log(baseline_loss(baseline, np.exp(log_n), None if log_d is None else np.exp(log_d)))
+        no_teacher_log_loss = np.log(baseline_loss(baseline, np.exp(log_n), None if log_d is None else np.exp(log_d)))
     centre = (float(log_n.mean()), None if log_d is None else float(log_d.mean()))
-    points = Points(log_n - centre[0], None if log_d is None else log_d - centre[1], log_t, alone)
+    inputs = Inputs(log_n - centre[0], None if log_d is None else log_d - centre[1], log_t, no_teacher_log_loss)
     weight = frame["weight"].to_numpy(float) if "weight" in frame else None
     sizes = frame["student_params"].to_numpy(float)
-    stack = fit_stack(points, log_s, sizes=sizes, weight=weight)
+    average = fit_average(inputs, log_s, sizes=sizes, weight=weight)
     groups, teachers = clusters(frame)
-    stack = draw(stack, points, log_s, groups=groups, teachers=teachers, weight=weight, count=draws, seed=seed)
-    tau = student_scatter(stack, points, log_s, sizes)
-    total = sum(len(part.theta_draws) for part in stack.components)
+    average = draw_bootstrap(
+        average, inputs, log_s, groups=groups, teachers=teachers, weight=weight, count=draws, seed=seed
+    )
+    tau = student_scatter(average, inputs, log_s, sizes)
+    total = sum(len(part.theta_draws) for part in average.components)
     rng = np.random.default_rng(seed + 1)
     # tau rests on few students: its own uncertainty widens the scatter as a t distribution.
     freedom = max(len(np.unique(sizes)) - 1, 2)
     scatter = tau * rng.standard_normal(total) * np.sqrt(freedom / rng.chisquare(freedom, total))
     surface = LossSurface(
-        stack=stack,
+        average=average,
         centre=centre,
         log_ratio=None if log_d is None else float(np.median(log_d - log_n)),
         span=(float(log_t.min()), float(log_t.max())),
         scatter=np.clip(scatter, -0.5, 0.5),
         baseline=baseline,
     )
-    return FormsFit(surface=surface, points=points, log_loss=log_s, weight=weight, student_scatter_ln=tau)
+    return FormsFit(surface=surface, inputs=inputs, log_loss=log_s, weight=weight, student_scatter_ln=tau)
 
 
 def clusters(frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
@@ -94,19 +96,19 @@ def clusters(frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     return groups, np.unique(frame["teacher_loss"].round(3), return_inverse=True)[1]
 
 
-def student_scatter(stack, points: Points, log_loss, sizes) -> float:
+def student_scatter(average, inputs: Inputs, log_loss, sizes) -> float:
     """tau: how far students' bowls sit from where the law, fitted without them, puts them (ln L_T).
 
     Per student the left-out residual is regressed on the slope of its predicted curve; the variance of these shifts
     beyond their own standard errors is tau², with a floor.
     """
-    if stack.loso is None:
+    if average.left_out_log_loss is None:
         return 0.05
     step = 0.005
-    up = Points(points.x, points.y, points.t + step, points.alone)
-    down = Points(points.x, points.y, points.t - step, points.alone)
-    slope = (stack.log_loss(up, teachers=False) - stack.log_loss(down, teachers=False)) / (2 * step)
-    residual = log_loss - stack.loso
+    up = Inputs(inputs.x, inputs.y, inputs.t + step, inputs.no_teacher_log_loss)
+    down = Inputs(inputs.x, inputs.y, inputs.t - step, inputs.no_teacher_log_loss)
+    slope = (average.log_loss(up, teachers=False) - average.log_loss(down, teachers=False)) / (2 * step)
+    residual = log_loss - average.left_out_log_loss
     shifts, errors = [], []
     for size in np.unique(sizes):
         rows = sizes == size

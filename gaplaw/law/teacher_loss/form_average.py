@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gaplaw.law.teacher_loss.correction import Correction
-from gaplaw.law.teacher_loss.forms import BrokenPowerForm, DriftForm, Points, ReachForm
+from gaplaw.law.teacher_loss.forms import BrokenPowerForm, DriftForm, Inputs, ReachForm
 
 FORMS = {"reach": ReachForm(), "drift": DriftForm(), "broken_power": BrokenPowerForm()}
 NO_TEACHER = 1e3  # ln L_T of no teacher that was measured
@@ -38,13 +38,13 @@ class Component:
     def form(self):
         return FORMS[self.kind]
 
-    def log_loss(self, points: Points, z: np.ndarray) -> np.ndarray:
+    def log_loss(self, inputs: Inputs, z: np.ndarray) -> np.ndarray:
         """Point prediction of ln L_S, (n,)."""
-        return self.form.value(self.theta[None], points)[0] + self.correction.features(z) @ self.coefficients
+        return self.form.value(self.theta[None], inputs)[0] + self.correction.features(z) @ self.coefficients
 
-    def log_loss_draws(self, points: Points, z: np.ndarray) -> np.ndarray:
+    def log_loss_draws(self, inputs: Inputs, z: np.ndarray) -> np.ndarray:
         """(R, n)."""
-        return self.form.value(self.theta_draws, points) + self.coefficient_draws @ self.correction.features(z).T
+        return self.form.value(self.theta_draws, inputs) + self.coefficient_draws @ self.correction.features(z).T
 
     def teacher_draws(self, z: np.ndarray) -> np.ndarray:
         """What each teacher does to all its students, ln units, (R, n)."""
@@ -53,25 +53,25 @@ class Component:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stack:
+class FormAverage:
     """The weighted forms, the scale ln M that places the correction, and what leaving students out showed."""
 
     components: tuple[Component, ...]
     reach_theta: np.ndarray  # (10,) of ReachForm: its floor is ln M
-    fitted: np.ndarray  # (n,) ln L_S
-    loso: np.ndarray | None  # (n,) ln L_S predicted without the row's student size; None below three sizes
+    fitted_log_loss: np.ndarray  # (n,) ln L_S
+    left_out_log_loss: np.ndarray | None  # (n,) ln L_S predicted without the row's student size; None below three sizes
 
-    def log_loss(self, points: Points, teachers: bool = True) -> np.ndarray:
+    def log_loss(self, inputs: Inputs, teachers: bool = True) -> np.ndarray:
         """ln L_S, (n,); without `teachers`, of a teacher like any other of its loss."""
-        z = places(self.reach_theta, points, teachers)
-        return sum(part.weight * part.log_loss(points, z) for part in self.components)
+        z = correction_inputs(self.reach_theta, inputs, teachers)
+        return sum(part.weight * part.log_loss(inputs, z) for part in self.components)
 
-    def log_loss_draws(self, points: Points, teachers: bool = True) -> np.ndarray:
+    def log_loss_draws(self, inputs: Inputs, teachers: bool = True) -> np.ndarray:
         """(R, n): every draw is one form, drawn as often as its weight, so that the forms' disagreement is in the
         spread.
         """
-        z = places(self.reach_theta, points, teachers)
-        return np.concatenate([part.log_loss_draws(points, z) for part in self.components])
+        z = correction_inputs(self.reach_theta, inputs, teachers)
+        return np.concatenate([part.log_loss_draws(inputs, z) for part in self.components])
 
     def teacher_draws(self, log_teacher: np.ndarray) -> np.ndarray:
         """What teachers of these losses do to all their students beyond their loss, ln units, (R, n)."""
@@ -80,8 +80,8 @@ class Stack:
         return np.concatenate([part.teacher_draws(z) for part in self.components])
 
 
-def places(reach_theta, points: Points, teachers: bool = True) -> np.ndarray:
+def correction_inputs(reach_theta, inputs: Inputs, teachers: bool = True) -> np.ndarray:
     """(n, 4): where a row sits for the correction; without `teachers` it belongs to no measured one."""
-    floor = FORMS["reach"].floor(reach_theta[None], points)
-    teacher = points.t if teachers else np.full_like(points.t, NO_TEACHER)
-    return np.stack(np.broadcast_arrays(points.t - floor[0], points.ratio, points.x, teacher), axis=1)
+    floor = FORMS["reach"].floor(reach_theta[None], inputs)
+    teacher = inputs.t if teachers else np.full_like(inputs.t, NO_TEACHER)
+    return np.stack(np.broadcast_arrays(inputs.t - floor[0], inputs.ratio, inputs.x, teacher), axis=1)

@@ -16,8 +16,8 @@ import numpy as np
 
 from gaplaw.law.numeric.minimise import Minima, minimise
 from gaplaw.law.teacher_loss.correction_fit import fit_correction, robust_scale, robust_weights
-from gaplaw.law.teacher_loss.form_average import FORMS, Component, Stack, places
-from gaplaw.law.teacher_loss.forms import Points, residual_functions, whitener
+from gaplaw.law.teacher_loss.form_average import FORMS, Component, FormAverage, correction_inputs
+from gaplaw.law.teacher_loss.forms import Inputs, residual_functions, whitener
 
 FIRST_DELTA = 0.01  # ln units, before the scale of the residuals is known
 HUBER_TUNING = 1.5
@@ -34,12 +34,12 @@ def ridge_of(form, scale: float) -> tuple[np.ndarray, np.ndarray]:
     return centre, (scale / sd) ** 2
 
 
-def fit_form(form, points: Points, log_loss, weight, starts=None) -> tuple[Minima, float]:
+def fit_form(form, inputs: Inputs, log_loss, weight, starts=None) -> tuple[Minima, float]:
     """Robust fit in two passes: a wide Huber threshold to find the scale, then 1.5 scales. Returns minima and the
     scale.
     """
-    value, residuals = residual_functions(form, points, log_loss)
-    starts = form.starts(points, log_loss) if starts is None else starts
+    value, residuals = residual_functions(form, inputs, log_loss)
+    starts = form.starts(inputs, log_loss) if starts is None else starts
     own = None if weight is None else weight[None]
     first = minimise(
         value,
@@ -57,11 +57,11 @@ def fit_form(form, points: Points, log_loss, weight, starts=None) -> tuple[Minim
     return minimise(value, residuals, first.theta, **options), scale
 
 
-def refit_form(form, points: Points, log_loss, weight, theta, levels) -> tuple[np.ndarray, float]:
+def refit_form(form, inputs: Inputs, log_loss, weight, theta, levels) -> tuple[np.ndarray, float]:
     """(theta, scale) again from theta, with what rows of one student or one teacher share, `levels` (n, k), counted as
     such.
     """
-    value, residuals = residual_functions(form, points, log_loss, whitener(levels))
+    value, residuals = residual_functions(form, inputs, log_loss, whitener(levels))
     scale = max(robust_scale(value(theta[None])[0]), 1e-6)
     minima = minimise(
         value, residuals, theta[None], delta=HUBER_TUNING * scale, weights=None if weight is None else weight[None],
@@ -70,19 +70,19 @@ def refit_form(form, points: Points, log_loss, weight, theta, levels) -> tuple[n
     return minima.theta[0], scale
 
 
-def fit_stack(points: Points, log_loss, *, sizes, weight=None) -> Stack:
+def fit_average(inputs: Inputs, log_loss, *, sizes, weight=None) -> FormAverage:
     """Fit, correct and weigh every form. `sizes` (n,) are the student sizes that are left out in turn."""
-    kinds = [kind for kind in FORMS if points.y is not None or kind != "drift"]
-    fits = {kind: fit_form(FORMS[kind], points, log_loss, weight)[0] for kind in kinds}
+    kinds = [kind for kind in FORMS if inputs.y is not None or kind != "drift"]
+    fits = {kind: fit_form(FORMS[kind], inputs, log_loss, weight)[0] for kind in kinds}
     reach_theta = fits["reach"].theta[fits["reach"].best]
-    z = places(reach_theta, points)
+    z = correction_inputs(reach_theta, inputs)
     parts = []
     for kind, minima in fits.items():
         theta, correction = minima.theta[minima.best], None
         for _ in range(REFITS):
-            correction = fit_correction(z, log_loss - FORMS[kind].value(theta[None], points)[0], correction)
-            theta, scale = refit_form(FORMS[kind], points, log_loss, weight, theta, correction.levels(z))
-        residual = log_loss - FORMS[kind].value(theta[None], points)[0]
+            correction = fit_correction(z, log_loss - FORMS[kind].value(theta[None], inputs)[0], correction)
+            theta, scale = refit_form(FORMS[kind], inputs, log_loss, weight, theta, correction.levels(z))
+        residual = log_loss - FORMS[kind].value(theta[None], inputs)[0]
         phi, confidence = correction.features(z), robust_weights(residual, robust_scale(residual))
         if weight is not None:
             confidence = confidence * weight
@@ -98,9 +98,14 @@ def fit_stack(points: Points, log_loss, *, sizes, weight=None) -> Stack:
                 coefficients=correction.posterior(phi, confidence) @ residual, status=status, share_at_best=share, scale=scale,
             )
         )  # fmt: skip
-    parts, loso = _weigh(parts, points, log_loss, sizes, weight)
-    fitted = sum(part.weight * part.log_loss(points, z) for part in parts)
-    return Stack(components=tuple(parts), reach_theta=reach_theta, fitted=fitted, loso=loso)
+    parts, left_out_log_loss = _weigh(parts, inputs, log_loss, sizes, weight)
+    fitted_log_loss = sum(part.weight * part.log_loss(inputs, z) for part in parts)
+    return FormAverage(
+        components=tuple(parts),
+        reach_theta=reach_theta,
+        fitted_log_loss=fitted_log_loss,
+        left_out_log_loss=left_out_log_loss,
+    )
 
 
 def folds(sizes: np.ndarray) -> list[np.ndarray]:
@@ -111,21 +116,21 @@ def folds(sizes: np.ndarray) -> list[np.ndarray]:
     return [np.isin(sizes, block) for block in np.array_split(distinct, min(len(distinct), MOST_FOLDS))]
 
 
-def _weigh(parts, points, log_loss, sizes, weight):
+def _weigh(parts, inputs, log_loss, sizes, weight):
     """Leave students out, form by form, and weigh the forms by what was seen; see `stacking_weights`."""
-    left_out = folds(sizes)
-    if not left_out:
+    student_folds = folds(sizes)
+    if not student_folds:
         return parts, None
     predictions = np.full((len(parts), len(log_loss)), np.nan)
-    for out in left_out:
-        inside, outside = take(points, ~out), take(points, out)
+    for out in student_folds:
+        inside, outside = take(inputs, ~out), take(inputs, out)
         own = None if weight is None else weight[~out]
         reach_theta = None
         for row, part in enumerate(parts):
             minima, _ = fit_form(part.form, inside, log_loss[~out], own, starts=_restarts(part, inside, log_loss[~out]))
             theta = minima.theta[minima.best]
             reach_theta = theta if part.kind == "reach" else reach_theta
-            z_in, z_out = (places(reach_theta, p) for p in (inside, outside))
+            z_in, z_out = (correction_inputs(reach_theta, p) for p in (inside, outside))
             theta, _ = refit_form(part.form, inside, log_loss[~out], own, theta, part.correction.levels(z_in))
             residual = log_loss[~out] - part.form.value(theta[None], inside)[0]
             confidence = robust_weights(residual, robust_scale(residual)) * (1.0 if own is None else own)
@@ -133,8 +138,8 @@ def _weigh(parts, points, log_loss, sizes, weight):
             correction = part.correction.features(z_out) @ (gain @ residual)
             predictions[row, out] = part.form.value(theta[None], outside)[0] + correction
     errors = predictions - log_loss
-    tokens = points.x if points.y is None else points.y
-    shares = stacking_weights(errors, np.unique(np.stack([points.x, tokens]), axis=1, return_inverse=True)[1].ravel())
+    tokens = inputs.x if inputs.y is None else inputs.y
+    shares = stacking_weights(errors, np.unique(np.stack([inputs.x, tokens]), axis=1, return_inverse=True)[1].ravel())
     rms = np.sqrt(np.mean(errors**2, axis=1))
     parts = [replace(part, weight=float(w), loso_rms=float(e)) for part, w, e in zip(parts, shares, rms, strict=True)]
     return parts, shares @ predictions
@@ -162,65 +167,67 @@ def stacking_weights(errors: np.ndarray, groups: np.ndarray) -> np.ndarray:
     return best
 
 
-def _restarts(part: Component, points: Points, log_loss) -> np.ndarray:
+def _restarts(part: Component, inputs: Inputs, log_loss) -> np.ndarray:
     """The whole table's answer and a few cold starts: a fold must not inherit the basin of the rows it lacks."""
-    cold = part.form.starts(points, log_loss)
+    cold = part.form.starts(inputs, log_loss)
     return np.vstack([part.theta[None], cold[:: max(1, len(cold) // 3)]])
 
 
-def take(points: Points, mask) -> Points:
+def take(inputs: Inputs, mask) -> Inputs:
     """The rows of `mask`."""
-    return Points(
-        points.x[mask],
-        None if points.y is None else points.y[mask],
-        points.t[mask],
-        None if points.alone is None else points.alone[mask],
+    return Inputs(
+        inputs.x[mask],
+        None if inputs.y is None else inputs.y[mask],
+        inputs.t[mask],
+        None if inputs.no_teacher_log_loss is None else inputs.no_teacher_log_loss[mask],
     )
 
 
-def draw(stack: Stack, points: Points, log_loss, *, groups, teachers, weight, count: int, seed: int) -> Stack:
+def draw_bootstrap(
+    average: FormAverage, inputs: Inputs, log_loss, *, groups, teachers, weight, count: int, seed: int
+) -> FormAverage:
     """The same stack with `count` wild-cluster draws of every component; groups and teachers are cluster labels
     (n,).
     """
     rng = np.random.default_rng(seed)
     rows = len(log_loss)
-    residual = log_loss - stack.fitted
+    residual = log_loss - average.fitted_log_loss
     # The fit has bent towards its rows: residuals are widened by the parameters spent (forms and corrections).
-    z = places(stack.reach_theta, points)
-    spent = np.mean([_spent(part, z) for part in stack.components])
-    residual = residual * np.sqrt(rows / max(rows - spent, 0.5 * rows))
+    z = correction_inputs(average.reach_theta, inputs)
+    parameters_used = np.mean([_effective_parameters(part, z) for part in average.components])
+    residual = residual * np.sqrt(rows / max(rows - parameters_used, 0.5 * rows))
     parts = []
-    for part, own_count in zip(stack.components, _shares(stack, count), strict=True):
+    for part, own_count in zip(average.components, _shares(average, count), strict=True):
         signs = np.empty((own_count, rows))
         signs[0::2] = rng.choice(WEBB, size=(len(signs[0::2]), groups.max() + 1))[:, groups]
         signs[1::2] = rng.choice(WEBB, size=(len(signs[1::2]), teachers.max() + 1))[:, teachers]
-        targets = stack.fitted + residual * signs
+        targets = average.fitted_log_loss + residual * signs
         levels, phi = part.correction.levels(z), part.correction.features(z)
         white = whitener(levels)
-        value, residuals = residual_functions(part.form, points, np.zeros(rows), white)
+        value, residuals = residual_functions(part.form, inputs, np.zeros(rows), white)
         # The form is drawn as if with other students and teachers: their levels are exchanged for new ones.
         own = part.coefficients[-levels.shape[1] :]
-        moved = part.correction.noise * (rng.standard_normal((own_count, levels.shape[1])) - own) @ levels.T
+        level_shift = part.correction.noise * (rng.standard_normal((own_count, levels.shape[1])) - own) @ levels.T
         gain = part.correction.posterior(phi, np.ones(rows) if weight is None else weight)
         minima = minimise(
             value, residuals, np.repeat(part.theta[None], own_count, axis=0), delta=HUBER_TUNING * part.scale,
-            shift=white(targets + moved), weights=None if weight is None else weight[None],
+            shift=white(targets + level_shift), weights=None if weight is None else weight[None],
             penalty=ridge_of(part.form, part.scale), tolerance=1e-6, iterations=40,
         )  # fmt: skip
         # A draw of the misfit beyond what its rows pin down: prior sample plus the ridge fit of what it leaves.
         prior = rng.standard_normal((own_count, phi.shape[1]))
-        left = targets - part.form.value(minima.theta, points) - prior @ phi.T
+        left = targets - part.form.value(minima.theta, inputs) - prior @ phi.T
         parts.append(replace(part, theta_draws=minima.theta, coefficient_draws=prior + left @ gain.T))
-    return replace(stack, components=tuple(parts))
+    return replace(average, components=tuple(parts))
 
 
-def _shares(stack: Stack, count: int) -> list[int]:
+def _shares(average: FormAverage, count: int) -> list[int]:
     """How many of `count` draws each form gets: at least two, for its parameters' own intervals."""
-    own = [max(2, round(part.weight * count)) for part in stack.components]
+    own = [max(2, round(part.weight * count)) for part in average.components]
     own[int(np.argmax(own))] += count - sum(own)
     return own
 
 
-def _spent(part: Component, z) -> float:
+def _effective_parameters(part: Component, z) -> float:
     phi = part.correction.features(z)
     return len(part.theta) + float(np.trace(part.correction.posterior(phi, np.ones(len(z))) @ phi))

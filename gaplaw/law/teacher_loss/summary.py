@@ -15,21 +15,21 @@ from gaplaw.law.numeric.quantiles import interval
 from gaplaw.law.table.read import Table
 from gaplaw.law.teacher_loss.checks import diagnostics, fit_status, profile, shape_flags
 from gaplaw.law.teacher_loss.fit import FormsFit
-from gaplaw.law.teacher_loss.form_average import places
+from gaplaw.law.teacher_loss.form_average import correction_inputs
 from gaplaw.law.teacher_loss.stacking import HUBER_TUNING
 
 
 def loss_law(table: Table, fit: FormsFit, *, seed: int) -> FittedLaw:
     """The law of a fitted table of teacher losses, not yet compared with rivals."""
-    frame, stack, surface, points, log_s = table.frame, fit.stack, fit.surface, fit.points, fit.log_loss
-    flags = diagnostics(table, stack) + shape_flags(stack, surface, points, log_s, fit.weight, frame)
-    noise = _noise(stack, log_s, frame, fit.student_scatter_ln)
+    frame, average, surface, inputs, log_s = table.frame, fit.average, fit.surface, fit.inputs, fit.log_loss
+    flags = diagnostics(table, average) + shape_flags(average, surface, inputs, log_s, fit.weight, frame)
+    noise = _noise(average, log_s, frame, fit.student_scatter_ln)
     return FittedLaw(
         coordinate="teacher_loss",
-        form=" + ".join(f"{part.weight:.2f} {part.form.name}" for part in stack.components),
-        status=fit_status(stack),
-        share_of_starts=float(min(part.share_at_best for part in stack.components)),
-        parameters=_parameters(stack, points, log_s, fit.weight, surface, frame),
+        form=" + ".join(f"{part.weight:.2f} {part.form.name}" for part in average.components),
+        status=fit_status(average),
+        share_of_starts=float(min(part.share_at_best for part in average.components)),
+        parameters=_parameters(average, inputs, log_s, fit.weight, surface, frame),
         students=_students(frame, surface, noise.residual_sd_nats, seed),
         flags=worst_first(flags),
         measured={
@@ -43,17 +43,17 @@ def loss_law(table: Table, fit: FormsFit, *, seed: int) -> FittedLaw:
             "source": table.source, "rows": len(frame), "protocol": table.protocol, "notes": list(table.notes),
             "seed": seed, "draws": len(surface.scatter), "huber_tuning": HUBER_TUNING,
             "forms": {part.kind: {"weight": part.weight, "leave_one_student_out_rms_ln": part.loso_rms, "status": part.status}
-                      for part in stack.components},
+                      for part in average.components},
         },
         baseline=surface.baseline,
     )  # fmt: skip
 
 
-def _parameters(stack, points, log_loss, weight, surface, frame) -> dict[str, Parameter]:
+def _parameters(average, inputs, log_loss, weight, surface, frame) -> dict[str, Parameter]:
     """c, the reachable loss and the two sides of the bowl, from the plain reach form; the break from the broken power
     law.
     """
-    reach = next(part for part in stack.components if part.kind == "reach")
+    reach = next(part for part in average.components if part.kind == "reach")
     theta, draws = reach.theta, reach.theta_draws
     cx, cy = surface.centre
     inside = {name: index for index, name in enumerate(reach.form.names)}
@@ -81,7 +81,7 @@ def _parameters(stack, points, log_loss, weight, surface, frame) -> dict[str, Pa
             name=name, point=float(value[0]), interval50=pair[0.5], interval90=pair[0.9], bootstrap90=pair[0.9],
             note=notes.get(name, "wild cluster bootstrap"),
         )  # fmt: skip
-    spans = profile(reach, points, places(stack.reach_theta, points), log_loss, weight, inside["kappa"])
+    spans = profile(reach, inputs, correction_inputs(average.reach_theta, inputs), log_loss, weight, inside["kappa"])
     out["c"] = Parameter(
         name="c", point=out["c"].point, interval50=spans[0.5], interval90=spans[0.9],
         bootstrap90=out["c"].bootstrap90, note=notes["c"],
@@ -98,7 +98,7 @@ def _parameters(stack, points, log_loss, weight, surface, frame) -> dict[str, Pa
             note = "L_T* / no-teacher loss, mean over measured students of the averaged law"
             mean = float(np.exp(ratios[np.isfinite(ratios)].mean()))
             out["c_no_teacher"] = Parameter(name="c_no_teacher", point=mean, note=note)
-    power = next((part for part in stack.components if part.kind == "broken_power"), None)
+    power = next((part for part in average.components if part.kind == "broken_power"), None)
     if power is not None:
         for name, index in (("c0", 5), ("f1", 7)):
             value, spread = power.theta[index], power.theta_draws[:, index]
@@ -110,8 +110,8 @@ def _parameters(stack, points, log_loss, weight, surface, frame) -> dict[str, Pa
     return out
 
 
-def _noise(stack, log_loss, frame, tau) -> Noise:
-    residual = (log_loss - stack.fitted) * np.exp(stack.fitted)
+def _noise(average, log_loss, frame, tau) -> Noise:
+    residual = (log_loss - average.fitted_log_loss) * np.exp(average.fitted_log_loss)
     keys = [name for name in ("student_params", "student_tokens", "teacher_loss") if name in frame]
     seed_sd = None
     if "seed" in frame:
@@ -119,11 +119,11 @@ def _noise(stack, log_loss, frame, tau) -> Noise:
         spread = spread[spread["count"] > 1]
         if len(spread):
             seed_sd = float(np.sqrt(np.average(spread["var"], weights=spread["count"] - 1)))
-    shared = sum(part.weight * part.correction.teacher.amplitude for part in stack.components)
+    shared = sum(part.weight * part.correction.teacher.amplitude for part in average.components)
     return Noise(
         residual_sd_nats=float(np.sqrt(np.mean(residual**2))),
         seed_sd_nats=seed_sd,
-        teacher_sd_nats=float(shared * np.exp(stack.fitted).mean()),
+        teacher_sd_nats=float(shared * np.exp(average.fitted_log_loss).mean()),
         student_scatter_ln=tau,
         seeds=int(frame["seed"].nunique()) if "seed" in frame else 1,
     )
@@ -151,10 +151,10 @@ def _students(frame, surface, sd: float, seed: int) -> tuple:
         methods = [one_student.quadratic(data), one_student.akima(data, rng), one_student.joint(at, spans, data)]
         level = float(
             np.exp(
-                surface.stack.log_loss(
+                surface.average.log_loss(
                     surface._at(params, tokens, np.full(1, np.clip(at, *surface.span))), teachers=False
                 )
             )[0]
         )
-        out.append(one_student.side_by_side(params, tokens, data, methods, level))
+        out.append(one_student.compare_methods(params, tokens, data, methods, level))
     return tuple(out)

@@ -18,8 +18,8 @@ import pandas as pd
 from gaplaw.errors import LawError
 from gaplaw.law.no_teacher.baseline import baseline_loss
 from gaplaw.law.teacher_loss.correction import Correction
-from gaplaw.law.teacher_loss.form_average import Component, Stack
-from gaplaw.law.teacher_loss.forms import Points
+from gaplaw.law.teacher_loss.form_average import Component, FormAverage
+from gaplaw.law.teacher_loss.forms import Inputs
 
 MARGIN = 0.25  # how far past the measured teachers an optimum is looked for, in measured ranges of ln L_T
 GRID = 281
@@ -29,12 +29,12 @@ GRID = 281
 class LossSurface:
     """Student loss as a function of the teacher's loss; implements `gaplaw.law.law.Surface`.
 
-    stack: fitted forms with draws. centre: (mean ln N_S, mean ln D_S or None). log_ratio: ln(D_S / N_S) assumed when
+    average: fitted forms with draws. centre: (mean ln N_S, mean ln D_S or None). log_ratio: ln(D_S / N_S) assumed when
     tokens are not given. span: measured (min, max) ln L_T. scatter (R,): shift of a new student's optimum, ln L_T, one
     per draw.
     """
 
-    stack: Stack
+    average: FormAverage
     centre: tuple[float, float | None]
     log_ratio: float | None
     span: tuple[float, float]
@@ -46,27 +46,27 @@ class LossSurface:
     def predict(self, frame) -> np.ndarray:
         """Expected student loss, nats, per row."""
         tokens = frame["student_tokens"].to_numpy(dtype=float) if "student_tokens" in frame else None
-        points = self.points(
+        inputs = self.inputs(
             frame["student_params"].to_numpy(dtype=float), tokens, np.log(frame["teacher_loss"].to_numpy(float))
         )
-        return np.exp(self.stack.log_loss(points))
+        return np.exp(self.average.log_loss(inputs))
 
     def optimum_point(self, student_params: float, student_tokens: float | None) -> float:
         grid = self._grid()
-        curve = np.exp(self.stack.log_loss(self._at(student_params, student_tokens, grid), teachers=False))
-        return float(lowest(curve[None], grid, self.span)[0][0])
+        curve = np.exp(self.average.log_loss(self._at(student_params, student_tokens, grid), teachers=False))
+        return float(curve_minima(curve[None], grid, self.span)[0][0])
 
     def optimum_draws(self, student_params: float, student_tokens: float | None) -> np.ndarray:
         grid = self._grid()
-        return lowest(self._curves(student_params, student_tokens, grid), grid, self.span)[0] + self.scatter
+        return curve_minima(self._curves(student_params, student_tokens, grid), grid, self.span)[0] + self.scatter
 
     def regret_draws(self, student_params, student_tokens, teachers, teacher_tokens=None) -> np.ndarray:
         log_teachers = np.log(np.asarray(teachers, dtype=float))
         grid = self._grid(log_teachers, reach=float(np.abs(self.scatter).max()))
         curves = self._curves(student_params, student_tokens, grid)
-        best = lowest(curves, grid, self.span)[1]
+        best = curve_minima(curves, grid, self.span)[1]
         # A new student's bowl sits at a shifted place: ask the draw's curve at the teacher minus the shift.
-        at = read_off(curves, grid, log_teachers[None] - self.scatter[:, None])
+        at = interpolate_curves(curves, grid, log_teachers[None] - self.scatter[:, None])
         return np.maximum(at - best[:, None], 0.0)
 
     def loss_draws(self, student_params, student_tokens, teachers, teacher_tokens=None) -> np.ndarray:
@@ -75,18 +75,18 @@ class LossSurface:
     def teacher_draws(self, student_params, student_tokens, teachers) -> np.ndarray:
         log_teachers = np.log(np.asarray(teachers, dtype=float))
         return self._curves(student_params, student_tokens, log_teachers) * np.expm1(
-            self.stack.teacher_draws(log_teachers)
+            self.average.teacher_draws(log_teachers)
         )
 
     def to_dict(self) -> dict:
         parts = []
-        for part in self.stack.components:
+        for part in self.average.components:
             data = {item.name: getattr(part, item.name) for item in fields(part)}
             parts.append(data | {"correction": part.correction.to_dict(), "theta": part.theta.tolist()})
         return {
             "kind": self.kind,
             "components": parts,
-            "reach_theta": self.stack.reach_theta.tolist(),
+            "reach_theta": self.average.reach_theta.tolist(),
             "centre": list(self.centre),
             "log_ratio": self.log_ratio,
             "span": list(self.span),
@@ -101,9 +101,14 @@ class LossSurface:
         for part in data["components"]:
             known = {name: np.array(part[name], dtype=float) for name in arrays}
             parts.append(Component(**(part | known | {"correction": Correction.from_dict(part["correction"])})))
-        stack = Stack(components=tuple(parts), reach_theta=np.array(data["reach_theta"]), fitted=np.empty(0), loso=None)
+        average = FormAverage(
+            components=tuple(parts),
+            reach_theta=np.array(data["reach_theta"]),
+            fitted_log_loss=np.empty(0),
+            left_out_log_loss=None,
+        )
         return cls(
-            stack=stack,
+            average=average,
             centre=tuple(data["centre"]),
             log_ratio=data["log_ratio"],
             span=tuple(data["span"]),
@@ -118,29 +123,29 @@ class LossSurface:
         """
         if self.baseline is not None:
             return baseline_loss(self.baseline, student_params, self._tokens(student_params, student_tokens))
-        points = self._at(student_params, student_tokens, np.zeros(1))
-        return np.exp(self.stack.components[0].form.floor(self.stack.reach_theta[None], points)[0, 0])
+        inputs = self._at(student_params, student_tokens, np.zeros(1))
+        return np.exp(self.average.components[0].form.floor(self.average.reach_theta[None], inputs)[0, 0])
 
-    def points(self, params, tokens, log_teacher) -> Points:
+    def inputs(self, params, tokens, log_teacher) -> Inputs:
         """Centred rows; tokens default to the table's tokens per parameter."""
         tokens = self._tokens(params, tokens)
         x = np.log(params) - self.centre[0]
         tokens = None if self.centre[1] is None else tokens  # a law without a term for tokens
         y = None if tokens is None else np.log(tokens) - self.centre[1]
-        alone = None if self.baseline is None else np.log(baseline_loss(self.baseline, params, tokens))
-        return Points(x, y, log_teacher, alone)
+        no_teacher_log_loss = None if self.baseline is None else np.log(baseline_loss(self.baseline, params, tokens))
+        return Inputs(x, y, log_teacher, no_teacher_log_loss)
 
     def _tokens(self, params, tokens):
         if tokens is not None or self.log_ratio is None:
             return tokens
         return np.exp(self.log_ratio) * np.asarray(params, dtype=float)
 
-    def _at(self, params, tokens, log_teacher) -> Points:
+    def _at(self, params, tokens, log_teacher) -> Inputs:
         """One student, many teachers: the student's terms stay of length one and broadcast."""
-        return self.points(np.array([params]), None if tokens is None else np.array([tokens]), log_teacher)
+        return self.inputs(np.array([params]), None if tokens is None else np.array([tokens]), log_teacher)
 
     def _curves(self, params, tokens, log_teacher) -> np.ndarray:
-        return np.exp(self.stack.log_loss_draws(self._at(params, tokens, log_teacher), teachers=False))
+        return np.exp(self.average.log_loss_draws(self._at(params, tokens, log_teacher), teachers=False))
 
     def _grid(self, log_teachers=None, reach: float = 0.0) -> np.ndarray:
         low, high = self.span
@@ -151,7 +156,7 @@ class LossSurface:
         return np.linspace(low, high, GRID)
 
 
-def lowest(curves: np.ndarray, grid: np.ndarray, span: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
+def curve_minima(curves: np.ndarray, grid: np.ndarray, span: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
     """(place (R,), value (R,)) of each curve's minimum on an even grid, refined by a parabola.
 
     The minimum is looked for inside the measured span; from its edge it is followed downhill past it, and is ∓inf when
@@ -162,8 +167,8 @@ def lowest(curves: np.ndarray, grid: np.ndarray, span: tuple[float, float]) -> t
     first_in, last_in = np.searchsorted(grid, span[0]), np.searchsorted(grid, span[1], side="right") - 1
     index = first_in + np.argmin(curves[:, first_in : last_in + 1], axis=1)
     rising = np.diff(curves, axis=1) > 0
-    left = first_in - _first(~rising[:, :first_in][:, ::-1])
-    right = last_in + _first(rising[:, last_in:])
+    left = first_in - _first_true(~rising[:, :first_in][:, ::-1])
+    right = last_in + _first_true(rising[:, last_in:])
     index = np.where(index == first_in, left, np.where(index == last_in, right, index))
     inner = np.clip(index, 1, last - 1)
     rows = np.arange(len(curves))
@@ -176,14 +181,14 @@ def lowest(curves: np.ndarray, grid: np.ndarray, span: tuple[float, float]) -> t
     return np.where(index == 0, -np.inf, np.where(index == last, np.inf, place)), value
 
 
-def _first(flags: np.ndarray) -> np.ndarray:
+def _first_true(flags: np.ndarray) -> np.ndarray:
     """Position of the first True in each row; the row's length where there is none."""
     return (
         np.where(flags.any(1), flags.argmax(1), flags.shape[1]) if flags.shape[1] else np.zeros(len(flags), dtype=int)
     )
 
 
-def read_off(curves: np.ndarray, grid: np.ndarray, at: np.ndarray) -> np.ndarray:
+def interpolate_curves(curves: np.ndarray, grid: np.ndarray, at: np.ndarray) -> np.ndarray:
     """Linear reading of curves (R, G) on an even grid at places (R, n)."""
     step = (at - grid[0]) / (grid[1] - grid[0])
     cell = np.clip(step.astype(int), 0, len(grid) - 2)

@@ -16,11 +16,11 @@ from gaplaw.law.flags import Flag
 from gaplaw.law.teacher_size.problem import Design
 from gaplaw.law.teacher_size.surface import References
 
-APART = 0.05  # ln units by which a covariate must vary on its own to earn a coefficient
+LEAST_SPREAD_LN = 0.05  # ln units by which a covariate must vary on its own to earn a coefficient
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Layout:
+class TableDesign:
     """The design, and what its indices mean."""
 
     design: Design
@@ -33,7 +33,7 @@ class Layout:
     flags: tuple[Flag, ...]
 
 
-def lay_out(table) -> Layout:
+def design_of_table(table) -> TableDesign:
     """Lay a teacher_params table out for the joint fit.
 
     Raises:
@@ -72,20 +72,24 @@ def lay_out(table) -> Layout:
     v = v - center_v
 
     names, columns = ["kappa"], [np.ones_like(z)]
-    if np.ptp(z[student_first]) > APART:
+    if np.ptp(z[student_first]) > LEAST_SPREAD_LN:
         names.append("p")
         columns.append(z)
     else:
         fixed["p"] = 1.0
-    if tokens is not None and _own(w[student_first], z[student_first]) > APART and len(student_first) >= 3:
+    if (
+        tokens is not None
+        and _own_spread(w[student_first], z[student_first]) > LEAST_SPREAD_LN
+        and len(student_first) >= 3
+    ):
         names.append("q")
         columns.append(w)
-    elif tokens is not None and np.ptp(w[student_first]) > APART:
+    elif tokens is not None and np.ptp(w[student_first]) > LEAST_SPREAD_LN:
         flags.append(
             Flag("tokens_confounded", "students' tokens per parameter vary only with their size: p holds along this path, "
                  "and the effect of tokens alone is unknown", "warning")
         )  # fmt: skip
-    if teacher_tokens is not None and _own(v[first], x[first]) > APART:
+    if teacher_tokens is not None and _own_spread(v[first], x[first]) > LEAST_SPREAD_LN:
         names.append("r")
         columns.append(-v)
     design = Design(
@@ -100,7 +104,7 @@ def lay_out(table) -> Layout:
         weight=_weights(frame),
     )
     _, offset_first = np.unique(offset, return_index=True)
-    return Layout(
+    return TableDesign(
         design=design,
         references=References(student=center_z, tokens_per_param=center_w, teacher_tokens_per_param=center_v),
         fixed=fixed,
@@ -130,7 +134,7 @@ def _label(*columns) -> tuple[np.ndarray, np.ndarray]:
     return label.ravel(), first
 
 
-def _own(values: np.ndarray, other: np.ndarray) -> float:
+def _own_spread(values: np.ndarray, other: np.ndarray) -> float:
     """sd of what is left of `values` after a line in `other`."""
     lines = np.stack([np.ones_like(other), other], axis=1)
     return float(np.std(values - lines @ np.linalg.lstsq(lines, values, rcond=None)[0]))

@@ -16,8 +16,8 @@ from gaplaw.law.flags import Flag
 from gaplaw.law.table.read import Table
 from gaplaw.law.teacher_size import intervals, variance
 from gaplaw.law.teacher_size.checks import diagnostics
-from gaplaw.law.teacher_size.design import Layout, lay_out
-from gaplaw.law.teacher_size.joint import JointFit, Points, fit_joint
+from gaplaw.law.teacher_size.design import TableDesign, design_of_table
+from gaplaw.law.teacher_size.joint import JointFit, Solutions, fit_joint
 from gaplaw.law.teacher_size.problem import fitted_rows
 from gaplaw.law.teacher_size.surface import BowlSurface, Floor
 
@@ -28,51 +28,61 @@ class FitState:
     these.
     """
 
-    layout: Layout
+    table_design: TableDesign
     pilot: JointFit
-    parts: variance.Components
+    components: variance.Components
     best: JointFit
-    points: Points
+    refits: Solutions
     surface: BowlSurface
     flags: tuple[Flag, ...]
 
 
 def fit_with_noise(table: Table, rng: np.random.Generator, draws: int) -> FitState:
     """From a teacher_params table to its surface and flags: fit, noise, fit again with random effects, draws."""
-    layout = lay_out(table)
-    pilot = fit_joint(layout.design)
-    parts = variance.components(pilot)
+    table_design = design_of_table(table)
+    pilot = fit_joint(table_design.design)
+    components = variance.components(pilot)
     best = pilot
-    if parts.any:
-        best = intervals.refit(layout.design, pilot, variance.effect_columns(pilot, parts), parts.variance)
-    points = intervals.draw(best, draws, rng)
-    surface = _surface(layout, best, points, parts, rng)
-    flags = diagnostics(table, layout, pilot, best, surface)
-    return FitState(layout=layout, pilot=pilot, parts=parts, best=best, points=points, surface=surface, flags=flags)
+    if components.any:
+        best = intervals.refit(
+            table_design.design, pilot, variance.effect_columns(pilot, components), components.variance
+        )
+    refits = intervals.draw_refits(best, draws, rng)
+    surface = _surface(table_design, best, refits, components, rng)
+    flags = diagnostics(table, table_design, pilot, best, surface)
+    return FitState(
+        table_design=table_design,
+        pilot=pilot,
+        components=components,
+        best=best,
+        refits=refits,
+        surface=surface,
+        flags=flags,
+    )
 
 
-def _surface(layout: Layout, best: JointFit, points, parts, rng) -> BowlSurface:
-    design = layout.design
-    count = len(points.amplitude)
-    tau = rng.choice(np.array(variance.SCATTERS), size=count, p=np.array(parts.tau_weights))
+def _surface(table_design: TableDesign, best: JointFit, refits, components, rng) -> BowlSurface:
+    design = table_design.design
+    count = len(refits.amplitude)
+    tau = rng.choice(np.array(variance.SCATTERS), size=count, p=np.array(components.tau_weights))
     m = design.columns.shape[1]
     _, offsets = fitted_rows(design, best.theta[None], best.amplitude, design.weight * best.robust)
-    size = np.bincount(layout.offset_student)
-    c = np.bincount(layout.offset_student, offsets) / size
+    size = np.bincount(table_design.offset_student)
+    c = np.bincount(table_design.offset_student, offsets) / size
     low, high = design.bounds
     return BowlSurface(
         names=design.names,
-        fixed=dict(layout.fixed),
-        references=layout.references,
+        fixed=dict(table_design.fixed),
+        references=table_design.references,
         location=best.theta[:m],
         shape=best.theta[m:],
         amplitude=best.amplitude,
-        draws_location=points.location,
-        draws_shape=points.shape,
-        draws_amplitude=points.amplitude,
+        draws_location=refits.location,
+        draws_shape=refits.shape,
+        draws_amplitude=refits.amplitude,
         draws_scatter=tau * rng.standard_normal(count),
         bounds=(float(low[0] + 1e-6), float(high[0] - 1e-6)),
-        floor=fit_floor(layout.student_params, layout.student_tokens, c),
+        floor=fit_floor(table_design.student_params, table_design.student_tokens, c),
     )
 
 

@@ -17,14 +17,14 @@ import numpy as np
 from scipy.special import stdtrit
 
 from gaplaw.law.teacher_size.bowl import SHAPES, Bowl
-from gaplaw.law.teacher_size.joint import JointFit, Points, degrees, information, solve
-from gaplaw.law.teacher_size.problem import BEYOND, Design, project
+from gaplaw.law.teacher_size.joint import JointFit, Solutions, degrees_of_freedom, information, solve
+from gaplaw.law.teacher_size.problem import MOST_PAST_GRID_LN, Design, project
 
 REACH = np.array([0, 0.4, 0.8, 1.2, 1.6, 2, 2.5, 3, 4, 6, 10, 20])  # profile grid, in sd's
 WEBB = np.sqrt([1.5, 1.0, 0.5])
 
 
-def draw(fit: JointFit, count: int, rng: np.random.Generator) -> Points:
+def draw_refits(fit: JointFit, count: int, rng: np.random.Generator) -> Solutions:
     """`count` refits to perturbed data and exponent priors, warm-started at the best fit.
 
     The shape's priors are penalties, so wide that they bias little, and stay as they are: were they redrawn as if bowls
@@ -70,7 +70,13 @@ def profile(fit: JointFit, name: str, sd: float, levels=(0.5, 0.9)) -> list[tupl
     start = np.tile(fit.theta, (len(grid), 1))
     start[:, column] = grid
     got = solve(
-        fit.problem, start[:, :m], start[:, m:], variance=fit.variance, hold=(column,), iterations=20, tolerance=1e-5
+        fit.problem,
+        start[:, :m],
+        start[:, m:],
+        variance=fit.variance,
+        fixed_columns=(column,),
+        iterations=20,
+        tolerance=1e-5,
     )
     rise = got.objective - min(fit.best.objective[0], got.objective.min())
     root = np.sign(grid - best) * np.sqrt(np.maximum(rise, 0))
@@ -83,7 +89,7 @@ def profile(fit: JointFit, name: str, sd: float, levels=(0.5, 0.9)) -> list[tupl
 
 def _sampling_share(fit: JointFit, column: int) -> float:
     """Sampling sd of a location coefficient over the sd that the penalised objective's curvature shows, at most 1 (see
-    `draw`).
+    `draw_refits`).
     """
     normal, precision = information(fit.problem, fit.theta[None], fit.amplitude, fit.variance)
     precision = precision + 1e-9
@@ -104,7 +110,7 @@ def _cross(grid, root, target, side) -> float | None:
     return None
 
 
-def centred(fit: JointFit, columns: np.ndarray) -> JointFit:
+def recentre(fit: JointFit, columns: np.ndarray) -> JointFit:
     """The same fit with κ moved to another student, whose location columns (m,) are given: κ is then that student's ln
     T*.
     """
@@ -150,7 +156,7 @@ def _within(columns: np.ndarray, label: np.ndarray, weight: np.ndarray) -> np.nd
     return columns - means[label]
 
 
-def no_bowl(fit: JointFit) -> tuple[float, float]:
+def gains_over_no_bowl(fit: JointFit) -> tuple[float, float]:
     """How much better the bowl is than its rivals without an interior optimum, in units of the objective (2 Δ ln
     likelihood).
 
@@ -161,34 +167,34 @@ def no_bowl(fit: JointFit) -> tuple[float, float]:
     problem, design = fit.problem, fit.problem.design
     m = design.columns.shape[1]
     low, high = design.x.min(), design.x.max()
-    held = {"p"} & set(design.names)
-    exponents = sorted({float(fit.theta[design.names.index("p")]), 0.0, 0.5, 1.0}) if held else [None]
+    exponent = {"p"} & set(design.names)
+    exponents = sorted({float(fit.theta[design.names.index("p")]), 0.0, 0.5, 1.0}) if exponent else [None]
     rows = []
     for p in exponents:
         location = fit.theta[:m].copy()
         if p is not None:
             location[design.names.index("p")] = p
         rest = design.columns[:, 1:] @ location[1:]
-        for beyond in (0.0, 0.7, 1.4, BEYOND):
+        for beyond in (0.0, 0.7, 1.4, MOST_PAST_GRID_LN):
             for kappa in (low - beyond - rest.max(), high + beyond - rest.min()):
                 rows.append(np.concatenate([[kappa], location[1:]]))
     rows = np.array(rows)
-    wide = replace(problem, design=_Unbounded.of(design))
-    hold = (0, *(design.names.index(name) for name in held))
+    wide = replace(problem, design=_DesignWithoutBounds.of(design))
+    fixed_columns = (0, *(design.names.index(name) for name in exponent))
     lean = np.zeros((len(rows), SHAPES))
-    got = solve(wide, rows, lean, variance=fit.variance, hold=hold, iterations=25, tolerance=1e-5)
+    got = solve(wide, rows, lean, variance=fit.variance, fixed_columns=fixed_columns, iterations=25, tolerance=1e-5)
     flat = (problem.target @ problem.target + problem.rest) / fit.variance
     best = fit.best.objective[0]
     return float(flat - best), float(min(flat, got.objective.min()) - best)
 
 
-class _Unbounded(Design):
+class _DesignWithoutBounds(Design):
     """A design whose κ may be held anywhere."""
 
     __slots__ = ()
 
     @classmethod
-    def of(cls, design: Design) -> _Unbounded:
+    def of(cls, design: Design) -> _DesignWithoutBounds:
         return cls(**{name: getattr(design, name) for name in Design.__dataclass_fields__})
 
     @property
@@ -200,12 +206,12 @@ class _Unbounded(Design):
 def refit(design: Design, fit: JointFit, effects: np.ndarray, variance: float, rounds: int = 3) -> JointFit:
     """The fit again with random effects in its covariance, warm-started at `fit` and its other basins."""
     problem = project(design, effects=effects, robust=fit.robust)
-    points, freedom = fit.basins, fit.freedom
+    solutions, freedom = fit.basins, fit.freedom
     for _ in range(rounds):
-        points = solve(problem, points.location, points.shape, variance=variance, iterations=40)
-        points = points.take(np.argsort(points.objective))
-        theta = np.concatenate([points.location, points.shape], axis=1)[:1]
-        freedom = degrees(problem, theta, points.amplitude[0], variance, fit.robust)
-        variance = max(float(points.rss[0]) / freedom, 1e-14)
-    best = points.take(slice(0, 1))
-    return replace(fit, problem=problem, best=best, variance=variance, freedom=freedom, basins=points)
+        solutions = solve(problem, solutions.location, solutions.shape, variance=variance, iterations=40)
+        solutions = solutions.take(np.argsort(solutions.objective))
+        theta = np.concatenate([solutions.location, solutions.shape], axis=1)[:1]
+        freedom = degrees_of_freedom(problem, theta, solutions.amplitude[0], variance, fit.robust)
+        variance = max(float(solutions.rss[0]) / freedom, 1e-14)
+    best = solutions.take(slice(0, 1))
+    return replace(fit, problem=problem, best=best, variance=variance, freedom=freedom, basins=solutions)

@@ -19,7 +19,7 @@ EXPONENTS = {"p": (1.0, 1.0), "q": (0.0, 1.0), "r": (0.0, 1.0)}
 BOUND = 3.0  # in prior sd's
 HUBER = 2.5  # residuals beyond this many noise sd's pull with constant force
 MISFIT = 0.01  # relative error of any bowl's height that must not move its minimum
-BEYOND = 2.0  # how far past the measured teachers (ln units) an optimum is followed
+MOST_PAST_GRID_LN = 2.0  # how far past the measured teachers (ln units) an optimum is followed
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,7 +49,7 @@ class Design:
     @property
     def bounds(self) -> tuple[np.ndarray, np.ndarray]:
         spread = self.columns[:, 0] * 0.0 + self.x
-        low, high = [spread.min() - BEYOND], [spread.max() + BEYOND]
+        low, high = [spread.min() - MOST_PAST_GRID_LN], [spread.max() + MOST_PAST_GRID_LN]
         for name in self.names[1:]:
             mean, sd = EXPONENTS[name]
             low.append(mean - BOUND * sd)
@@ -126,7 +126,7 @@ def row_weights(design, height, sd, theta=None, amplitude=0.0, freedom=1.0, prev
     return trust * np.minimum(1.0, HUBER * sd / np.maximum(size * np.sqrt(trust), 1e-300))
 
 
-def observed(design: Design) -> tuple[np.ndarray, float]:
+def heights_and_noise_guess(design: Design) -> tuple[np.ndarray, float]:
     """Before any fit: each row's height above its student's best cell, nats (n,), and a low first guess of the noise
     sd.
 
@@ -135,9 +135,9 @@ def observed(design: Design) -> tuple[np.ndarray, float]:
     minimum.
     """
     count = np.bincount(design.offset)
-    centred = design.y - (np.bincount(design.offset, design.y) / count)[design.offset]
+    above_mean = design.y - (np.bincount(design.offset, design.y) / count)[design.offset]
     size = np.bincount(design.cell, minlength=len(design.x))
-    mean = np.bincount(design.cell, centred, minlength=len(design.x)) / size
+    mean = np.bincount(design.cell, above_mean, minlength=len(design.x)) / size
     height, gaps = np.zeros(len(design.x)), []
     for s in np.unique(design.student):
         cells = np.flatnonzero(design.student == s)

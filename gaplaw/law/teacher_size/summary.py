@@ -15,7 +15,7 @@ from gaplaw.law.no_teacher.baseline import fit_baseline
 from gaplaw.law.numeric.quantiles import interval
 from gaplaw.law.table.read import Table
 from gaplaw.law.teacher_size import intervals
-from gaplaw.law.teacher_size.design import Layout
+from gaplaw.law.teacher_size.design import TableDesign
 from gaplaw.law.teacher_size.fit import FitState
 from gaplaw.law.teacher_size.joint import JointFit
 from gaplaw.law.teacher_size.problem import fitted_rows
@@ -34,23 +34,23 @@ def size_law(table: Table, fit: FitState, rng: np.random.Generator, *, seed: int
         rng: the generator that the fit has used so far; the bootstrap and the curves draw on from there.
         seed, draws: for the record.
     """
-    design, best, parts = fit.layout.design, fit.best, fit.parts
-    parameters = _parameters(best, fit.points, intervals.wild_bootstrap(best, draws, rng), fit.layout)
+    design, best, components = fit.table_design.design, fit.best, fit.components
+    parameters = _parameters(best, fit.refits, intervals.wild_bootstrap(best, draws, rng), fit.table_design)
     return FittedLaw(
         coordinate="teacher_params",
         form=_form(design.names),
         status=_status(fit.pilot, parameters, design),
         share_of_starts=fit.pilot.share_of_starts,
         parameters=parameters,
-        students=_students(fit.layout, best, fit.surface, rng),
+        students=_students(fit.table_design, best, fit.surface, rng),
         flags=fit.flags,
-        measured=_measured(table.frame),
+        measured=_measured_ranges(table.frame),
         noise=Noise(
             residual_sd_nats=float(np.sqrt(best.variance)),
-            seed_sd_nats=parts.seed_sd_nats,
-            paired_sd_nats=parts.paired_sd_nats,
-            teacher_sd_nats=float(parts.teacher * np.sqrt(best.variance)),
-            student_scatter_ln=float(np.sqrt(np.dot(parts.tau_weights, np.square(SCATTERS)))),
+            seed_sd_nats=components.seed_sd_nats,
+            paired_sd_nats=components.paired_sd_nats,
+            teacher_sd_nats=float(components.teacher * np.sqrt(best.variance)),
+            student_scatter_ln=float(np.sqrt(np.dot(components.tau_weights, np.square(SCATTERS)))),
             seeds=int(table.frame["seed"].nunique()) if "seed" in table.frame else 1,
         ),
         surface=fit.surface,
@@ -88,12 +88,12 @@ def _status(pilot: JointFit, parameters, design) -> str:
     return "converged"
 
 
-def _parameters(best: JointFit, points, bootstrap, layout: Layout) -> dict[str, Parameter]:
+def _parameters(best: JointFit, refits, bootstrap, table_design: TableDesign) -> dict[str, Parameter]:
     """ratio (T*/N_S at the reference student), k (the same extrapolated to N_S = 1), and the exponents."""
-    names, refs = best.problem.design.names, layout.references
+    names, refs = best.problem.design.names, table_design.references
     out = {}
     for i, name in enumerate(names):
-        column = points.location[:, i]
+        column = refits.location[:, i]
         sd = float(0.5 * np.subtract(*np.quantile(column, [0.84, 0.16])))
         spans = intervals.profile(best, name, sd)
         clusters = [np.quantile(draws[:, i], [0.05, 0.95]) for draws in bootstrap.values()]
@@ -120,8 +120,8 @@ def _parameters(best: JointFit, points, bootstrap, layout: Layout) -> dict[str, 
         if name in names:
             to_k[names.index(name)] = -centre
     to_k[0] = 1.0
-    shift = -layout.fixed.get("p", 0.0) * refs.student
-    k = points.location @ to_k + shift
+    shift = -table_design.fixed.get("p", 0.0) * refs.student
+    k = refits.location @ to_k + shift
     out["k"] = Parameter(
         name="k",
         point=float(np.exp(best.theta[: len(names)] @ to_k + shift)),
@@ -132,27 +132,27 @@ def _parameters(best: JointFit, points, bootstrap, layout: Layout) -> dict[str, 
     return out
 
 
-def _students(layout: Layout, best: JointFit, surface: BowlSurface, rng):
-    design = layout.design
+def _students(table_design: TableDesign, best: JointFit, surface: BowlSurface, rng):
+    design = table_design.design
     fitted, c = fitted_rows(design, best.theta[None], best.amplitude, design.weight * best.robust)
-    level = np.bincount(layout.offset_student, c) / np.bincount(layout.offset_student)
+    level = np.bincount(table_design.offset_student, c) / np.bincount(table_design.offset_student)
     # Each run's loss with its pairing offset replaced by the student's mean offset.
-    y = design.y - c[design.offset] + level[layout.offset_student[design.offset]]
+    y = design.y - c[design.offset] + level[table_design.offset_student[design.offset]]
     sd = float(np.sqrt(best.variance))
     out = []
-    for s in range(len(layout.student_params)):
+    for s in range(len(table_design.student_params)):
         cells = np.flatnonzero(design.student == s)
         cells = cells[np.argsort(design.x[cells])]
         weight = np.bincount(design.cell, design.weight, minlength=len(design.x))[cells]
         mean = np.bincount(design.cell, design.weight * y, minlength=len(design.x))[cells] / weight
         x, mean, weight = _merge(design.x[cells], mean, weight)
         data = one_student.Profile(x=x, y=mean, sd=sd / np.sqrt(weight), freedom=best.freedom)
-        params = layout.student_params[s]
-        tokens = None if layout.student_tokens is None else float(layout.student_tokens[s])
+        params = table_design.student_params[s]
+        tokens = None if table_design.student_tokens is None else float(table_design.student_tokens[s])
         point = surface.optimum_point(params, tokens)
         spans = ((None, None), (None, None))
-        if np.isfinite(point) and len(layout.student_params) <= MOST_PROFILED:
-            here = intervals.centred(best, design.columns[cells[0]] * (np.array(design.names) != "r"))
+        if np.isfinite(point) and len(table_design.student_params) <= MOST_PROFILED:
+            here = intervals.recentre(best, design.columns[cells[0]] * (np.array(design.names) != "r"))
             own = surface.optimum_draws(params, tokens) - surface.draws_scatter
             spread = (
                 0.5 * np.subtract(*np.quantile(own[np.isfinite(own)], [0.84, 0.16]))
@@ -160,17 +160,19 @@ def _students(layout: Layout, best: JointFit, surface: BowlSurface, rng):
                 else np.nan
             )
             spans = intervals.profile(here, "kappa", spread if np.isfinite(spread) else 1.0)
-            spans = [tuple(None if e is None else e + _fixed(layout, params) for e in span) for span in spans]
+            spans = [
+                tuple(None if e is None else e + _fixed_part(table_design, params) for e in span) for span in spans
+            ]
         elif np.isfinite(point):
             own = surface.optimum_draws(params, tokens)
             spans = [tuple(None if e is None else np.log(e) for e in interval(own, level_)) for level_ in (0.5, 0.9)]
         methods = [one_student.quadratic(data), one_student.akima(data, rng), one_student.joint(point, spans, data)]
-        out.append(one_student.side_by_side(params, tokens, data, methods, float(level[s])))
+        out.append(one_student.compare_methods(params, tokens, data, methods, float(level[s])))
     return tuple(out)
 
 
-def _fixed(layout: Layout, params: float) -> float:
-    return layout.fixed.get("p", 0.0) * (np.log(params) - layout.references.student)
+def _fixed_part(table_design: TableDesign, params: float) -> float:
+    return table_design.fixed.get("p", 0.0) * (np.log(params) - table_design.references.student)
 
 
 def _merge(x, y, weight):
@@ -180,7 +182,7 @@ def _merge(x, y, weight):
     return np.bincount(label, weight * x) / total, np.bincount(label, weight * y) / total, total
 
 
-def _measured(frame) -> dict[str, tuple[float, float]]:
+def _measured_ranges(frame) -> dict[str, tuple[float, float]]:
     names = ("student_params", "student_tokens", "teacher_params", "teacher_tokens", "teacher_loss", "student_loss")
     return {n: (float(frame[n].min()), float(frame[n].max())) for n in names if n in frame and frame[n].notna().any()}
 

@@ -21,7 +21,7 @@ EVIDENCE = 1.0  # gain in 2 ln likelihood that a teacher effect must bring to be
 # Weight of 'students follow the law exactly' before the table is seen, and the scale of tau otherwise (half-normal, in
 # ln T). With fewer than five students tau is barely estimable, so that the stated prior, not the table, keeps the
 # interval honest.
-EXACT, EXACT_FEW, TAU_SCALE = 0.8, 0.5, 0.25
+EXACT_WEIGHT, EXACT_WEIGHT_FEW, TAU_SCALE = 0.8, 0.5, 0.25
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,7 +50,7 @@ def components(fit: JointFit) -> Components:
     teachers = len(np.unique(design.teacher))
     variance = fit.variance
     for _ in range(ROUNDS):  # a pilot that took effects for noise must not set the scale in which tau is measured
-        likelihood = _Restricted(fit, variance)
+        likelihood = _RestrictedLikelihood(fit, variance)
         teacher = cell = tau = 0.0
         weights = np.eye(len(SCATTERS))[0]
         if likelihood.replicated:
@@ -78,7 +78,7 @@ def components(fit: JointFit) -> Components:
 
 def _scatter_weights(logs: np.ndarray, students: int) -> np.ndarray:
     """Posterior of tau over `SCATTERS` from its log likelihood."""
-    exact = EXACT if students >= 5 else EXACT_FEW
+    exact = EXACT_WEIGHT if students >= 5 else EXACT_WEIGHT_FEW
     grid = np.array(SCATTERS[1:])
     slab = np.gradient(grid) * np.exp(-0.5 * (grid / TAU_SCALE) ** 2)
     weights = np.concatenate([[exact], (1 - exact) * slab / slab.sum()]) * np.exp(logs - logs.max())
@@ -119,7 +119,7 @@ def _slopes(fit: JointFit) -> np.ndarray:
     return -slope[:, None] * _indicators(design.student)
 
 
-class _Restricted:
+class _RestrictedLikelihood:
     """Restricted log likelihood of (teacher, cell, tau), noise variance profiled out, up to a constant."""
 
     def __init__(self, fit: JointFit, variance: float):

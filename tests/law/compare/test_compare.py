@@ -76,7 +76,7 @@ def test_aicc_penalises_small_samples_and_refuses_too_small_ones():
 
 def test_fit_forms_recovers_exact_places():
     """Sharp likelihood curves at known places: every form that contains the truth finds it."""
-    places = np.linspace(15, 28, 2401)
+    log_optima = np.linspace(15, 28, 2401)
     log_size = np.linspace(-1.5, 1.5, 6)
     log_ratio = np.array([-1.0, 1.0] * 3)
     truth = {
@@ -86,10 +86,10 @@ def test_fit_forms_recovers_exact_places():
         "T = k S^p (D/S)^q": 21 + 0.6 * log_size + 0.3 * log_ratio,
     }
     for name, at in truth.items():
-        likes = -0.5 * ((places[None] - at[:, None]) / 0.05) ** 2
-        form, theta, value = fit_forms(likes, places, log_size, log_ratio, drift=True)[name]
+        log_likelihoods = -0.5 * ((log_optima[None] - at[:, None]) / 0.05) ** 2
+        form, theta, value = fit_forms(log_likelihoods, log_optima, log_size, log_ratio, with_tokens=True)[name]
         assert value > -0.05, name
-        assert form.places(theta[None], log_size, log_ratio)[0] == pytest.approx(at, abs=0.02)
+        assert form.log_optima(theta[None], log_size, log_ratio)[0] == pytest.approx(at, abs=0.02)
     assert {form.name for form in FORMS} == set(truth)
 
 

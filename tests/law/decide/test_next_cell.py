@@ -119,8 +119,8 @@ def test_it_stops_within_tolerance_and_when_nothing_helps_or_fits():
     assert useless.stop and "no cell within the budget lowers" in useless.statement
     poor = next_cells(law_with(), budget_flops=1e10, tolerance_nats=1e-5, **ask)
     assert poor.stop and "no cell fits the budget" in poor.statement
-    spent = next_cells(law_with(), target_student_params=2e8, budget_flops=1e30, candidates=[], tolerance_nats=1e-5)
-    assert spent.stop and "no cell is left to run" in spent.statement
+    answer = next_cells(law_with(), target_student_params=2e8, budget_flops=1e30, candidates=[], tolerance_nats=1e-5)
+    assert answer.stop and "no cell is left to run" in answer.statement
     # A law that refuses is never 'good enough', whatever its draws say.
     refused = law_with([Flag("few_students", "2 students", "refusal")])
     assert not next_cells(refused, budget_flops=1e30, tolerance_nats=1.0, **ask).stop

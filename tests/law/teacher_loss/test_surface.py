@@ -8,8 +8,8 @@ from gaplaw.errors import LawError
 from gaplaw.law.fitting import fit
 from gaplaw.law.law import Law
 from gaplaw.law.table.read import read_table
-from gaplaw.law.teacher_loss.forms import BrokenPowerForm, DriftForm, Points, ReachForm, bowl, bowl_slopes
-from gaplaw.law.teacher_loss.surface import lowest, read_off
+from gaplaw.law.teacher_loss.forms import BrokenPowerForm, DriftForm, Inputs, ReachForm, bowl, bowl_slopes
+from gaplaw.law.teacher_loss.surface import curve_minima, interpolate_curves
 from tests.law.worlds import STUDENTS, TEACHERS, alone, truth, world
 
 COLUMNS = ["student_params", "student_tokens", "teacher_loss", "student_loss"]
@@ -144,14 +144,14 @@ def test_a_table_without_tokens_still_gives_a_law_and_one_budget_is_no_tokens():
 def test_derivatives_match_finite_differences(form, known):
     rng = np.random.default_rng(0)
     x, y, t = rng.normal(size=(3, 12)) * 0.4
-    points = Points(x, y, 0.8 + 0.2 * t, 0.9 + 0.1 * x if known else None)
+    inputs = Inputs(x, y, 0.8 + 0.2 * t, 0.9 + 0.1 * x if known else None)
     theta = np.array([centre for centre, _ in form.ridge])[None] + 0.05
-    value, jacobian = form.jacobian(theta, points)
-    assert value == pytest.approx(form.value(theta, points), abs=1e-12)
+    value, jacobian = form.jacobian(theta, inputs)
+    assert value == pytest.approx(form.value(theta, inputs), abs=1e-12)
     for column in range(theta.shape[1]):
         step = np.zeros_like(theta)
         step[0, column] = 1e-6
-        slope = (form.value(theta + step, points) - form.value(theta - step, points)) / 2e-6
+        slope = (form.value(theta + step, inputs) - form.value(theta - step, inputs)) / 2e-6
         assert jacobian[0, :, column] == pytest.approx(slope[0], abs=1e-7), form.names[column]
 
 
@@ -166,13 +166,13 @@ def test_the_bowl_has_its_minimum_at_zero_and_its_slopes():
 def test_lowest_refines_and_marks_the_edges():
     grid = np.linspace(0, 1, 11)
     curves = np.stack([(grid - 0.33) ** 2, grid, -grid])
-    place, value = lowest(curves, grid, (0.2, 0.8))
+    place, value = curve_minima(curves, grid, (0.2, 0.8))
     assert place == pytest.approx([0.33, -np.inf, np.inf])
     assert value[0] == pytest.approx(0.0, abs=1e-12)
     # Just past the span it is followed downhill; a deeper dip beyond a hill is extrapolation and does not count.
     past, dip = (grid - 0.11) ** 2, np.where(grid < 0.15, -1.0, (grid - 0.5) ** 2)
-    assert lowest(np.stack([past, dip]), grid, (0.2, 0.8))[0] == pytest.approx([0.11, 0.5])
-    assert read_off(curves[1:2], grid, np.array([[0.25, 0.55]])) == pytest.approx(np.array([[0.25, 0.55]]))
+    assert curve_minima(np.stack([past, dip]), grid, (0.2, 0.8))[0] == pytest.approx([0.11, 0.5])
+    assert interpolate_curves(curves[1:2], grid, np.array([[0.25, 0.55]])) == pytest.approx(np.array([[0.25, 0.55]]))
 
 
 def test_frames_of_another_order_give_the_same_law():

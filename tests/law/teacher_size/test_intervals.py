@@ -12,7 +12,7 @@ from gaplaw.law.simulation.simulate import simulate
 from gaplaw.law.table.read import read_table
 from gaplaw.law.teacher_size import intervals
 from gaplaw.law.teacher_size import variance as noise
-from gaplaw.law.teacher_size.design import lay_out
+from gaplaw.law.teacher_size.design import design_of_table
 from gaplaw.law.teacher_size.joint import fit_joint
 
 STUDENTS = 5e7 * 2.0 ** np.arange(6)
@@ -21,7 +21,7 @@ TEACHERS = np.geomspace(1e8, 1.28e10, 7)
 
 def fitted(**world):
     frame = simulate(**{"students": STUDENTS, "teachers": TEACHERS, "rng": 0} | world)
-    return fit_joint(lay_out(read_table(frame)).design)
+    return fit_joint(design_of_table(read_table(frame)).design)
 
 
 def test_coverage_of_unfitted_bowls_quick():
@@ -73,7 +73,7 @@ def test_profile_draws_and_bootstrap_agree():
 def test_profile_of_another_student_is_centred_on_its_optimum():
     fit = fitted(noise_nats=0.003)
     columns = np.array([1.0, 0.7])
-    here = intervals.centred(fit, columns)
+    here = intervals.recentre(fit, columns)
     low, high = intervals.profile(here, "kappa", 0.05)[1]
     assert low < fit.theta[:2] @ columns < high
 
