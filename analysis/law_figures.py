@@ -118,9 +118,12 @@ def _student_mark(ax: Axes, found, method, ladder: tuple[float, float], coordina
         if joint and method.censored:
             stronger = is_stronger(method.censored, coordinate)
             ax.annotate(
-                "", (at, ladder[method.censored == "high"]), xytext=(0, 26 if stronger else -26), textcoords="offset points",
+                "",
+                (at, ladder[method.censored == "high"]),
+                xytext=(0, 26 if stronger else -26),
+                textcoords="offset points",
                 arrowprops={"arrowstyle": "<|-", "color": INK, "lw": 1.6},
-            )  # fmt: skip
+            )
         return
     if joint:
         bottom, top = sorted(ax.get_ylim())

@@ -230,7 +230,8 @@ def _pictures(run: Run, seen: View, law, choice, asked) -> dict[str, Markup]:
     if law is not None:
         draw["optimal_teacher"] = (
             lambda width: law_figures.optimal_teacher(law, teachers=seen.ladder, width=width),
-            "Optimal teacher against student size: each student's optimum with its interval, and the law with its bands.",
+            "Optimal teacher against student size: each student's optimum with its interval, and the law with its "
+            "bands.",
         )
         if seen.students and not law.refused:
             draw["residuals"] = (
@@ -262,7 +263,8 @@ def picture(draw: Callable, text: str) -> Markup:
     )
     alt = escape(text)
     return Markup(
-        f'<picture><source media="screen and (max-width: 640px)" srcset="{source}"><img src="{image}" alt="{alt}"></picture>'
+        f'<picture><source media="screen and (max-width: 640px)" srcset="{source}">'
+        f'<img src="{image}" alt="{alt}"></picture>'
     )
 
 

@@ -24,9 +24,15 @@ from analysis.style import size_text
 
 _ALIASES = {"loss_student_ce_nats": "student_loss", "loss_teacher_ce_nats": "teacher_loss"}
 _NUMBERS = (
-    "student_params", "student_tokens", "teacher_params", "teacher_tokens", "student_loss", "teacher_loss", "no_teacher_loss",
+    "student_params",
+    "student_tokens",
+    "teacher_params",
+    "teacher_tokens",
+    "student_loss",
+    "teacher_loss",
+    "no_teacher_loss",
     "seed",
-)  # fmt: skip
+)
 _DOMAIN = re.compile(r"domain_(\w+)_loss_nats")
 DONE = "done"
 

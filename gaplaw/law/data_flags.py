@@ -65,15 +65,18 @@ def text_flags(frame: pd.DataFrame) -> Iterator[Flag]:
     if len(many):
         yield Flag(
             "many_epochs",
-            f"{len(many)} of {len(frame)} models see their training text up to {many.max():.3g} times; past about {MOST_EPOCHS:g} "
-            "times repeated text teaches less than new text would, so a law holds for this corpus, not for this many tokens",
+            f"{len(many)} of {len(frame)} models see their training text up to {many.max():.3g} times; past about "
+            f"{MOST_EPOCHS:g} "
+            "times repeated text teaches less than new text would, so a law holds for this corpus, not for this many "
+            "tokens",
             "warning",
         )
     if len(held_out) and 0 < held_out.min() < FEWEST_HELD_OUT_TOKENS:
         least = held_out.min()
         yield Flag(
             "few_held_out_tokens",
-            f"losses are means over {least:,.0f} held-out tokens, whose standard error is about {least**-0.5:.1%} of the loss, or "
+            f"losses are means over {least:,.0f} held-out tokens, whose standard error is about {least**-0.5:.1%} of "
+            "the loss, or "
             f"more; at least {FEWEST_HELD_OUT_TOKENS:,} tokens are advised",
             "warning",
         )

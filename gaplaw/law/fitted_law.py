@@ -121,7 +121,7 @@ class FittedLaw:
 
     def predict(self, frame, columns=None) -> np.ndarray:
         """Expected student loss, nats, one per row, in order. `frame`: anything `read_table` reads."""
-        table = read_table(frame, columns=columns, coordinate=self.coordinate, predicting=True)
+        table = read_table(frame, columns=columns, coordinate=self.coordinate, for_prediction=True)
         return self.surface.predict(table.frame)
 
     def with_rivals(self, rivals, comparison: dict, flags=()) -> FittedLaw:

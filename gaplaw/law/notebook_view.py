@@ -155,8 +155,8 @@ def _student_row(law, student) -> list[str]:
 def _flag_count(flags) -> str:
     if not flags:
         return "no flags"
-    counted = {name: sum(flag.severity == name for flag in flags) for name in ("refusal", "warning", "note")}
-    return "flags: " + ", ".join(f"{n} {name}{'s' * (n > 1)}" for name, n in counted.items() if n)
+    counts = {name: sum(flag.severity == name for flag in flags) for name in ("refusal", "warning", "note")}
+    return "flags: " + ", ".join(f"{n} {name}{'s' * (n > 1)}" for name, n in counts.items() if n)
 
 
 def _one_line(line: str) -> str:

@@ -73,8 +73,8 @@ def read_law(path) -> dict:
         LawError: no such file, not JSON, or not a law.
     """
     try:
-        with brought_here(path) as (here, _):
-            data = json.loads(here.read_text(encoding="utf-8"))
+        with brought_here(path) as (local, _):
+            data = json.loads(local.read_text(encoding="utf-8"))
     except OSError as error:
         raise LawError(f"law file {path}: {error.strerror or error}") from error
     except ValueError as error:

@@ -60,7 +60,8 @@ def choice_text(choice) -> str:
         both = None if t.teacher_forward_flops is None else t.student_training_flops + t.teacher_forward_flops
         lines.append(
             f"{mark} {t.name:<14}{size_words(t.params) if t.params else '-':>9}{_number(t.loss, '.3f'):>8}"
-            f"{_number(t.expected_regret_nats, '.4f'):>14}{_number(t.p_best, '.0%'):>9}{_number(t.cost_nats, '.4f'):>12}"
+            f"{_number(t.expected_regret_nats, '.4f'):>14}{_number(t.p_best, '.0%'):>9}"
+            f"{_number(t.cost_nats, '.4f'):>12}"
             f"{_number(both, '.3g'):>12}{_number(t.teacher_training_flops, '.3g'):>11}"
         )
     lines.append(f"* recommended, + within {choice.tolerance_nats:.4g} nats of the best")

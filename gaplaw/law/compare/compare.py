@@ -119,17 +119,17 @@ class _Scores:
 
 def verdict(rivals: list[dict], aicc_by_form: dict[str, float]) -> dict:
     """The winner by left-out regret, and whether the forms can be told apart at all."""
-    ranked = sorted((value, name) for name, value in aicc_by_form.items() if np.isfinite(value))
-    gap = ranked[1][0] - ranked[0][0] if len(ranked) > 1 else None
+    ranking = sorted((value, name) for name, value in aicc_by_form.items() if np.isfinite(value))
+    gap = ranking[1][0] - ranking[0][0] if len(ranking) > 1 else None
     scored = [rival for rival in rivals if rival["loso_regret_nats"] is not None]
     winner = scored[0]
     distinguishable = gap is not None and gap >= INDISTINGUISHABLE_AICC
     return {
         "winner": winner["name"],
         "winner_share": winner["share_of_wins"],
-        "best_by_aicc": ranked[0][1] if ranked else None,
+        "best_by_aicc": ranking[0][1] if ranking else None,
         "aicc_gap": gap,
-        "verdict": f"{ranked[0][1]} by AICc, gap {gap:.1f}" if distinguishable else "not distinguishable",
+        "verdict": f"{ranking[0][1]} by AICc, gap {gap:.1f}" if distinguishable else "not distinguishable",
     }
 
 
@@ -172,7 +172,10 @@ def compare_loss_law(table, law):
                 if pick is not None:
                     scores.add(name, "rule", index, case.regret(pick), None)
     missing = [] if cases[0].log_size is not None else ["same size", "2.5 times", "constant ratio"]
-    note = f"not applicable: no sizes, and no no-teacher law to derive them at {EQUIVALENT_TOKENS_PER_PARAM:g} tokens per parameter"
+    note = (
+        f"not applicable: no sizes, and no no-teacher law to derive them at {EQUIVALENT_TOKENS_PER_PARAM:g} tokens "
+        "per parameter"
+    )
     rivals = scores.table(sizes, {}, absent=[(name, note) for name in missing])
     comparison = known | {
         "winner": rivals[0]["name"],

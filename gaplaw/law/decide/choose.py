@@ -29,7 +29,7 @@ from gaplaw.law.fitted_law import FittedLaw
 from gaplaw.law.flags import Flag, worst_first
 from gaplaw.law.notebook_view import ChoiceView
 from gaplaw.law.table.teachers import Teacher, read_teachers
-from gaplaw.law.table.values import to_number
+from gaplaw.law.table.values import to_positive
 from gaplaw.law.text import choice_text
 
 DEFAULT_TOLERANCE_NATS = 0.002
@@ -113,8 +113,8 @@ def choose(
     if price_per_flop is not None and not price_per_flop >= 0:
         raise LawError(f"price_per_flop: {price_per_flop} must not be negative")
     available = read_teachers(teachers, coordinate=law.coordinate, baseline=law.baseline)
-    params = _positive("student_params", student_params)
-    tokens = None if student_tokens is None else _positive("student_tokens", student_tokens)
+    params = to_positive("student_params", student_params)
+    tokens = None if student_tokens is None else to_positive("student_tokens", student_tokens)
     flags = [*law.flags, *extrapolation_flags(law, params, tokens, available)]
     flop_tokens, token_flag = tokens_for_flops(law, params, tokens)
     tolerance = (
@@ -125,9 +125,9 @@ def choose(
         optimum, near, span, rules, recommended = Optimum(), (), (None, None), (), None
     else:
         regret = available_regret(law, params, tokens, available)
-        expected, p_best = regret.mean(0), share_best(regret)
+        expected_regret, p_best = regret.mean(0), share_best(regret)
         rows = [
-            replace(plain_row(teacher), expected_regret_nats=float(expected[i]), p_best=float(p_best[i]))
+            replace(plain_row(teacher), expected_regret_nats=float(expected_regret[i]), p_best=float(p_best[i]))
             for i, teacher in enumerate(available)
         ]
         rows = [
@@ -139,7 +139,7 @@ def choose(
         flags += _optimum_flags(law, optimum) + _teacher_flags(rows)
         near = tuple(row.name for row in rows if row.expected_regret_nats <= tolerance)
         span = near_optimal_range(law, params, tokens, tolerance)
-        rules = rule_choices(law, available, params, tokens, expected)
+        rules = rule_choices(law, available, params, tokens, expected_regret)
         recommended, verdict = _recommend(rows, law)
         flags += verdict
     return Choice(
@@ -229,7 +229,10 @@ def _teacher_flags(rows: list[TeacherChoice]) -> list[Flag]:
     """Teachers that are themselves no better than the student alone."""
     known = [row for row in rows if row.loss is not None and row.no_teacher_loss_nats is not None]
     weak = [row.name for row in known if row.loss >= row.no_teacher_loss_nats]
-    text = f"teachers no better than the student alone at equal compute: {', '.join(weak[:5])}{' and more' * (len(weak) > 5)}"
+    text = (
+        f"teachers no better than the student alone at equal compute: {', '.join(weak[:5])}"
+        f"{' and more' * (len(weak) > 5)}"
+    )
     return [Flag("teacher_no_better", text, "warning")] if weak else []
 
 
@@ -237,13 +240,6 @@ def ranges_outside(measured: tuple[float, float], value: float) -> float:
     """Distance of ln value beyond the measured interval, in units of its length (at least ln 2)."""
     low, high = np.log(measured)
     return max(low - np.log(value), np.log(value) - high, 0.0) / max(high - low, np.log(2.0))
-
-
-def _positive(name: str, value) -> float:
-    number = to_number(value)
-    if not (np.isfinite(number) and number > 0):
-        raise LawError(f"{name}: {value} must be positive and finite")
-    return number
 
 
 def _recommend(rows: list[TeacherChoice], law: FittedLaw) -> tuple[str | None, list[Flag]]:

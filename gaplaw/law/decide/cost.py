@@ -105,9 +105,11 @@ def with_cost(law, rows, available, params, tokens, flop_tokens, cost, price):
     at = flop_tokens if tokens is None else tokens
     predicted_losses = None
     if law.baseline is not None:
-        alone = np.asarray(loss_at_equal_compute(law.baseline, params, at, counted_flops), dtype=float)
+        no_teacher_losses = np.asarray(loss_at_equal_compute(law.baseline, params, at, counted_flops), dtype=float)
         predicted_losses = _predicted_losses(law, available, params, at)
-        rows = [replace(row, no_teacher_loss_nats=float(value)) for row, value in zip(rows, alone, strict=True)]
+        rows = [
+            replace(row, no_teacher_loss_nats=float(value)) for row, value in zip(rows, no_teacher_losses, strict=True)
+        ]
         rows = [
             replace(row, predicted_loss_nats=float(value)) for row, value in zip(rows, predicted_losses, strict=True)
         ]
@@ -124,7 +126,10 @@ def with_cost(law, rows, available, params, tokens, flop_tokens, cost, price):
     else:
         cost_nats = np.zeros(len(rows))
         if cost != "best":
-            text = f"cost = {cost} has no price: give price_per_flop, or a table with no_teacher_loss; chosen by regret alone"
+            text = (
+                f"cost = {cost} has no price: give price_per_flop, or a table with no_teacher_loss; chosen by regret "
+                "alone"
+            )
             flags.append(Flag("no_price", text, "warning"))
     return [replace(row, cost_nats=float(value)) for row, value in zip(rows, cost_nats, strict=True)], flags
 

@@ -22,13 +22,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from gaplaw.errors import LawError
+from gaplaw.law.decide.candidates import candidate_cells, with_trained_teacher
 from gaplaw.law.decide.choose import DEFAULT_TOLERANCE_NATS
 from gaplaw.law.decide.cost import DEFAULT_TOKENS_PER_PARAM
 from gaplaw.law.fitted_law import FittedLaw
-from gaplaw.law.table.values import to_number
+from gaplaw.law.table.values import to_positive
 from gaplaw.law.text import size_words
 
-TEACHER_POINTS = 9  # candidate teachers over the measured range when none are named
 WORTHLESS_SHARE = 0.002  # of the tolerance: a cell that lowers regret by less is not worth naming
 
 
@@ -111,72 +111,93 @@ def next_cells(
     Raises:
         LawError: a target, budget or candidate that is not positive.
     """
-    target = _positive("target_student_params", target_student_params)
-    tokens = None if target_student_tokens is None else _positive("target_student_tokens", target_student_tokens)
+    target = to_positive("target_student_params", target_student_params)
+    tokens = None if target_student_tokens is None else to_positive("target_student_tokens", target_student_tokens)
     if not budget_flops > 0:
         raise LawError(f"budget_flops: {budget_flops} must be positive")
     tolerance = (
         tolerance_nats if tolerance_nats is not None else max(DEFAULT_TOLERANCE_NATS, law.noise.seed_sd_nats or 0.0)
     )
-    cells = _candidates(law, candidates, teacher_tokens_per_param)
+    cells = candidate_cells(law, candidates, teacher_tokens_per_param)
     positions_on_axis = [*law.measured[law.coordinate], *(cell[law.coordinate] for cell in cells)]
     options = np.geomspace(min(positions_on_axis), max(positions_on_axis), 81)
     regret = law.regret_draws(target, tokens, options)
-    now = float(regret.mean(0).min())
-    if not law.refused and now <= tolerance:
-        statement = f"stop: the expected regret at {size_words(target)} is {now:.4f} nats, within the tolerance of {tolerance:.4f}"
-        return NextCells(cells=(), expected_regret_nats=now, expected_regret_after_nats=now, tolerance_nats=tolerance,
-                         budget_flops=budget_flops, stop=True, statement=statement)  # fmt: skip
-    picks, after = _greedy(law, cells, target, tokens, now, budget_flops, tolerance, most) if cells else ((), now)
+    regret_now = float(regret.mean(0).min())
+    if not law.refused and regret_now <= tolerance:
+        statement = (
+            f"stop: the expected regret at {size_words(target)} is {regret_now:.4f} nats, within the tolerance of "
+            f"{tolerance:.4f}"
+        )
+        return NextCells(
+            cells=(),
+            expected_regret_nats=regret_now,
+            expected_regret_after_nats=regret_now,
+            tolerance_nats=tolerance,
+            budget_flops=budget_flops,
+            stop=True,
+            statement=statement,
+        )
+    picks, after = (
+        _greedy(law, cells, target, tokens, regret_now, budget_flops, tolerance, most) if cells else ((), regret_now)
+    )
     if not cells:
-        statement = f"stop: no cell is left to run (regret {now:.4f}, tolerance {tolerance:.4f})"
+        statement = f"stop: no cell is left to run (regret {regret_now:.4f}, tolerance {tolerance:.4f})"
     elif picks:
         flops = sum(cell.flops for cell in picks)
         statement = (
-            f"{len(picks)} cells for {flops:.3g} FLOPs: expected regret at {size_words(target)} from {now:.4f} "
+            f"{len(picks)} cells for {flops:.3g} FLOPs: expected regret at {size_words(target)} from {regret_now:.4f} "
             f"to about {after:.4f} nats (tolerance {tolerance:.4f})"
         )
     elif any(cell["flops"] <= budget_flops for cell in cells):
         statement = (
-            f"stop: no cell within the budget lowers the expected regret of {now:.4f} nats by {WORTHLESS_SHARE * tolerance:.1e}; "
+            f"stop: no cell within the budget lowers the expected regret of {regret_now:.4f} nats by "
+            f"{WORTHLESS_SHARE * tolerance:.1e}; "
             "what remains is scatter between students"
         )
     else:
         statement = (
-            f"stop: no cell fits the budget of {budget_flops:.3g} FLOPs (regret {now:.4f}, tolerance {tolerance:.4f})"
+            f"stop: no cell fits the budget of {budget_flops:.3g} FLOPs (regret {regret_now:.4f}, tolerance "
+            f"{tolerance:.4f})"
         )
-    return NextCells(cells=picks, expected_regret_nats=now, expected_regret_after_nats=after, tolerance_nats=tolerance,
-                     budget_flops=budget_flops, stop=not picks, statement=statement)  # fmt: skip
+    return NextCells(
+        cells=picks,
+        expected_regret_nats=regret_now,
+        expected_regret_after_nats=after,
+        tolerance_nats=tolerance,
+        budget_flops=budget_flops,
+        stop=not picks,
+        statement=statement,
+    )
 
 
-def _greedy(law, cells, target, tokens, now, budget, tolerance, most) -> tuple[tuple[NextCell, ...], float]:
-    least = WORTHLESS_SHARE * min(now, tolerance)
+def _greedy(law, cells, target, tokens, regret_now, budget, tolerance, most) -> tuple[tuple[NextCell, ...], float]:
+    least = WORTHLESS_SHARE * min(regret_now, tolerance)
     theta = _clip_to_grid(law, law.optimum_draws(target, tokens))
     theta = theta - theta.mean()
     prior = float(theta @ theta) + 1e-300
     contrast, noise = _contrasts(law, cells)
     flops = np.array([cell["flops"] for cell in cells])
     budget_left, free = budget, np.ones(len(cells), dtype=bool)
-    picks, remaining = [], now
+    picks, regret_left = [], regret_now
     rows = contrast.shape[0]
     # A law that refuses has not shown a bowl yet: its regret says nothing, so it is never good enough to stop on.
-    while len(picks) < most and (remaining > tolerance or law.refused):
+    while len(picks) < most and (regret_left > tolerance or law.refused):
         variance = (contrast**2).sum(0) / rows
         share = (contrast.T @ theta) ** 2 / rows / (variance + noise**2)
-        drop = now * share / prior
+        drop = regret_now * share / prior
         rate = np.where(free & (flops <= budget_left) & (drop >= least), drop / flops, -1.0)
         pick = int(np.argmax(rate)) if len(rate) else -1
         if pick < 0 or rate[pick] <= 0:
             break
         cell = cells[pick]
         picks.append(NextCell(expected_drop_nats=float(drop[pick]), **cell))
-        remaining -= float(drop[pick])
+        regret_left -= float(drop[pick])
         budget_left -= flops[pick]
         free[pick] = False
         if cell["new_teacher"]:
-            flops, cells = _with_trained_teacher(law, flops, cells, cell)
+            flops, cells = with_trained_teacher(flops, cells, cell)
         theta, contrast = _regress_out(theta, contrast, pick, noise[pick])
-    return tuple(picks), max(remaining, 0.0)
+    return tuple(picks), max(regret_left, 0.0)
 
 
 def _regress_out(theta, contrast, pick, noise):
@@ -188,20 +209,6 @@ def _regress_out(theta, contrast, pick, noise):
     gain = 1.0 / (variance + noise**2) / (1.0 + np.sqrt(noise**2 / (variance + noise**2)))
     theta = theta - d * (gain * (d @ theta) / rows)
     return theta, contrast - np.outer(d, gain * (d @ contrast) / rows)
-
-
-def _with_trained_teacher(law, flops, cells, pick):
-    """Once a cell trains a teacher, the other cells of that teacher no longer pay for it."""
-    flops, cells = flops.copy(), list(cells)
-    for index, cell in enumerate(cells):
-        if cell["new_teacher"] and cell["teacher_params"] == pick["teacher_params"]:
-            forward = (
-                2.0 * cell["teacher_params"] * cell["student_tokens"]
-                + 6.0 * cell["student_params"] * cell["student_tokens"]
-            )
-            cells[index] = cell | {"new_teacher": False, "flops": forward}
-            flops[index] = forward
-    return flops, cells
 
 
 def _clip_to_grid(law: FittedLaw, log_optima: np.ndarray) -> np.ndarray:
@@ -234,51 +241,3 @@ def _contrasts(law: FittedLaw, cells) -> tuple[np.ndarray, np.ndarray]:
         values[:, members] = contrast - contrast.mean(0)
         noise[members] = sd * np.sqrt(1.0 + 1.0 / len(others)) if student else sd * np.sqrt(2.0)
     return values, noise
-
-
-def _candidates(law: FittedLaw, given, tokens_per_param: float) -> list[dict]:
-    """Candidate cells with their FLOPs."""
-    if given is not None:
-        return [_candidate(law, cell, tokens_per_param, position) for position, cell in enumerate(given)]
-    low, high = law.measured[law.coordinate]
-    out = []
-    seeds = law.noise.seeds
-    for student in law.students:
-        tokens = student.student_tokens or DEFAULT_TOKENS_PER_PARAM * student.student_params
-        for teacher in np.geomspace(low, high, TEACHER_POINTS):
-            cell = {"student_params": student.student_params, "student_tokens": tokens, law.coordinate: float(teacher)}
-            cell |= {"seed": seeds, "new_teacher": law.coordinate == "teacher_params"}
-            out.append(_candidate(law, cell, tokens_per_param, len(out)))
-    return out
-
-
-def _candidate(law: FittedLaw, cell: Mapping, tokens_per_param: float, position: int) -> dict:
-    known = {name: cell.get(name) for name in ("student_params", "student_tokens", "teacher_params", "teacher_loss")}
-    numbers = {
-        name: None if value is None else _positive(f"candidate {position}, {name}", value)
-        for name, value in known.items()
-    }
-    for name in ("student_params", law.coordinate):
-        if numbers[name] is None:
-            raise LawError(f"candidate {position}: {name} is needed")
-    tokens = numbers["student_tokens"] or DEFAULT_TOKENS_PER_PARAM * numbers["student_params"]
-    teacher = numbers["teacher_params"]
-    new = bool(cell.get("new_teacher", False)) and teacher is not None
-    flops = cell.get("flops")
-    if flops is None:
-        flops = 6.0 * numbers["student_params"] * tokens + (0.0 if teacher is None else 2.0 * teacher * tokens)
-        flops += 6.0 * teacher * tokens_per_param * teacher if new else 0.0
-    return {
-        **numbers,
-        "student_tokens": tokens,
-        "seed": int(cell.get("seed", 0)),
-        "flops": float(flops),
-        "new_teacher": new,
-    }
-
-
-def _positive(name: str, value) -> float:
-    number = to_number(value)
-    if not (np.isfinite(number) and number > 0):
-        raise LawError(f"{name}: {value} must be positive and finite")
-    return number

@@ -47,8 +47,10 @@ def size_equivalents(losses, baseline: dict | None) -> np.ndarray | None:
     return np.exp(np.interp(-np.asarray(losses, dtype=float), -curve, log_sizes))
 
 
-def rule_choices(law, available: list[Teacher], params: float, tokens, expected: np.ndarray) -> tuple[RuleChoice, ...]:
-    """Every rule's pick. `expected` is the law's expected regret of each available teacher, nats, (n,)."""
+def rule_choices(
+    law, available: list[Teacher], params: float, tokens, expected_regret: np.ndarray
+) -> tuple[RuleChoice, ...]:
+    """Every rule's pick. `expected_regret` is the law's expected regret of each available teacher, nats, (n,)."""
     sizes = [teacher.params for teacher in available]
     if any(size is None for size in sizes):
         losses = [teacher.loss for teacher in available]
@@ -68,25 +70,25 @@ def rule_choices(law, available: list[Teacher], params: float, tokens, expected:
             out.append(RuleChoice(rule=rule, teacher=None, expected_regret_nats=None, note=why))
             continue
         target = ratio * params
-        out.append(_rule_choice(rule, nearest(np.log(sizes), np.log(target)), available, expected, target, note))
+        out.append(_rule_choice(rule, nearest(np.log(sizes), np.log(target)), available, expected_regret, target, note))
     # The strongest teacher is the one of lowest loss where that is the axis, the largest otherwise.
     strength = [-t.loss for t in available] if law.coordinate == "teacher_loss" else [t.params for t in available]
-    out.insert(2, _rule_choice("largest available", int(np.argmax(strength)), available, expected, None, ""))
+    out.insert(2, _rule_choice("largest available", int(np.argmax(strength)), available, expected_regret, None, ""))
     constant = law.comparison.get("loss_ratio")
     if law.coordinate == "teacher_loss" and constant is not None:
         target = constant * float(law.surface.scale_loss(params, tokens))
         losses = np.log([teacher.loss for teacher in available])
         out.append(
-            _rule_choice("constant loss ratio", nearest(losses, np.log(target)), available, expected, target, "")
+            _rule_choice("constant loss ratio", nearest(losses, np.log(target)), available, expected_regret, target, "")
         )
     return tuple(out)
 
 
-def _rule_choice(rule, index, available, expected, target, note) -> RuleChoice:
+def _rule_choice(rule, index, available, expected_regret, target, note) -> RuleChoice:
     return RuleChoice(
         rule=rule,
         teacher=available[index].name,
-        expected_regret_nats=float(expected[index]),
+        expected_regret_nats=float(expected_regret[index]),
         target=None if target is None else float(target),
         note=note,
     )

@@ -78,7 +78,8 @@ class SupervisedFit:
             pair = "" if self.interval90 is None else "  90% {:.4g} to {:.4g}".format(*self.interval90[name])
             lines.append(f"  {name:<6}{value:12.5g}{pair}")
         lines.append(
-            f"  objective {self.objective:.9f}; {self.status}; {self.share_at_best:.0%} of {self.starts} starts reached it"
+            f"  objective {self.objective:.9f}; {self.status}; {self.share_at_best:.0%} of {self.starts} starts "
+            "reached it"
         )
         return "\n".join(lines)
 

@@ -97,12 +97,12 @@ def minimise(
     for low in range(0, batch, chunk):
         index = np.arange(low, min(low + chunk, batch))
         parts.append(_chunk(problem, np.array(starts[index], dtype=np.float64), index, iterations, tolerance))
-    theta, objective, converged, used = (list(column) for column in zip(*parts, strict=True))
+    theta, objective, converged, steps = (list(column) for column in zip(*parts, strict=True))
     return Minima(
         theta=np.concatenate(theta),
         objective=np.concatenate(objective),
         converged=np.concatenate(converged),
-        iterations=max(used),
+        iterations=max(steps),
     )
 
 
@@ -142,12 +142,12 @@ class _Problem:
         precision = self.precision[index]
         objective = total.sum(1) + self.ridge(points, index)
         gradient = np.matmul(slope[:, None, :], r.jacobian)[:, 0] + precision * (points - self.centre[index])
-        transposed = r.jacobian.transpose(0, 2, 1)
+        jacobian_t = r.jacobian.transpose(0, 2, 1)
         if r.bend is None:
-            hessian = np.matmul(transposed * majorant[:, None, :], r.jacobian)
+            hessian = np.matmul(jacobian_t * majorant[:, None, :], r.jacobian)
             diagonal = np.einsum("bpp->bp", hessian) + precision
         else:
-            hessian = np.matmul(transposed * curve[:, None, :], r.jacobian) + r.bend(slope)
+            hessian = np.matmul(jacobian_t * curve[:, None, :], r.jacobian) + r.bend(slope)
             # The scale comes from the majorant (IRLS) curvature: positive even where no row is inside delta.
             diagonal = np.einsum("bnp,bn,bnp->bp", r.jacobian, majorant, r.jacobian) + precision
         hessian[:, np.arange(points.shape[1]), np.arange(points.shape[1])] += precision
@@ -166,31 +166,31 @@ def _chunk(problem: _Problem, theta, index, iterations, tolerance):
     now = np.empty(batch)
     gradient, hessian, scale = np.empty((batch, size)), np.empty((batch, size, size)), np.empty((batch, size))
     improving = active  # derivatives are computed again only where a step was taken
-    used = 0
-    for used in range(1, iterations + 1):  # noqa: B007
+    steps = 0
+    for steps in range(1, iterations + 1):  # noqa: B007
         if not len(active):
             break
         if len(improving):
             now[improving], gradient[improving], hessian[improving], scale[improving] = problem.derivatives(
                 theta[improving], index[improving]
             )
-        step, predicted = _step(gradient[active], hessian[active], scale[active], damping[active])
+        step, predicted_decrease = _step(gradient[active], hessian[active], scale[active], damping[active])
         trial = theta[active] + step
         with np.errstate(over="ignore", invalid="ignore"):
-            reached = problem.cost(trial, index[active])
-        improves = reached < objective[active]
+            trial_objective = problem.cost(trial, index[active])
+        improves = trial_objective < objective[active]
         # Small predicted decrease with little damping: at the floor, whether or not rounding lets F fall further.
-        done = (predicted <= tolerance * np.maximum(objective[active], 1e-300)) & (damping[active] <= 1e-2)
+        done = (predicted_decrease <= tolerance * np.maximum(objective[active], 1e-300)) & (damping[active] <= 1e-2)
         done |= damping[active] > 1e12
         gain = np.zeros(len(active))
-        np.divide(now[active] - reached, predicted, out=gain, where=predicted > 0)
+        np.divide(now[active] - trial_objective, predicted_decrease, out=gain, where=predicted_decrease > 0)
         improving = active[improves]
-        theta[improving], objective[improving] = trial[improves], reached[improves]
+        theta[improving], objective[improving] = trial[improves], trial_objective[improves]
         factor = np.where(improves, np.where(gain > 0.5, 0.1, 1.0), 8.0)
         damping[active] = np.clip(damping[active] * factor, 1e-9, 1e13)
         converged[active] |= done
         active, improving = active[~done], active[improves & ~done]
-    return theta, objective, converged, used
+    return theta, objective, converged, steps
 
 
 def _step(gradient, hessian, scale, damping):
@@ -201,5 +201,5 @@ def _step(gradient, hessian, scale, damping):
     slope = np.matmul((gradient * scale)[:, None, :], vectors)[:, 0]
     curvature = np.maximum(np.abs(values), 1e-10) + damping[:, None]
     move = -slope / curvature
-    predicted = 0.5 * (slope * slope / curvature).sum(1)
-    return np.matmul(vectors, move[:, :, None])[:, :, 0] * scale, predicted
+    predicted_decrease = 0.5 * (slope * slope / curvature).sum(1)
+    return np.matmul(vectors, move[:, :, None])[:, :, 0] * scale, predicted_decrease

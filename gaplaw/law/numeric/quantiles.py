@@ -13,7 +13,7 @@ def interval(draws_ln: np.ndarray, level: float) -> Interval:
     Its ends are the k-th lowest and the k-th highest of R draws, k = (R + 1)(1 - level)/2 rounded down: one more draw
     would fall between them with probability 1 - 2k/(R + 1), which is at least the level.
     """
-    ordered = np.sort(draws_ln)
-    out = max(int((len(ordered) + 1) * (1 - level) / 2 + 1e-9), 1)
-    low, high = ordered[out - 1], ordered[-out]
+    sorted_draws = np.sort(draws_ln)
+    rank = max(int((len(sorted_draws) + 1) * (1 - level) / 2 + 1e-9), 1)
+    low, high = sorted_draws[rank - 1], sorted_draws[-rank]
     return (float(np.exp(low)) if np.isfinite(low) else None, float(np.exp(high)) if np.isfinite(high) else None)

@@ -97,9 +97,15 @@ def adapt(
     else:
         law = fit_simulated(measured, draws, seed)
     return AdaptiveRun(
-        law=law, measured=measured, flops=flops, rounds=rounds, statement=statement,
-        expected_regret_nats=expected_regret(law, candidates["teacher_params"], target_student_params, target_student_tokens),
-    )  # fmt: skip
+        law=law,
+        measured=measured,
+        flops=flops,
+        rounds=rounds,
+        statement=statement,
+        expected_regret_nats=expected_regret(
+            law, candidates["teacher_params"], target_student_params, target_student_tokens
+        ),
+    )
 
 
 def cell_flops(cells: pd.DataFrame, trained_teachers=()) -> float:

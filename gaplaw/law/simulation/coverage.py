@@ -81,8 +81,10 @@ def coverage(
 ) -> Coverage:
     """Repeat `one_table` with seeds 0 to draws - 1, here or in a pool of processes, and count."""
     table = partial(one_table, shape, asymmetry, noise_nats)
-    got = [table(seed) for seed in range(draws)] if pool is None else list(pool.map(table, range(draws), chunksize=5))
-    answers = [item for item in got if item is not None]
+    results = (
+        [table(seed) for seed in range(draws)] if pool is None else list(pool.map(table, range(draws), chunksize=5))
+    )
+    answers = [item for item in results if item is not None]
     error = np.array([item[0] for item in answers]) if answers else np.array([np.nan])
     return Coverage(
         shape=shape,
@@ -105,8 +107,8 @@ def main(arguments=None) -> None:
     parser.add_argument("--workers", type=int, default=1, help="processes (default 1); the numbers do not depend on it")
     options = parser.parse_args(arguments)
     with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:
-        failed = _print_rows(options.draws, pool if options.workers > 1 else None)
-    print(f"outside {LOW:.2f} to {HIGH:.2f}: " + ("; ".join(failed) if failed else "none"))
+        failures = _print_rows(options.draws, pool if options.workers > 1 else None)
+    print(f"outside {LOW:.2f} to {HIGH:.2f}: " + ("; ".join(failures) if failures else "none"))
 
 
 def _print_rows(draws: int, pool: Executor | None) -> list[str]:
@@ -114,26 +116,28 @@ def _print_rows(draws: int, pool: Executor | None) -> list[str]:
     error = 1.645 * np.sqrt(0.9 * 0.1 / draws)
     print(f"90 % interval for T* of a new student, {draws} tables a row (a true 90 % would print 0.90 ± {error:.2f})")
     print(
-        f"{'bowl':<10} {'left:right':>10} {'noise':>6} {'covered':>8} {'refused':>8} {'bias':>7} {'median':>7} {'width':>6}"
+        f"{'bowl':<10} {'left:right':>10} {'noise':>6} {'covered':>8} {'refused':>8} {'bias':>7} {'median':>7} "
+        f"{'width':>6}"
     )
-    failed = []
+    failures = []
     for shape, asymmetry in BOWLS:
         for noise_nats in NOISES:
             row = coverage(shape, asymmetry, noise_nats, draws, pool)
             print(
-                f"{shape:<10} {asymmetry:>8}:1 {noise_nats:>6.3f} {row.covered:>8.3f} {row.refused:>8.3f} {row.bias:>+7.1%} "
+                f"{shape:<10} {asymmetry:>8}:1 {noise_nats:>6.3f} {row.covered:>8.3f} {row.refused:>8.3f} "
+                f"{row.bias:>+7.1%} "
                 f"{row.median_bias:>+7.1%} {row.width_ln:>6.2f}",
                 flush=True,
             )
             if not row.within_bounds:
-                failed.append(f"{shape} {asymmetry}:1 at {noise_nats}: {row.covered:.3f}")
+                failures.append(f"{shape} {asymmetry}:1 at {noise_nats}: {row.covered:.3f}")
     for shape in ("flat", "falling", "rising"):
         for noise_nats in NOISES:
             row = coverage(shape, 1, noise_nats, draws, pool)
             print(f"{shape:<10} {'':>10} {noise_nats:>6.3f} {'':>8} {row.refused:>8.3f}   (must refuse)", flush=True)
             if row.refused < 0.99:
-                failed.append(f"{shape} at {noise_nats}: refused only {row.refused:.1%}")
-    return failed
+                failures.append(f"{shape} at {noise_nats}: refused only {row.refused:.1%}")
+    return failures
 
 
 if __name__ == "__main__":

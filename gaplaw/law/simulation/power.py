@@ -60,8 +60,10 @@ class Power:
             return f"no design reaches {goal}: more seeds, more teachers or a wider range of students are needed"
         d = self.enough
         return (
-            f"cheapest design that answers within {self.tolerance_nats:g} nats in {d.share_within:.0%} of {d.simulations} tables: "
-            f"{d.students} students, {d.teachers} teachers, {d.seeds} seed{'s' if d.seeds > 1 else ''} ({d.flops:.3g} FLOPs)"
+            f"cheapest design that answers within {self.tolerance_nats:g} nats in {d.share_within:.0%} of "
+            f"{d.simulations} tables: "
+            f"{d.students} students, {d.teachers} teachers, {d.seeds} seed{'s' if d.seeds > 1 else ''} ({d.flops:.3g}"
+            " FLOPs)"
         )
 
     def to_dict(self) -> dict:
@@ -77,11 +79,13 @@ class Power:
     def text(self) -> str:
         lines = [f"target student {size_words(self.target_student_params)}; truth assumed: "
                  + ", ".join(f"{name} {value}" for name, value in self.truth.items()),
-                 f"{'students':>9}{'teachers':>9}{'seeds':>6}{'FLOPs':>10}{'within':>8}{'refused':>9}{'regret, nats':>14}"
+                 f"{'students':>9}{'teachers':>9}{'seeds':>6}{'FLOPs':>10}{'within':>8}{'refused':>9}"
+                 f"{'regret, nats':>14}"
                  f"{'± ln T*, 90%':>14}{'covers':>8}"]  # fmt: skip
         for d in self.designs:
             lines.append(
-                f"{d.students:>9}{d.teachers:>9}{d.seeds:>6}{d.flops:>10.2g}{d.share_within:>8.0%}{d.share_refused:>9.0%}"
+                f"{d.students:>9}{d.teachers:>9}{d.seeds:>6}{d.flops:>10.2g}{d.share_within:>8.0%}"
+                f"{d.share_refused:>9.0%}"
                 f"{_number(d.median_true_regret_nats, '.5f'):>14}{_number(d.interval_half_width_ln, '.2f'):>14}"
                 f"{_number(d.coverage90, '.0%'):>8}"
             )

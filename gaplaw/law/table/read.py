@@ -86,7 +86,7 @@ def read_table(
     protocol: str | None = None,
     higher_is_better: bool = False,
     coordinate: str | None = None,
-    predicting: bool = False,
+    for_prediction: bool = False,
 ) -> Table:
     """Read a DataFrame, a CSV or parquet file, or a sweep folder into a canonical `Table`.
 
@@ -98,7 +98,7 @@ def read_table(
           percentages).
         coordinate: 'teacher_params' or 'teacher_loss'; without it teacher_params is preferred when both are there,
             unless `columns` maps teacher_loss alone.
-        predicting: the table asks a question of a law, so student_loss may be absent and repeated rows are allowed.
+        for_prediction: the table asks a question of a law, so student_loss may be absent and repeated rows are allowed.
 
     Raises:
         TableError: missing column, NaN, text that is no number, non-positive size or loss coordinate, duplicate,
@@ -108,17 +108,17 @@ def read_table(
         raise TableError(f"coordinate: {coordinate!r} must be one of {', '.join(COORDINATES)}")
     mapping = parse_columns(columns)
     raw, label, is_text = _load(source)
-    if predicting:  # a question may use the fit's own mapping and lack the answers that it names
+    if for_prediction:  # a question may use the fit's own mapping and lack the answers that it names
         mapping = {name: column for name, column in mapping.items() if column in raw or name not in ANSWER_COLUMNS}
     notes: list[str] = []
     frame = _rename(raw, mapping, label)
     location = TableLocation(label=label, lines=is_text)
     frame, baseline = _split_roles(frame, notes, label)
-    frame, protocol = _one_protocol(frame, protocol, label, predicting)
+    frame, protocol = _one_protocol(frame, protocol, label, for_prediction)
     if frame.empty:
         raise TableError(f"{label}: no finished student rows to fit")
     coordinate = coordinate or _coordinate(frame, mapping, label)
-    required = ["student_params", coordinate] + ([] if predicting else ["student_loss"])
+    required = ["student_params", coordinate] + ([] if for_prediction else ["student_loss"])
     _require(frame, required, label)
     frame = read_numbers(frame, required, location)
     if higher_is_better:
@@ -126,7 +126,7 @@ def read_table(
         if coordinate == "teacher_loss" and (frame["teacher_loss"] <= 0).any():
             index = frame.index[frame["teacher_loss"] <= 0][0]
             raise TableError(f"{location.row(index)}, column teacher_loss: a perfect score leaves no error to scale by")
-    if not predicting:
+    if not for_prediction:
         refuse_duplicates(frame, coordinate, location, notes)
     frame = _with_baseline(frame, baseline, notes, location)
     return Table(
@@ -206,8 +206,8 @@ def _split_roles(frame: pd.DataFrame, notes: list[str], label: str) -> tuple[pd.
         done = frame["status"].astype(str).eq("done")
         if (~done).any():
             counts = frame.loc[~done, "status"].astype(str).value_counts().to_dict()
-            listed = ", ".join(f"{count} {status}" for status, count in counts.items())
-            notes.append(f"rows left out because they are not done: {listed}")
+            left_out = ", ".join(f"{count} {status}" for status, count in counts.items())
+            notes.append(f"rows left out because they are not done: {left_out}")
         frame = frame[done]
     if "role" not in frame:
         return frame, frame.iloc[:0]
@@ -218,10 +218,10 @@ def _split_roles(frame: pd.DataFrame, notes: list[str], label: str) -> tuple[pd.
     return frame[role == "student"], frame[role == "baseline"]
 
 
-def _one_protocol(frame, protocol, label, predicting) -> tuple[pd.DataFrame, str | None]:
+def _one_protocol(frame, protocol, label, for_prediction) -> tuple[pd.DataFrame, str | None]:
     # one content hash for all rows: the same text and tokenizer, whatever their paths on the machines that ran them
     same = "data_manifest" in frame and frame["data_manifest"].notna().all() and frame["data_manifest"].nunique() == 1
-    for name in () if predicting or same else SAME_IN_ALL_ROWS:
+    for name in () if for_prediction or same else SAME_IN_ALL_ROWS:
         if name in frame and frame[name].nunique() > 1:
             first, second = frame[name].dropna().unique()[:2]
             raise TableError(f"{label}: column {name}: mixes {first!r} and {second!r}; their losses cannot be compared")
@@ -234,7 +234,7 @@ def _one_protocol(frame, protocol, label, predicting) -> tuple[pd.DataFrame, str
         if protocol not in present:
             raise TableError(f"{label}: protocol {protocol!r} is not in the table; it has {'; '.join(present)}")
         return frame[frame["protocol"].astype(str) == protocol], protocol
-    if len(present) > 1 and not predicting:
+    if len(present) > 1 and not for_prediction:
         row = frame.index[frame["protocol"].astype(str) != str(frame["protocol"].iloc[0])][0]
         raise MixedProtocolsError(
             f"{label}: row {row}, column protocol: mixed protocols ({'; '.join(present)}); choose one with protocol="
@@ -269,12 +269,14 @@ def _with_baseline(frame, baseline, notes, location) -> pd.DataFrame:
     known = known.rename(columns={"student_loss": "no_teacher_loss"})
     frame = frame.drop(columns="no_teacher_loss", errors="ignore")
     mean = known.groupby(names, as_index=False)["no_teacher_loss"].mean()
-    merged = frame.merge(mean, on=names, how="left")["no_teacher_loss"].to_numpy()
+    no_teacher_loss = frame.merge(mean, on=names, how="left")["no_teacher_loss"].to_numpy()
     if "seed" in frame and "seed" in baseline:
-        seeded = known.assign(seed=baseline["seed"]).groupby([*names, "seed"], as_index=False)["no_teacher_loss"].mean()
-        own = frame.merge(seeded, on=[*names, "seed"], how="left")["no_teacher_loss"].to_numpy()
-        merged = np.where(np.isnan(own), merged, own)
-    unknown = int(np.isnan(merged).sum())
+        seed_losses = (
+            known.assign(seed=baseline["seed"]).groupby([*names, "seed"], as_index=False)["no_teacher_loss"].mean()
+        )
+        own = frame.merge(seed_losses, on=[*names, "seed"], how="left")["no_teacher_loss"].to_numpy()
+        no_teacher_loss = np.where(np.isnan(own), no_teacher_loss, own)
+    unknown = int(np.isnan(no_teacher_loss).sum())
     if unknown:
         notes.append(f"{unknown} rows have no baseline of their own student")
-    return frame.assign(no_teacher_loss=merged)
+    return frame.assign(no_teacher_loss=no_teacher_loss)

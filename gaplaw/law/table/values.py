@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from gaplaw.errors import GaplawError, TableError
+from gaplaw.errors import GaplawError, LawError, TableError
 from gaplaw.spec.sizes import parse_size
 
 SIZES = ("student_params", "student_tokens", "teacher_params", "teacher_tokens")
@@ -45,6 +45,18 @@ def to_number(value) -> float:
         except ValueError:
             return float(parse_size(value.strip()))
     return float(value)
+
+
+def to_positive(name: str, value) -> float:
+    """The number or size string `value` of the argument `name`, as a float.
+
+    Raises:
+        LawError: when it is not positive and finite. GaplawError: when it is no number.
+    """
+    number = to_number(value)
+    if not (np.isfinite(number) and number > 0):
+        raise LawError(f"{name}: {value} must be positive and finite")
+    return number
 
 
 def read_numbers(frame: pd.DataFrame, required, location: TableLocation) -> pd.DataFrame:

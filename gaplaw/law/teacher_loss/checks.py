@@ -75,7 +75,7 @@ def fit_status(average) -> str:
 
 
 def diagnostics(table, average) -> list[Flag]:
-    """What the table's size, its seeds, its protocol and its text say against the law, and forms that did not converge."""
+    """What the table's size, seeds, protocol and text say against the law, and which forms did not converge."""
     frame, flags = table.frame, []
     students, teachers = frame["student_params"].nunique(), frame["teacher_loss"].round(3).nunique()
     if students < FEWEST_STUDENTS:
@@ -134,11 +134,17 @@ def shape_flags(average, surface, inputs, log_loss, weight, frame) -> list[Flag]
         text = "student loss does not rise towards weaker teachers by more than the noise: no optimum can be named"
         return [Flag("curvature_not_significant", text, "refusal")]
     if share == 0 or (not rises["p"] and share < FEWEST_INSIDE):
-        text = f"{share:.0%} of the measured students have their best teacher inside the measured losses: no interior minimum"
+        text = (
+            f"{share:.0%} of the measured students have their best teacher inside the measured losses: no interior "
+            "minimum"
+        )
         return [Flag("no_interior_minimum", text, "refusal")]
     flags = []
     if not rises["p"]:
-        text = "the rise of student loss towards stronger teachers is not significant: how strong is too strong is not shown"
+        text = (
+            "the rise of student loss towards stronger teachers is not significant: how strong is too strong is not "
+            "shown"
+        )
         flags.append(Flag("strong_side_not_significant", text, "warning"))
     if share < 1:
         edge = len(inside) - sum(inside)

@@ -30,17 +30,21 @@ def fit_correction(z: np.ndarray, residual: np.ndarray, near: Correction | None 
     rows = np.arange(len(residual))
     if len(rows) > MOST_ROWS:
         rows = np.random.default_rng(0).choice(rows, MOST_ROWS, replace=False)
-    apart = [(z[rows, i, None] - z[None, rows, i]) ** 2 for i in range(3)]
+    squared_distances = [(z[rows, i, None] - z[None, rows, i]) ** 2 for i in range(3)]
     levels = [kernel(z[rows], z[rows], lengths) for lengths in LEVELS]
     start = PRIOR_LOG
     if near is not None:
         sizes = [near.smooth.amplitude, near.noise, near.student.amplitude, near.teacher.amplitude]
         start = np.log(np.concatenate([np.array(sizes) / scale, near.smooth.lengths[:3]]))
     best = scipy_minimize(
-        _negative_log_likelihood, start, args=(apart, levels, residual[rows] / scale, noise_factor[rows]), jac=True,
-        method="L-BFGS-B", bounds=np.stack([PRIOR_LOG - 4 * PRIOR_SD, PRIOR_LOG + 4 * PRIOR_SD], axis=1),
+        _negative_log_likelihood,
+        start,
+        args=(squared_distances, levels, residual[rows] / scale, noise_factor[rows]),
+        jac=True,
+        method="L-BFGS-B",
+        bounds=np.stack([PRIOR_LOG - 4 * PRIOR_SD, PRIOR_LOG + 4 * PRIOR_SD], axis=1),
         options={"maxiter": 25 if near is None else 8, "maxcor": 7},
-    ).x  # fmt: skip
+    ).x
     smooth, noise, student, teacher = (float(value) for value in np.exp(best[:4]) * scale)
     return Correction(
         noise=noise,
@@ -50,11 +54,13 @@ def fit_correction(z: np.ndarray, residual: np.ndarray, near: Correction | None 
     )
 
 
-def _negative_log_likelihood(h, apart, levels, target, factor):
+def _negative_log_likelihood(h, squared_distances, levels, target, factor):
     """Marginal likelihood and prior of h = ln (smooth, noise, student, teacher, lengths), with its gradient."""
     amplitude, noise, *rest = np.exp(h)
     owns, lengths = rest[:2], rest[2:]
-    smooth = amplitude**2 * np.exp(-0.5 * sum(d / length**2 for d, length in zip(apart, lengths, strict=True)))
+    smooth = amplitude**2 * np.exp(
+        -0.5 * sum(d / length**2 for d, length in zip(squared_distances, lengths, strict=True))
+    )
     shared = [own**2 * level for own, level in zip(owns, levels, strict=True)]
     covariance = smooth + sum(shared) + np.diag(noise**2 * factor + 1e-8 * amplitude**2)
     lower = np.linalg.cholesky(covariance)
@@ -63,7 +69,7 @@ def _negative_log_likelihood(h, apart, levels, target, factor):
     outer = np.outer(alpha, alpha) - inverse
     slope = [2 * (outer * smooth).sum(), 2 * noise**2 * (np.diag(outer) * factor).sum()]
     slope += [2 * (outer * part).sum() for part in shared]
-    slope += [(outer * smooth * d).sum() / length**2 for d, length in zip(apart, lengths, strict=True)]
+    slope += [(outer * smooth * d).sum() / length**2 for d, length in zip(squared_distances, lengths, strict=True)]
     away = (h - PRIOR_LOG) / PRIOR_SD
     value = 0.5 * target @ alpha + np.log(np.diag(lower)).sum() + 0.5 * away @ away
     return value, -0.5 * np.array(slope) + away / PRIOR_SD
@@ -73,20 +79,20 @@ def _part(z, amplitude, lengths) -> Part:
     """Rows picked by pivoted Cholesky until the rest is below 0.1 % of the amplitude's variance, and the whitening
     root.
     """
-    left, picked, columns = np.ones(len(z)), [], []
+    variance_left, landmark_rows, columns = np.ones(len(z)), [], []
     for _ in range(min(MOST_LANDMARKS, len(z))):
-        pivot = int(np.argmax(left))
-        if left[pivot] < 1e-3:
+        pivot = int(np.argmax(variance_left))
+        if variance_left[pivot] < 1e-3:
             break
         column = kernel(z, z[pivot : pivot + 1], lengths)[:, 0]
         for known in columns:
             column = column - known * known[pivot]
-        column = column / np.sqrt(left[pivot])
+        column = column / np.sqrt(variance_left[pivot])
         columns.append(column)
-        picked.append(pivot)
-        left = np.maximum(left - column**2, 0.0)
-        left[pivot] = 0.0
-    landmarks = z[picked]
+        landmark_rows.append(pivot)
+        variance_left = np.maximum(variance_left - column**2, 0.0)
+        variance_left[pivot] = 0.0
+    landmarks = z[landmark_rows]
     gram = amplitude**2 * (kernel(landmarks, landmarks, lengths) + 1e-9 * np.eye(len(landmarks)))
     root = solve_triangular(np.linalg.cholesky(gram), np.eye(len(gram)), lower=True).T
     return Part(amplitude=amplitude, lengths=lengths, landmarks=landmarks, root=root)

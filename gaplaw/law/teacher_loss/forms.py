@@ -32,14 +32,12 @@ NO_TOKENS = -60.0  # ln B of a table without tokens: no data term
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """Centred inputs of n rows: x = ln N_S, y = ln D_S (None without tokens), t = ln L_T; `no_teacher_log_loss` = ln L̃_S where
-    known.
-    """
+    """What a form is asked about, n rows, each (n,); a student's own terms may have length one and broadcast."""
 
-    x: np.ndarray
-    y: np.ndarray | None
-    t: np.ndarray
-    no_teacher_log_loss: np.ndarray | None = None
+    x: np.ndarray  # ln N_S, centred
+    y: np.ndarray | None  # ln D_S, centred; None without tokens
+    t: np.ndarray  # ln L_T, nats
+    no_teacher_log_loss: np.ndarray | None = None  # ln L̃_S where known, nats
 
     @property
     def ratio(self) -> np.ndarray:
@@ -187,28 +185,28 @@ class BrokenPowerForm:
 
     def _parts(self, theta, inputs, s):
         k, f = np.exp(theta[:, 4:5]) * s, np.exp(theta[:, 7:8])
-        tied = inputs.no_teacher_log_loss is None
-        log_break = theta[:, 6:7] + (theta[:, 8:9] * k if tied else inputs.no_teacher_log_loss)
-        apart = (inputs.t - log_break) / f
-        z = np.exp(np.minimum(apart, 7.0))
+        break_follows_capacity = inputs.no_teacher_log_loss is None
+        log_break = theta[:, 6:7] + (theta[:, 8:9] * k if break_follows_capacity else inputs.no_teacher_log_loss)
+        log_loss_over_break = (inputs.t - log_break) / f
+        z = np.exp(np.minimum(log_loss_over_break, 7.0))
         g = k - theta[:, 5:6] * inputs.t - z
-        return k, f, tied, apart, z, np.logaddexp(inputs.t, g), g
+        return k, f, break_follows_capacity, log_loss_over_break, z, np.logaddexp(inputs.t, g), g
 
     def value(self, theta, inputs: Inputs):
         return self._parts(theta, inputs, capacity(theta, inputs, 0))[-2]
 
     def jacobian(self, theta, inputs: Inputs):
         s, ds = capacity_slopes(theta, inputs, 0)
-        k, f, tied, apart, z, out, g = self._parts(theta, inputs, s)
+        k, f, break_follows_capacity, log_loss_over_break, z, out, g = self._parts(theta, inputs, s)
         share = np.exp(g - out)
-        dk = share * (1.0 + (theta[:, 8:9] * z / f if tied else 0.0))
+        dk = share * (1.0 + (theta[:, 8:9] * z / f if break_follows_capacity else 0.0))
         jacobian = np.empty((*k.shape, 9))
         jacobian[:, :, 0:4] = (dk * np.exp(theta[:, 4:5]))[:, :, None] * ds
         jacobian[:, :, 4] = dk * k
         jacobian[:, :, 5] = -share * inputs.t
         jacobian[:, :, 6] = share * z / f
-        jacobian[:, :, 7] = share * z * apart
-        jacobian[:, :, 8] = share * z / f * k if tied else 0.0
+        jacobian[:, :, 7] = share * z * log_loss_over_break
+        jacobian[:, :, 8] = share * z / f * k if break_follows_capacity else 0.0
         return out, jacobian
 
     def starts(self, inputs: Inputs, log_loss) -> np.ndarray:

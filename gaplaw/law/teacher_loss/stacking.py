@@ -94,10 +94,16 @@ def fit_average(inputs: Inputs, log_loss, *, sizes, weight=None) -> FormAverage:
             status = "unidentified parameter"
         parts.append(
             Component(
-                kind=kind, weight=1.0 / len(kinds), theta=theta, correction=correction,
-                coefficients=correction.posterior(phi, confidence) @ residual, status=status, share_at_best=share, scale=scale,
+                kind=kind,
+                weight=1.0 / len(kinds),
+                theta=theta,
+                correction=correction,
+                coefficients=correction.posterior(phi, confidence) @ residual,
+                status=status,
+                share_at_best=share,
+                scale=scale,
             )
-        )  # fmt: skip
+        )
     parts, left_out_log_loss = _weigh(parts, inputs, log_loss, sizes, weight)
     fitted_log_loss = sum(part.weight * part.log_loss(inputs, z) for part in parts)
     return FormAverage(
@@ -157,8 +163,8 @@ def stacking_weights(errors: np.ndarray, groups: np.ndarray) -> np.ndarray:
     cross = sum(part @ part.T / max(np.mean(part**2), 1e-30) for part in (errors, within))
     cross = cross + EQUAL_PULL * np.trace(cross) / count * np.eye(count)
     best, lowest = np.full(count, 1 / count), np.inf
-    for chosen in range(1, 2**count):
-        index = [k for k in range(count) if chosen >> k & 1]
+    for bits in range(1, 2**count):
+        index = [k for k in range(count) if bits >> k & 1]
         share = np.zeros(count)
         share[index] = np.linalg.solve(cross[np.ix_(index, index)], np.ones(len(index)))
         share /= share.sum()

@@ -1,4 +1,4 @@
-"""What does a fit in teacher loss say to people? Parameters with intervals, each student's optimum, the noise: a `FittedLaw`.
+"""What does a fit in teacher loss say to people? Its parameters, each student's optimum and the noise: a `FittedLaw`.
 
 Follows `fit`, which computes; everything that a person reads about a law over teacher losses is made here.
 """
@@ -40,13 +40,20 @@ def loss_law(table: Table, fit: FormsFit, *, seed: int) -> FittedLaw:
         noise=noise,
         surface=surface,
         provenance={
-            "source": table.source, "rows": len(frame), "protocol": table.protocol, "notes": list(table.notes),
-            "seed": seed, "draws": len(surface.scatter), "huber_tuning": HUBER_TUNING,
-            "forms": {part.kind: {"weight": part.weight, "leave_one_student_out_rms_ln": part.loso_rms, "status": part.status}
-                      for part in average.components},
+            "source": table.source,
+            "rows": len(frame),
+            "protocol": table.protocol,
+            "notes": list(table.notes),
+            "seed": seed,
+            "draws": len(surface.scatter),
+            "huber_tuning": HUBER_TUNING,
+            "forms": {
+                part.kind: {"weight": part.weight, "leave_one_student_out_rms_ln": part.loso_rms, "status": part.status}
+                for part in average.components
+            },
         },
         baseline=surface.baseline,
-    )  # fmt: skip
+    )
 
 
 def _parameters(average, inputs, log_loss, weight, surface, frame) -> dict[str, Parameter]:
@@ -62,9 +69,14 @@ def _parameters(average, inputs, log_loss, weight, surface, frame) -> dict[str, 
         t = np.atleast_2d(t)
         alpha, beta, gamma = (np.exp(t[:, inside[name]]) for name in ("ln_alpha", "ln_beta", "ln_gamma"))
         out = {
-            "c": np.exp(t[:, inside["kappa"]]), "E": np.exp(t[:, 0]), "A": np.exp(t[:, 1] + alpha * cx), "alpha": alpha,
-            "gamma": gamma, "strong_side_slope": np.exp(t[:, inside["p"]]), "weak_side_slope": np.exp(t[:, inside["q"]]),
-        }  # fmt: skip
+            "c": np.exp(t[:, inside["kappa"]]),
+            "E": np.exp(t[:, 0]),
+            "A": np.exp(t[:, 1] + alpha * cx),
+            "alpha": alpha,
+            "gamma": gamma,
+            "strong_side_slope": np.exp(t[:, inside["p"]]),
+            "weak_side_slope": np.exp(t[:, inside["q"]]),
+        }
         if cy is not None:
             out |= {"B": np.exp(t[:, 3] + beta * cy), "beta": beta}
         return out
@@ -142,9 +154,11 @@ def _students(frame, surface, sd: float, seed: int) -> tuple:
             continue
         params, tokens = float(key[0]), float(key[1]) if len(key) > 1 else None
         data = one_student.Profile(
-            x=np.log(mean.index.to_numpy(float)), y=mean["mean"].to_numpy(), sd=sd / np.sqrt(mean["count"].to_numpy(float)),
+            x=np.log(mean.index.to_numpy(float)),
+            y=mean["mean"].to_numpy(),
+            sd=sd / np.sqrt(mean["count"].to_numpy(float)),
             freedom=float(len(frame)),
-        )  # fmt: skip
+        )
         own = surface.optimum_draws(params, tokens) - surface.scatter
         spans = [tuple(None if e is None else np.log(e) for e in interval(own, level)) for level in (0.5, 0.9)]
         at = surface.optimum_point(params, tokens)

@@ -30,9 +30,13 @@ def diagnostics(table, table_design: TableDesign, pilot: JointFit, best: JointFi
     flags += _data(table, table_design)
     if pilot.share_of_starts < 0.05 and pilot.gap < 2.0:
         flags.append(
-            Flag("starts_disagree", f"only {pilot.share_of_starts:.0%} of starts reached the best fit and another optimum fits "
-                 f"nearly as well (2 ln L within {pilot.gap:.1f})", "warning")
-        )  # fmt: skip
+            Flag(
+                "starts_disagree",
+                f"only {pilot.share_of_starts:.0%} of starts reached the best fit and another optimum fits "
+                f"nearly as well (2 ln L within {pilot.gap:.1f})",
+                "warning",
+            )
+        )
     return worst_first(flags)
 
 
@@ -89,7 +93,8 @@ def _edges(table_design: TableDesign, surface):
         if side:
             yield Flag(
                 f"edge_student_{side}",
-                f"student of {n:.4g} parameters: optimum {'above its largest' if side == 'high' else 'below its smallest'} "
+                f"student of {n:.4g} parameters: optimum "
+                f"{'above its largest' if side == 'high' else 'below its smallest'} "
                 "teacher; it still informs the law",
                 "note",
             )
@@ -103,7 +108,8 @@ def _data(table, table_design: TableDesign):
     if table.protocol and "prune" in str(table.protocol).lower():
         yield Flag(
             "students_from_teacher",
-            "students start from their teacher's weights (pruned), so the law mixes initialisation with distillation and does "
+            "students start from their teacher's weights (pruned), so the law mixes initialisation with distillation "
+            "and does "
             "not hold for students trained from scratch",
             "warning",
         )

@@ -29,7 +29,7 @@ class TableDesign:
     student_params: np.ndarray  # per student configuration
     student_tokens: np.ndarray | None
     offset_student: np.ndarray  # offset → student configuration
-    paired: bool
+    has_pairs: bool
     flags: tuple[Flag, ...]
 
 
@@ -46,12 +46,12 @@ def design_of_table(table) -> TableDesign:
     student, student_first = _label(n, tokens)
     teacher, _ = _label(t, teacher_tokens)
     cell, first = _label(student, teacher)
-    offset, paired = student, False
+    offset, has_pairs = student, False
     if "group" in frame:
-        grouped, _ = _label(student, np.unique(frame["group"].astype(str), return_inverse=True)[1])
-        if grouped.max() > student.max() and np.mean(np.bincount(grouped)) >= 2:
-            offset, paired = grouped, True
-        elif grouped.max() > student.max():
+        group_label, _ = _label(student, np.unique(frame["group"].astype(str), return_inverse=True)[1])
+        if group_label.max() > student.max() and np.mean(np.bincount(group_label)) >= 2:
+            offset, has_pairs = group_label, True
+        elif group_label.max() > student.max():
             flags.append(
                 Flag("pairing_ignored", "the pairing groups hold one run each, so offsets are per student", "note")
             )
@@ -86,9 +86,13 @@ def design_of_table(table) -> TableDesign:
         columns.append(w)
     elif tokens is not None and np.ptp(w[student_first]) > LEAST_SPREAD_LN:
         flags.append(
-            Flag("tokens_confounded", "students' tokens per parameter vary only with their size: p holds along this path, "
-                 "and the effect of tokens alone is unknown", "warning")
-        )  # fmt: skip
+            Flag(
+                "tokens_confounded",
+                "students' tokens per parameter vary only with their size: p holds along this path, "
+                "and the effect of tokens alone is unknown",
+                "warning",
+            )
+        )
     if teacher_tokens is not None and _own_spread(v[first], x[first]) > LEAST_SPREAD_LN:
         names.append("r")
         columns.append(-v)
@@ -111,7 +115,7 @@ def design_of_table(table) -> TableDesign:
         student_params=n[student_first],
         student_tokens=None if tokens is None else tokens[student_first],
         offset_student=student[offset_first],
-        paired=paired,
+        has_pairs=has_pairs,
         flags=tuple(flags),
     )
 
@@ -129,8 +133,8 @@ def _weights(frame) -> np.ndarray:
 
 def _label(*columns) -> tuple[np.ndarray, np.ndarray]:
     """Dense labels of unique rows, (n,), and the first row of each."""
-    stacked = np.stack([np.asarray(c, np.float64) for c in columns if c is not None], axis=1)
-    _, first, label = np.unique(stacked, axis=0, return_index=True, return_inverse=True)
+    rows = np.stack([np.asarray(c, np.float64) for c in columns if c is not None], axis=1)
+    _, first, label = np.unique(rows, axis=0, return_index=True, return_inverse=True)
     return label.ravel(), first
 
 

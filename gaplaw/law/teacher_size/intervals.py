@@ -42,12 +42,12 @@ def draw_refits(fit: JointFit, count: int, rng: np.random.Generator) -> Solution
     basins = np.concatenate([fit.basins.location, fit.basins.shape], axis=1)
     many = len(basins)
     start = np.tile(basins, (count, 1))
-    got = solve(
+    refits = solve(
         problem, start[:, :m], start[:, m:], variance=np.repeat(sd**2, many), targets=np.repeat(targets, many, axis=0),
         prior_shift=np.repeat(shift, many, axis=0), iterations=12, tolerance=1e-3,
     )  # fmt: skip
-    best = got.objective.reshape(count, many).argmin(axis=1)
-    return got.take(np.arange(count) * many + best)
+    best = refits.objective.reshape(count, many).argmin(axis=1)
+    return refits.take(np.arange(count) * many + best)
 
 
 def threshold(level: float, freedom: float) -> float:
@@ -69,7 +69,7 @@ def profile(fit: JointFit, name: str, sd: float, levels=(0.5, 0.9)) -> list[tupl
     grid = np.unique(np.clip(best + sd * np.concatenate([-REACH[:0:-1], REACH]), low, high))
     start = np.tile(fit.theta, (len(grid), 1))
     start[:, column] = grid
-    got = solve(
+    refits = solve(
         fit.problem,
         start[:, :m],
         start[:, m:],
@@ -78,7 +78,7 @@ def profile(fit: JointFit, name: str, sd: float, levels=(0.5, 0.9)) -> list[tupl
         iterations=20,
         tolerance=1e-5,
     )
-    rise = got.objective - min(fit.best.objective[0], got.objective.min())
+    rise = refits.objective - min(fit.best.objective[0], refits.objective.min())
     root = np.sign(grid - best) * np.sqrt(np.maximum(rise, 0))
     out, share = [], _sampling_share(fit, column)
     for level in levels:
@@ -115,12 +115,12 @@ def recentre(fit: JointFit, columns: np.ndarray) -> JointFit:
     T*.
     """
     design = fit.problem.design
-    shifted = design.columns.copy()
-    shifted[:, 1:] -= columns[1:]
+    columns_of_student = design.columns.copy()
+    columns_of_student[:, 1:] -= columns[1:]
     location = fit.best.location.copy()
     location[:, 0] = fit.best.location @ columns
     best = replace(fit.best, location=location)
-    return replace(fit, problem=replace(fit.problem, design=replace(design, columns=shifted)), best=best)
+    return replace(fit, problem=replace(fit.problem, design=replace(design, columns=columns_of_student)), best=best)
 
 
 def wild_bootstrap(fit: JointFit, count: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -182,10 +182,10 @@ def gains_over_no_bowl(fit: JointFit) -> tuple[float, float]:
     wide = replace(problem, design=_DesignWithoutBounds.of(design))
     fixed_columns = (0, *(design.names.index(name) for name in exponent))
     lean = np.zeros((len(rows), SHAPES))
-    got = solve(wide, rows, lean, variance=fit.variance, fixed_columns=fixed_columns, iterations=25, tolerance=1e-5)
+    refits = solve(wide, rows, lean, variance=fit.variance, fixed_columns=fixed_columns, iterations=25, tolerance=1e-5)
     flat = (problem.target @ problem.target + problem.rest) / fit.variance
     best = fit.best.objective[0]
-    return float(flat - best), float(min(flat, got.objective.min()) - best)
+    return float(flat - best), float(min(flat, refits.objective.min()) - best)
 
 
 class _DesignWithoutBounds(Design):

@@ -188,8 +188,8 @@ def fit_joint(design: Design, *, effects: np.ndarray | None = None, fixed_values
     robust = row_weights(design, height, sd)
     problem = project(design, effects=effects, robust=robust)
     variance = sd**2
-    reached = solve(problem, location, shape, variance=variance, fixed_columns=fixed_columns, iterations=12)
-    solutions = reached.take(np.argsort(reached.objective)[: max(6, len(location) // 6)])
+    from_starts = solve(problem, location, shape, variance=variance, fixed_columns=fixed_columns, iterations=12)
+    solutions = from_starts.take(np.argsort(from_starts.objective)[: max(6, len(location) // 6)])
     for round_ in range(8):
         solutions = solve(
             problem, solutions.location, solutions.shape, variance=variance, fixed_columns=fixed_columns, iterations=40
@@ -205,13 +205,13 @@ def fit_joint(design: Design, *, effects: np.ndarray | None = None, fixed_values
             break
     # Every start on to the final variance and weights: which of them reach the best answer is part of the result.
     final = solve(
-        problem, reached.location, reached.shape, variance=variance, fixed_columns=fixed_columns, iterations=60
+        problem, from_starts.location, from_starts.shape, variance=variance, fixed_columns=fixed_columns, iterations=60
     )
-    again = solve(
+    second_pass = solve(
         problem, solutions.location, solutions.shape, variance=variance, fixed_columns=fixed_columns, iterations=60
     )
     solutions = Solutions(
-        **{f: np.concatenate([getattr(final, f), getattr(again, f)]) for f in Solutions.__dataclass_fields__}
+        **{f: np.concatenate([getattr(final, f), getattr(second_pass, f)]) for f in Solutions.__dataclass_fields__}
     )
     solutions = solutions.take(np.argsort(solutions.objective))
     low = solutions.objective[0]

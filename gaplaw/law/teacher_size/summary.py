@@ -1,4 +1,4 @@
-"""What does a bowl fit say to people? Parameters with intervals, each measured student's optimum, the noise: a `FittedLaw`.
+"""What does a bowl fit say to people? Its parameters, each student's optimum and the noise: a `FittedLaw`.
 
 Follows `fit`, which computes; everything that a person reads about a law over teacher sizes is made here.
 """
@@ -152,14 +152,14 @@ def _students(table_design: TableDesign, best: JointFit, surface: BowlSurface, r
         point = surface.optimum_point(params, tokens)
         spans = ((None, None), (None, None))
         if np.isfinite(point) and len(table_design.student_params) <= MOST_PROFILED:
-            here = intervals.recentre(best, design.columns[cells[0]] * (np.array(design.names) != "r"))
+            student_fit = intervals.recentre(best, design.columns[cells[0]] * (np.array(design.names) != "r"))
             own = surface.optimum_draws(params, tokens) - surface.draws_scatter
             spread = (
                 0.5 * np.subtract(*np.quantile(own[np.isfinite(own)], [0.84, 0.16]))
                 if np.isfinite(own).any()
                 else np.nan
             )
-            spans = intervals.profile(here, "kappa", spread if np.isfinite(spread) else 1.0)
+            spans = intervals.profile(student_fit, "kappa", spread if np.isfinite(spread) else 1.0)
             spans = [
                 tuple(None if e is None else e + _fixed_part(table_design, params) for e in span) for span in spans
             ]

@@ -43,15 +43,31 @@ class Linear:
 
 def law_with(flags=()):
     students = tuple(
-        StudentOptimum(student_params=n, student_tokens=20 * n, teachers=5, lowest=n, highest=16 * n, methods=(), spread=None,
-                       disagree=False)
+        StudentOptimum(
+            student_params=n,
+            student_tokens=20 * n,
+            teachers=5,
+            lowest=n,
+            highest=16 * n,
+            methods=(),
+            spread=None,
+            disagree=False,
+        )
         for n in (1e8, 2e8)
-    )  # fmt: skip
+    )
     return Law(
-        coordinate="teacher_params", form="linear", status="converged", share_of_starts=1.0, parameters={}, students=students,
-        flags=tuple(flags), measured={"student_params": (1e8, 2e8), "teacher_params": (1e8, 3.2e9)},
-        noise=Noise(residual_sd_nats=SD), surface=Linear(), provenance={},
-    )  # fmt: skip
+        coordinate="teacher_params",
+        form="linear",
+        status="converged",
+        share_of_starts=1.0,
+        parameters={},
+        students=students,
+        flags=tuple(flags),
+        measured={"student_params": (1e8, 2e8), "teacher_params": (1e8, 3.2e9)},
+        noise=Noise(residual_sd_nats=SD),
+        surface=Linear(),
+        provenance={},
+    )
 
 
 def cell(n, teacher, **more):
