@@ -31,8 +31,8 @@ from analysis.style import (
 )
 from analysis.view import of_the_law, paired, view
 from gaplaw.errors import LawError
+from gaplaw.law.decide.rules_of_thumb import PUBLISHED_RATIO
 
-PUBLISHED_RATIO = 2.5  # Zhang et al. 2023 (2311.07052): students pruned from their teacher
 _METHODS = {"joint": "o", "akima": "^", "quadratic": "s"}
 _POINTS = 60
 

@@ -7,15 +7,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from gaplaw.spec.sizes import size_name
+
 
 def size_words(value: float | None) -> str:
-    """1.8e9 → '1.8B'; three significant digits."""
-    if value is None or not np.isfinite(value):
-        return "unknown"
-    for unit, scale in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("k", 1e3)):
-        if value >= 0.9995 * scale:
-            return f"{value / scale:.3g}{unit}"
-    return f"{value:.3g}"
+    """1.234e9 → '1.23B': an estimate, so one digit more than in the name of a cell."""
+    return "unknown" if value is None or not np.isfinite(value) else size_name(value, digits=3)
 
 
 def coordinate_words(value: float | None, coordinate: str) -> str:

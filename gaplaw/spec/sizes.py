@@ -37,13 +37,20 @@ def parse_size(size: str | int) -> int:
     return whole
 
 
-def size_name(count: int) -> str:
-    """A short name for a count, two or three significant digits: 1536 → "1.5k", 124_439_808 → "124M"."""
+def size_name(count: float, digits: int = 2) -> str:
+    """A short name for a count: 1536 → "1.5k", 124_439_808 → "124M" (whole units are never rounded away).
+
+    Args:
+        count: parameters, tokens or another count.
+        digits: significant digits below 100 units: 2 in the names of cells, 3 for an estimate ("1.54k").
+    """
     for unit, scale in (("T", 10**12), ("B", 10**9), ("M", 10**6), ("k", 10**3), ("", 1)):
         # 0.9995: a count that would be shown as 1000 of the smaller unit is shown as 1 of this one
         if count >= 0.9995 * scale or scale == 1:
             value = count / scale
-            return f"{value:.1f}".removesuffix(".0") + unit if value < 9.95 else f"{value:.0f}{unit}"
+            before_point = 1 + sum(value >= 10**n - 0.5 * 10 ** (n - digits) for n in (1, 2))
+            text = f"{value:.{max(digits - before_point, 0)}f}"
+            return (text.rstrip("0").rstrip(".") if "." in text else text) + unit
     raise AssertionError("unreachable: the last unit has scale 1")
 
 

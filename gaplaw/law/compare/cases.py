@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gaplaw.law.decide.rules_of_thumb import PUBLISHED_RATIO, nearest, size_equivalents
+from gaplaw.law.decide.rules_of_thumb import nearest, size_equivalents, size_rules
 
 FEWEST_TEACHERS = 4  # for a student to be scored
 
@@ -62,8 +62,7 @@ def rule_picks(case: Case, constant_ratio: float | None) -> dict[str, int | None
     """Index of the teacher that each rule picks; None where sizes are unknown."""
     picks: dict[str, int | None] = {}
     own = np.log(case.student_params)
-    ratios = {"same size": 1.0, "2.5 times": PUBLISHED_RATIO, "constant ratio": constant_ratio}
-    for rule, ratio in ratios.items():
+    for rule, ratio in size_rules(constant_ratio).items():
         known = case.log_size is not None and ratio is not None
         picks[rule] = nearest(case.log_size, own + np.log(ratio)) if known else None
     return picks

@@ -12,7 +12,7 @@ import numpy as np
 
 from gaplaw.law.compare.cases import Case, cases_of, learn_loss_ratio, learn_ratio, rule_picks
 from gaplaw.law.compare.size_forms import SCATTER_FLOOR, aicc, evidence, fit_forms, shared_bowl
-from gaplaw.law.decide.rules_of_thumb import nearest
+from gaplaw.law.decide.rules_of_thumb import CONSTANT_LOSS_RATIO, LARGEST, nearest, size_rules, strongest
 from gaplaw.law.flags import Flag
 from gaplaw.law.table.teachers import EQUIVALENT_TOKENS_PER_PARAM
 
@@ -64,7 +64,8 @@ def compare_size_law(table, law):
             for name, pick in rule_picks(case, ratio).items():
                 if pick is not None:
                     scores.add(name, "rule", index, case.regret(pick), case.log_size[pick] - own if inside else None)
-            scores.add("largest available", "rule", index, case.regret(int(np.argmax(case.log_teacher))), None)
+            pick = strongest(case.log_teacher, "teacher_params")
+            scores.add(LARGEST, "rule", index, case.regret(pick), None)
     whole = fit_forms(log_likelihoods, log_optima, log_size, log_ratio, with_tokens)
     aicc_by_form = {name: aicc(value, form.parameters + 1, len(cases)) for name, (form, _, value) in whole.items()}
     rivals = scores.table(sizes, aicc_by_form)
@@ -166,12 +167,13 @@ def compare_loss_law(table, law):
             at = np.interp(case.log_teacher, *_left_out_curve(frame, left_out, case))
             scores.add("law", "law", index, case.regret(int(np.argmin(at))), None)
             pick = nearest(case.log_teacher, np.log(constant * scales[index]))
-            scores.add("constant loss ratio", "rule", index, case.regret(pick), None)
-            scores.add("largest available", "rule", index, case.regret(int(np.argmin(case.log_teacher))), None)
+            scores.add(CONSTANT_LOSS_RATIO, "rule", index, case.regret(pick), None)
+            pick = strongest(case.log_teacher, "teacher_loss")
+            scores.add(LARGEST, "rule", index, case.regret(pick), None)
             for name, pick in rule_picks(case, ratio).items():
                 if pick is not None:
                     scores.add(name, "rule", index, case.regret(pick), None)
-    missing = [] if cases[0].log_size is not None else ["same size", "2.5 times", "constant ratio"]
+    missing = [] if cases[0].log_size is not None else list(size_rules(None))
     note = (
         f"not applicable: no sizes, and no no-teacher law to derive them at {EQUIVALENT_TOKENS_PER_PARAM:g} tokens "
         "per parameter"

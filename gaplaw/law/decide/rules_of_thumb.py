@@ -16,7 +16,7 @@ from gaplaw.law.no_teacher.scaling_law import law_loss
 from gaplaw.law.table.teachers import EQUIVALENT_TOKENS_PER_PARAM, Teacher
 
 PUBLISHED_RATIO = 2.5  # Zhang et al. 2023, arXiv 2311.07052: students pruned from their teachers
-SIZE_RULES = ("same size", "2.5 times", "constant ratio")
+LARGEST, CONSTANT_LOSS_RATIO = "largest available", "constant loss ratio"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,6 +31,16 @@ class RuleChoice:
 
     def to_dict(self) -> dict:
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+
+def size_rules(constant_ratio: float | None) -> dict[str, float | None]:
+    """Rule → the ratio of teacher to student size that it names; None where no ratio was measured."""
+    return {"same size": 1.0, "2.5 times": PUBLISHED_RATIO, "constant ratio": constant_ratio}
+
+
+def strongest(values, coordinate: str) -> int:
+    """Index of the teacher of lowest loss where loss is the coordinate, of the largest otherwise."""
+    return int(np.argmin(values) if coordinate == "teacher_loss" else np.argmax(values))
 
 
 def nearest(log_values: np.ndarray, log_target: float) -> int:
@@ -58,9 +68,8 @@ def rule_choices(
         sizes, note = equivalent, "sizes from losses, at 20 tokens per parameter"
     else:
         note = ""
-    ratios = {"same size": 1.0, "2.5 times": PUBLISHED_RATIO, "constant ratio": law.comparison.get("constant_ratio")}
     out = []
-    for rule, ratio in ratios.items():
+    for rule, ratio in size_rules(law.comparison.get("constant_ratio")).items():
         if sizes is None or ratio is None:
             why = (
                 "not applicable: teachers are known by loss only"
@@ -71,16 +80,14 @@ def rule_choices(
             continue
         target = ratio * params
         out.append(_rule_choice(rule, nearest(np.log(sizes), np.log(target)), available, expected_regret, target, note))
-    # The strongest teacher is the one of lowest loss where that is the axis, the largest otherwise.
-    strength = [-t.loss for t in available] if law.coordinate == "teacher_loss" else [t.params for t in available]
-    out.insert(2, _rule_choice("largest available", int(np.argmax(strength)), available, expected_regret, None, ""))
+    pick = strongest([teacher.coordinate(law.coordinate) for teacher in available], law.coordinate)
+    out.insert(2, _rule_choice(LARGEST, pick, available, expected_regret, None, ""))
     constant = law.comparison.get("loss_ratio")
     if law.coordinate == "teacher_loss" and constant is not None:
         target = constant * float(law.surface.scale_loss(params, tokens))
         losses = np.log([teacher.loss for teacher in available])
-        out.append(
-            _rule_choice("constant loss ratio", nearest(losses, np.log(target)), available, expected_regret, target, "")
-        )
+        pick = nearest(losses, np.log(target))
+        out.append(_rule_choice(CONSTANT_LOSS_RATIO, pick, available, expected_regret, target, ""))
     return tuple(out)
 
 
