@@ -38,11 +38,9 @@ def parse_size(size: str | int) -> int:
 
 
 def size_name(count: float, digits: int = 2) -> str:
-    """A short name for a count: 1536 → "1.5k", 124_439_808 → "124M" (whole units are never rounded away).
+    """A short name for a count: 1536 → "1.5k", 124_439_808 → "124M"; whole units are never rounded away.
 
-    Args:
-        count: parameters, tokens or another count.
-        digits: significant digits below 100 units: 2 in the names of cells, 3 for an estimate ("1.54k").
+    `digits`: significant digits; 2 in the names of cells, 3 for an estimate (1536 → "1.54k").
     """
     for unit, scale in (("T", 10**12), ("B", 10**9), ("M", 10**6), ("k", 10**3), ("", 1)):
         # 0.9995: a count that would be shown as 1000 of the smaller unit is shown as 1 of this one
