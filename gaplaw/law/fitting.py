@@ -1,7 +1,7 @@
 """Which law does this table support? `fit`: table in, `Law` out, with its intervals and every reason to doubt it.
 
 The one dispatcher of the law half, above both coordinates: table → fit → summary → comparison → **Law**. Which steps a
-coordinate takes is said in `COORDINATES` and nowhere else.
+coordinate takes is said in `STEPS_OF_COORDINATE` and nowhere else.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def fit(
             higher_is_better=higher_is_better,
             coordinate=coordinate,
         )
-    fit_law, compare_law = COORDINATES[table.coordinate]
+    fit_law, compare_law = STEPS_OF_COORDINATE[table.coordinate]
     with threadpool_limits(1, user_api="blas"):  # the matrices are small: threads would wait for each other
         law = fit_law(table, seed, draws)
         law = compare_law(table, law) if compare else law
@@ -77,4 +77,7 @@ def _fit_by_loss(table: Table, seed: int, draws: int) -> FittedLaw:
     return loss_law(table, fit_forms(table, seed=seed, draws=draws), seed=seed)
 
 
-COORDINATES = {"teacher_params": (_fit_by_size, compare_size_law), "teacher_loss": (_fit_by_loss, compare_loss_law)}
+STEPS_OF_COORDINATE = {
+    "teacher_params": (_fit_by_size, compare_size_law),
+    "teacher_loss": (_fit_by_loss, compare_loss_law),
+}

@@ -1,6 +1,6 @@
 """How do a law and a choice look at the end of a notebook cell or a prompt? A few lines of text, and small HTML tables.
 
-Beside `words` at the end of the law half. `Law` and `Choice` take their `repr` and HTML form from the two classes
+Beside `text` at the end of the law half. `Law` and `Choice` take their `repr` and HTML form from the two classes
 below; every number is read from the object, and a refusal is shown as one.
 """
 

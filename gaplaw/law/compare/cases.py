@@ -11,7 +11,7 @@ import numpy as np
 
 from gaplaw.law.decide.rules_of_thumb import nearest, size_equivalents, size_rules
 
-FEWEST_TEACHERS = 4  # for a student to be scored
+FEWEST_TEACHERS_TO_SCORE = 4  # for a student to be scored
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,7 +38,7 @@ def cases_of(table, axis: str, baseline: dict | None = None) -> list[Case]:
     out = []
     for key, group in frame.groupby(keys):
         mean = group.groupby(axis)["student_loss"].agg(["mean", "count"])
-        if len(mean) < FEWEST_TEACHERS:
+        if len(mean) < FEWEST_TEACHERS_TO_SCORE:
             continue
         teachers = mean.index.to_numpy(float)
         if "teacher_params" in group:

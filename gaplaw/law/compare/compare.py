@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from gaplaw.law.compare.cases import Case, cases_of, learn_loss_ratio, learn_ratio, rule_picks
-from gaplaw.law.compare.size_forms import SCATTER_FLOOR, aicc, evidence, fit_forms, shared_bowl
+from gaplaw.law.compare.size_forms import LEAST_SCATTER_LN, aicc, evidence, fit_forms, shared_bowl
 from gaplaw.law.decide.rules_of_thumb import CONSTANT_LOSS_RATIO, LARGEST, nearest, size_rules, strongest
 from gaplaw.law.flags import Flag
 from gaplaw.law.table.teachers import EQUIVALENT_TOKENS_PER_PARAM
@@ -39,7 +39,7 @@ def compare_size_law(table, law):
     measured = np.concatenate([case.log_teacher for case in cases])
     log_optima = np.linspace(measured.min() - 1.5, measured.max() + 1.5, OPTIMUM_GRID_POINTS)
     noise = max(law.noise.residual_sd_nats, 1e-6)
-    tau = max(law.noise.student_scatter_ln or 0.0, SCATTER_FLOOR)
+    tau = max(law.noise.student_scatter_ln or 0.0, LEAST_SCATTER_LN)
     log_likelihoods = np.array([evidence(case, bowl, noise, tau, log_optima) for case in cases])
     log_size = np.log(sizes) - np.log(sizes).mean()
     tokens = [case.student_tokens for case in cases]

@@ -16,7 +16,7 @@ from scipy.ndimage import gaussian_filter1d
 
 from gaplaw.law.compare.cases import Case
 
-SCATTER_FLOOR = 0.05  # ln T; between-student scatter is never taken to be smaller when forms are compared
+LEAST_SCATTER_LN = 0.05  # ln T; between-student scatter is never taken to be smaller when forms are compared
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,7 +37,7 @@ class SizeForm:
         return theta[:, 0:1] + theta[:, 1:2] * log_size + theta[:, 2:3] * log_ratio
 
 
-FORMS = (
+SIZE_FORMS = (
     SizeForm(name="T = k S", parameters=1, power=False),
     SizeForm(name="T = k S + b", parameters=2, offset=True),
     SizeForm(name="T = k S^p", parameters=2),
@@ -70,7 +70,7 @@ def fit_forms(
     """Best (theta, ln likelihood) of every form by a grid refined three times; log_likes (n, PLACES)."""
     out = {}
     step = log_optima[1] - log_optima[0]
-    for form in FORMS:
+    for form in SIZE_FORMS:
         if form.drifts and not with_tokens:
             continue
         centre, half = np.array([log_optima.mean(), 1.0, 0.0]), np.array([np.ptp(log_optima) / 2, 1.2, 0.8])

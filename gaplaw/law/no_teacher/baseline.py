@@ -17,7 +17,7 @@ import numpy as np
 from gaplaw.errors import LawError
 from gaplaw.law.no_teacher.scaling_law import fit_supervised, law_loss
 
-FEWEST_STUDENTS = 3
+FEWEST_SIZES = 3
 FEWEST_FOR_SURFACE = 12
 
 
@@ -29,7 +29,7 @@ def fit_baseline(table) -> dict | None:
         {'kind': 'path', 'slope', 'level', 'tokens_per_param', 'rows', 'rms_log'} with ln L̃ = level + slope ln N.
     """
     runs = baseline_rows(table)
-    if runs is None or runs["student_params"].nunique() < FEWEST_STUDENTS:
+    if runs is None or runs["student_params"].nunique() < FEWEST_SIZES:
         return None
     surface = _surface(runs) if "student_tokens" in runs else None
     return surface or _path(runs)

@@ -1,11 +1,12 @@
 """How is a robust fit minimised so that it can be trusted? Many starts and many draws at once, by damped Newton steps.
 
-Helper of the law half: `supervised` and `loss_coordinate` state residuals with exact derivatives, this file minimises
+Helper of the law half: `no_teacher.scaling_law` and `teacher_loss.forms` state residuals with exact derivatives, this
+file minimises
 
     F_b(theta) = sum_i w_bi Huber_delta(r_i(theta))        for every start or bootstrap draw b at once.
 
 With delta far below the residuals' size the problem is nearly least absolute deviations, where quasi-Newton codes stop
-early (../reference: the Chinchilla trap). Here every step uses the exact Hessian in a scaled basis, a step is kept only
+early (the Chinchilla trap). Here every step uses the exact Hessian in a scaled basis, a step is kept only
 when F falls, and convergence means a small predicted decrease relative to F, never "the optimiser stopped".
 """
 

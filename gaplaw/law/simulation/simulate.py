@@ -112,9 +112,9 @@ def simulate(
     d = n * np.tile(per_param, len(students))
     reference, per_reference = np.exp(np.log(students).mean()), np.exp(np.log(per_param).mean())
     best = np.log(k * reference) + p * np.log(n / reference) + q * np.log(d / n / per_reference)
-    moved = best + np.repeat(scatter_ln * rng.standard_normal(len(students)), len(per_param))
+    optima = best + np.repeat(scatter_ln * rng.standard_normal(len(students)), len(per_param))
     floor = 1.7 + 400 * n**-0.34 + 400 * d**-0.28
-    loss = floor[:, None] + depth * bowl(np.log(teachers)[None, :] - moved[:, None], shape, asymmetry)
+    loss = floor[:, None] + depth * bowl(np.log(teachers)[None, :] - optima[:, None], shape, asymmetry)
     loss = loss + teacher_sd_nats * rng.standard_normal(len(teachers))
     loss = loss[:, :, None] + seed_offset_nats * rng.standard_normal((len(n), 1, seeds))
     loss = loss + noise_nats * rng.standard_normal((len(n), len(teachers), seeds))

@@ -1,7 +1,6 @@
-"""How sure is a law in teacher loss, and what does it refuse? Profile likelihoods and typed flags of the
-loss-coordinate fit.
+"""How sure is a law in teacher loss, and what does it refuse? Profile likelihoods and typed flags.
 
-Helper of `loss_fit`, in the law half.
+Between `fit`, whose averaged forms it looks at, and `summary`, which puts the answers into the law.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from gaplaw.law.teacher_loss.surface import LossSurface, columns_of
 
 FEWEST_ROWS = 20
 SAME_TOKENS = 0.1  # ln units
-SCATTER_FLOOR = 0.01  # ln L_T; a new student's own shift is never taken to be exactly zero
+LEAST_STUDENT_SCATTER_LN = 0.01  # ln L_T; a new student's own shift is never taken to be exactly zero
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -120,4 +120,4 @@ def student_scatter(average, inputs: Inputs, log_loss, sizes) -> float:
         errors.append(np.mean((r + shift * s) ** 2) / (s @ s))
     if len(shifts) < 2:
         return 0.05
-    return float(np.sqrt(max(np.mean(np.square(shifts)) - np.mean(errors), SCATTER_FLOOR**2)))
+    return float(np.sqrt(max(np.mean(np.square(shifts)) - np.mean(errors), LEAST_STUDENT_SCATTER_LN**2)))

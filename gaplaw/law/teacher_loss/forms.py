@@ -1,8 +1,8 @@
 """How can a student's loss depend on its teacher's loss? The competing forms, each with exact first derivatives.
 
-Helper of `loss_coordinate`, in the law half. Letters: x, y centred ln N_S, ln D_S; t = ln L_T; the student's capacity
-term is s = ln(A / N_S^alpha + B / D_S^beta). All forms give ln L_S, are batched over parameter vectors, and let a
-student beat its teacher (L_S < L_T) where they can express it.
+Helper of `form_average` and `stacking`, in the law half. Letters: x, y centred ln N_S, ln D_S; t = ln L_T; the
+student's capacity term is s = ln(A / N_S^alpha + B / D_S^beta). All forms give ln L_S, are batched over parameter
+vectors, and let a student beat its teacher (L_S < L_T) where they can express it.
 
 * `ReachForm`: the bowl on the student's own reachable loss. M = E + (e^s)^gamma is the least loss that distillation
   reaches; ln L_S = ln M + h(ln L_T − ln M − kappa), h an asymmetric bowl with minimum 0 at 0, so that L_T* = c M with c

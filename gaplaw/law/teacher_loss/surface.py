@@ -1,11 +1,10 @@
-"""Which teacher, when teachers are known by their loss? The law in L_T: its surface, its fit, its flags.
+"""What does a law in teacher loss say of any student and teacher? `LossSurface`: the averaged forms and their draws.
 
-The other coordinate of the law half (see `joint` for teacher size). The variable that acts is the teacher's loss
-relative to what
-the student can itself reach: L_T* = c M(N_S, D_S). Three closed forms with a shared smooth correction are fitted and
-averaged by how well they predict students left out (`loss_forms`, `correction`, `loss_stack`); no published coefficient
-is used anywhere, and a student may end below its teacher. References: arXiv 2502.08606 eq. 8; arXiv 2210.14891 for the
-broken power law.
+The other coordinate of the law half (see `teacher_size.surface` for teacher size). The variable that acts is the
+teacher's loss relative to what the student can itself reach: L_T* = c M(N_S, D_S). Three closed forms with a shared
+smooth correction are averaged by how well they predict students left out (`forms`, `correction`, `form_average`); no
+published coefficient is used anywhere, and a student may end below its teacher. NumPy only, so that a law that is read
+from its file answers without the fit. References: arXiv 2502.08606 eq. 8; arXiv 2210.14891 for the broken power law.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """How sure is the law? Draws from the joint fit, profile likelihood, and a wild cluster bootstrap as independent check.
 
-Follows `joint` and `noise`. Draws: the data are perturbed by the noise that the fit found in them, the exponents'
+Follows `joint` and `variance`. Draws: the data are perturbed by the noise that the fit found in them, the exponents'
 priors by their own width, and the whole fit is repeated from the optimum, all draws as one batch: the sampling spread
 of the penalised estimate (randomise, then optimise; Bardsley et al. 2014).
 Profile: one coefficient held on a grid, the rest refitted, the interval where the objective stays within Student's
 threshold, scaled to the sampling spread.
 Bootstrap: residuals flipped by Webb's six-point weights per cluster (students, and teachers), design fixed, one Newton
-  step each.
+step each.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ import pytest
 
 from gaplaw.law.compare.cases import Case, cases_of, learn_loss_ratio, learn_ratio, rule_picks
 from gaplaw.law.compare.compare import compare_size_law, verdict
-from gaplaw.law.compare.size_forms import FORMS, aicc, fit_forms
+from gaplaw.law.compare.size_forms import SIZE_FORMS, aicc, fit_forms
 from gaplaw.law.decide.rules_of_thumb import size_equivalents
 from gaplaw.law.fitting import fit
 from gaplaw.law.simulation.simulate import simulate
@@ -90,7 +90,7 @@ def test_fit_forms_recovers_exact_places():
         form, theta, value = fit_forms(log_likelihoods, log_optima, log_size, log_ratio, with_tokens=True)[name]
         assert value > -0.05, name
         assert form.log_optima(theta[None], log_size, log_ratio)[0] == pytest.approx(at, abs=0.02)
-    assert {form.name for form in FORMS} == set(truth)
+    assert {form.name for form in SIZE_FORMS} == set(truth)
 
 
 def test_a_small_aicc_gap_is_not_distinguishable():

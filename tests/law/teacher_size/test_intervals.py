@@ -59,14 +59,14 @@ def test_refuses_without_a_minimum(shape):
 
 def test_profile_draws_and_bootstrap_agree():
     fit = fitted(noise_nats=0.003, asymmetry=2)
-    points = intervals.draw(fit, 500, np.random.default_rng(0))
+    refits = intervals.draw_refits(fit, 500, np.random.default_rng(0))
     for name, column in (("kappa", 0), ("p", 1)):
-        draws = points.location[:, column]
+        draws = refits.location[:, column]
         low, high = intervals.profile(fit, name, draws.std())[1]
         assert high - low == pytest.approx(np.subtract(*np.quantile(draws, [0.95, 0.05])), rel=0.25)
         assert low < fit.theta[column] < high
     for clusters in intervals.wild_bootstrap(fit, 1500, np.random.default_rng(1)).values():
-        assert 0.3 < clusters[:, 1].std() / points.location[:, 1].std() < 3
+        assert 0.3 < clusters[:, 1].std() / refits.location[:, 1].std() < 3
         assert clusters[:, 1].mean() == pytest.approx(fit.theta[1], abs=0.02)
 
 
