@@ -23,7 +23,8 @@ from scipy.optimize import minimize
 
 from benchmarks.loss_worlds import world
 from gaplaw import law as laws
-from gaplaw.law.no_teacher.scaling_law import fit_supervised, law_loss
+from gaplaw.law.no_teacher.scaling_law import law_loss
+from gaplaw.law.no_teacher.supervised_fit import fit_supervised
 from gaplaw.law.simulation.simulate import simulate
 
 DELTA = 1e-3

@@ -10,7 +10,7 @@ _PUBLIC = {
     "Law": "gaplaw.law.law",
     "Flag": "gaplaw.law.flags",
     "read_table": "gaplaw.law.table.read",
-    "fit_supervised": "gaplaw.law.no_teacher.scaling_law",
+    "fit_supervised": "gaplaw.law.no_teacher.supervised_fit",
 }
 __all__ = list(_PUBLIC)
 

@@ -15,7 +15,8 @@ from __future__ import annotations
 import numpy as np
 
 from gaplaw.errors import LawError
-from gaplaw.law.no_teacher.scaling_law import fit_supervised, law_loss
+from gaplaw.law.no_teacher.scaling_law import law_loss
+from gaplaw.law.no_teacher.supervised_fit import fit_supervised
 
 FEWEST_SIZES = 3
 FEWEST_FOR_SURFACE = 12

@@ -1,6 +1,6 @@
 """How is a robust fit minimised so that it can be trusted? Many starts and many draws at once, by damped Newton steps.
 
-Helper of the law half: `no_teacher.scaling_law` and `teacher_loss.forms` state residuals with exact derivatives, this
+Helper of the law half: `no_teacher.supervised_fit` and `teacher_loss.forms` state residuals with exact derivatives, this
 file minimises
 
     F_b(theta) = sum_i w_bi Huber_delta(r_i(theta))        for every start or bootstrap draw b at once.
