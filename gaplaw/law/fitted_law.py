@@ -32,27 +32,23 @@ class Surface(Protocol):
     kind: str
 
     def predict(self, frame) -> np.ndarray:
-        """Expected student loss, nats, per row of a canonical frame, (n,); NaN never: raise LawError with the
-        reason.
+        """Expected student loss of every row of a canonical frame, nats, (n,).
+
+        Raises:
+            LawError: a column that this surface needs is missing; NaN is never returned.
         """
 
     def optimum_point(self, student_params: float, student_tokens: float | None) -> float:
         """ln T* at the best fit; ±inf when the best fit has no interior optimum on that side."""
 
     def optimum_draws(self, student_params: float, student_tokens: float | None) -> np.ndarray:
-        """ln T*, (R,), including between-student scatter for a new student; ±inf where a draw has no interior
-        optimum.
-        """
+        """ln T* of a new student, (R,), scatter between students included; ±inf without interior optimum."""
 
     def regret_draws(self, student_params: float, student_tokens: float | None, teachers, teacher_tokens=None):
-        """L_S(T) − min_T L_S, nats ≥ 0, (R, n): regret against the draw's own continuous optimum, with the same
-        scatter.
-        """
+        """L_S(T) − min_T L_S of each teacher, nats ≥ 0, (R, n): against the draw's own optimum, with the same scatter."""
 
     def loss_draws(self, student_params: float, student_tokens: float | None, teachers, teacher_tokens=None):
-        """L_S(T) up to one constant per student and draw, nats, (R, n), WITHOUT scatter: what a next cell would
-        measure.
-        """
+        """L_S(T) up to one constant per student and draw, nats, (R, n), WITHOUT scatter: what a next cell would show."""
 
     def teacher_draws(self, student_params: float, student_tokens: float | None, teachers) -> np.ndarray:
         """What each of these teachers, if it was measured, does to this student beyond its coordinate, nats, (R, n)."""
@@ -66,7 +62,23 @@ class Surface(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True, repr=False)
 class FittedLaw:
-    """A fitted teacher law: what was found, and its answers about any student and teacher."""
+    """A fitted teacher law: what was found, and its answers about any student and teacher.
+
+    Attributes:
+        coordinate: 'teacher_params' or 'teacher_loss': the axis on which teachers are known.
+        form: the law in words, such as 'T = k S^p'.
+        status: 'converged', 'bound hit', 'starts disagree' or 'unidentified parameter'.
+        share_of_starts: share of the starts that reached the best fit.
+        parameters: name → value with intervals.
+        students: what each measured student says on its own, by three methods.
+        flags: every reason to doubt or to refuse, worst first.
+        measured: canonical column → (least, largest) value in the table.
+        noise: where the scatter of the table comes from, nats.
+        surface: how a student's loss depends on its teacher.
+        provenance: source, rows, protocol, draws, seed.
+        rivals, comparison: other forms and rules of thumb, scored on students left out; empty when not compared.
+        baseline: the law of students without a teacher, as `fit_baseline` gives it; None without such runs.
+    """
 
     coordinate: str  # 'teacher_params' | 'teacher_loss'
     form: str
@@ -88,9 +100,19 @@ class FittedLaw:
         return refuses(self.flags)
 
     def optimum(self, student_params: float, student_tokens: float | None = None) -> Optimum:
-        """The best teacher for a student, with 50 and 90 % intervals for a NEW student (scatter included).
+        """The best teacher for a student, with intervals for a NEW student (the scatter between students is included).
 
-        Refused laws give an Optimum whose point is None; an interval side that falls off the measured range is None.
+        Args:
+            student_params: N_S.
+            student_tokens: D_S; by default the tokens per parameter of the table.
+
+        Returns:
+            Optimum in the law's coordinate (parameters, or nats). The point is None when the law refuses or has no
+            interior optimum; an interval's side that falls off the measured range is None; `censored` says on which
+            side of the measured teachers the optimum lies.
+
+        Raises:
+            LawError: a size or a number of tokens that is not positive.
         """
         if self.refused:
             return Optimum()
@@ -102,30 +124,69 @@ class FittedLaw:
         return Optimum(**name, interval50=interval(draws, 0.5), interval90=interval(draws, 0.9), censored=censored)
 
     def optimum_draws(self, student_params: float, student_tokens: float | None = None) -> np.ndarray:
-        """ln T* of a new student, (R,)."""
+        """ln T* of a new student in every draw, (R,); ±inf where a draw has no interior optimum.
+
+        Args:
+            student_params: N_S.
+            student_tokens: D_S; by default the tokens per parameter of the table.
+
+        Raises:
+            LawError: a value that is not positive.
+        """
         return self.surface.optimum_draws(*_student(student_params, student_tokens))
 
     def regret_draws(self, student_params: float, student_tokens: float | None, teachers, teacher_tokens=None):
-        """Regret of each teacher against the continuous optimum, nats, (R, n)."""
+        """What each teacher costs a new student against the best possible one: L_S(T) − min_T L_S, nats ≥ 0, (R, n).
+
+        Args:
+            student_params: N_S.
+            student_tokens: D_S; by default the tokens per parameter of the table.
+            teachers: (n,) on the law's axis, parameters or nats.
+            teacher_tokens: (n,) D_T, for a law that depends on it.
+
+        Raises:
+            LawError: a value that is not positive.
+        """
         return self.surface.regret_draws(*_student(student_params, student_tokens), _teachers(teachers), teacher_tokens)
 
     def loss_draws(self, student_params: float, student_tokens: float | None, teachers, teacher_tokens=None):
-        """Student loss up to a constant per draw, nats, (R, n), without between-student scatter."""
+        """Student loss up to one constant per draw, nats, (R, n), without the scatter between students.
+
+        Differences within a row are what two cells of one student would show. Arguments as for `regret_draws`.
+        """
         return self.surface.loss_draws(*_student(student_params, student_tokens), _teachers(teachers), teacher_tokens)
 
     def teacher_draws(self, student_params: float, student_tokens: float | None, teachers) -> np.ndarray:
         """What measured teachers do to a student beyond what their size or loss says, nats, (R, n); 0 for any other
         teacher.
+
+        Arguments as for `regret_draws`.
         """
         return self.surface.teacher_draws(*_student(student_params, student_tokens), _teachers(teachers))
 
     def predict(self, frame, columns=None) -> np.ndarray:
-        """Expected student loss, nats, one per row, in order. `frame`: anything `read_table` reads."""
+        """Expected student loss, nats, one per row, in order, (n,).
+
+        Args:
+            frame: anything that `read_table` reads, with student_params and the law's coordinate, and student_tokens
+                where the law depends on them.
+            columns: canonical name → name in the frame.
+
+        Raises:
+            TableError: a value or a column is missing.
+            LawError: a column that this law needs is missing.
+        """
         table = read_table(frame, columns=columns, coordinate=self.coordinate, for_prediction=True)
         return self.surface.predict(table.frame)
 
     def with_rivals(self, rivals, comparison: dict, flags=()) -> FittedLaw:
-        """The same law with its comparison table filled in."""
+        """The same law with its comparison filled in.
+
+        Args:
+            rivals: one dict per form and rule, best first.
+            comparison: winner, verdict, constant ratio and what else `compare` found.
+            flags: to be added.
+        """
         return replace(self, rivals=tuple(rivals), comparison=comparison, flags=(*self.flags, *flags))
 
 

@@ -35,19 +35,29 @@ def fit(
     draws: int = 1000,
     compare: bool = True,
 ) -> Law:
-    """Fit the teacher law T* = k N_S^p (D_S/N_S)^q to a table of student losses.
+    """Fit the teacher law of a table of student losses, with intervals and every reason to doubt it.
+
+    For teachers known by size, ln T* = ln k + p ln N_S + q ln(D_S / N_S) is the minimum of one bowl that all
+    students share. For teachers known by loss, L_S(N_S, D_S, L_T) is a weighted mean of three closed forms with a
+    smooth correction.
 
     Args:
-        table_or_path: DataFrame, CSV, parquet file or sweep folder, or a `Table`.
-        columns: canonical name → name in the table (mapping or 'student_params=NS,student_loss=LS').
-        protocol: which protocol to fit when the table holds several.
-        higher_is_better: losses are scores.
-        coordinate: 'teacher_params' or 'teacher_loss' when the table has both.
-        seed: of the draws. draws: how many, at least 20.
-        compare: also fit the rival laws and rules (leave-one-student-out).
+        table_or_path: DataFrame, CSV or parquet file, sweep folder (path or URL), or a `Table`; one row per student.
+        columns: canonical name → name in the table: a mapping, or 'student_params=NS,student_loss=LS'.
+        protocol: which protocol to fit where the table holds several.
+        higher_is_better: the losses are scores, such as accuracies.
+        coordinate: 'teacher_params' or 'teacher_loss', where the table has both.
+        seed: of the draws.
+        draws: how many plausible laws to draw, at least 20; intervals are cut from them.
+        compare: also score rival forms and rules of thumb on students left out (`Law.rivals`, `Law.comparison`).
+
+    Returns:
+        Law. One that cannot name an optimum is returned too: `refused` is true and `flags` say why.
 
     Raises:
-        TableError: the table cannot be read. LawError: nothing about teachers can be learnt from it, or too few draws.
+        TableError: the table cannot be read, or a value is missing or impossible.
+        MixedProtocolsError: rows of several protocols, and none chosen.
+        LawError: nothing about teachers can be learnt from the table, or too few draws.
     """
     if draws < FEWEST_DRAWS:
         raise LawError(f"draws: {draws} must be at least {FEWEST_DRAWS}, for the intervals")

@@ -19,12 +19,27 @@ SURFACES = {"bowl": BowlSurface, "loss": LossSurface}
 
 
 class Law(LawView, FittedLaw):
-    """A fitted teacher law: `optimum`, `optimum_draws`, `regret_draws`, `predict`, `choose`; `save` and `load`."""
+    """A fitted teacher law, as its users hold it.
+
+    Ask it for `optimum`, `choose` and `predict`, or for draws (`optimum_draws`, `regret_draws`, `loss_draws`); look
+    at `flags` before believing it. `gaplaw.fit` makes one; `save` and `load` keep it.
+    """
 
     __slots__ = ()
 
     def choose(self, **question) -> Choice:
-        """Which available teacher to use; the arguments are those of `gaplaw.law.decide.choose.choose`."""
+        """Which available teacher to use, by expected regret plus cost.
+
+        Args:
+            question: the arguments of `gaplaw.law.decide.choose.choose`: student_params, teachers, student_tokens,
+                cost, price_per_flop, tolerance_nats.
+
+        Returns:
+            Choice.
+
+        Raises:
+            LawError: as `choose` does.
+        """
         return choose_teacher(self, **question)
 
     def to_dict(self) -> dict:
@@ -33,7 +48,13 @@ class Law(LawView, FittedLaw):
 
     @classmethod
     def from_dict(cls, data: dict) -> Law:
-        """The law that `to_dict` or its JSON describes.
+        """The law that `to_dict`, or its JSON, describes.
+
+        Args:
+            data: a dict with 'schema_version'.
+
+        Returns:
+            Law, which answers exactly as the one that was written.
 
         Raises:
             LawError: another schema version, or a surface of an unknown kind.
@@ -47,6 +68,9 @@ class Law(LawView, FittedLaw):
     def save(self, path) -> None:
         """Write the law as JSON, whole or not at all.
 
+        Args:
+            path: the file, by convention law.json.
+
         Raises:
             LawError: the file cannot be written.
         """
@@ -54,7 +78,13 @@ class Law(LawView, FittedLaw):
 
     @classmethod
     def load(cls, path) -> Law:
-        """Read a law written by `save`, from a path or a URL.
+        """Read a law written by `save`.
+
+        Args:
+            path: a path, or a URL such as s3://bucket/law.json.
+
+        Returns:
+            Law.
 
         Raises:
             LawError: no such file, not JSON, or not a law of this schema version.
@@ -63,5 +93,15 @@ class Law(LawView, FittedLaw):
 
 
 def load_law(path) -> Law:
-    """Read a law written by `Law.save`."""
+    """Read a law written by `Law.save`; the same as `Law.load`.
+
+    Args:
+        path: a path or a URL.
+
+    Returns:
+        Law.
+
+    Raises:
+        LawError: no such file, not JSON, or not a law of this schema version.
+    """
     return Law.load(path)

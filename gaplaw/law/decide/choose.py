@@ -39,7 +39,17 @@ HOPELESS_RANGES = 3.0  # and beyond this many there is no answer
 
 @dataclass(frozen=True, kw_only=True, slots=True, repr=False)
 class Choice(ChoiceView):
-    """The answer: `recommended` is a teacher's name, or None when refused or when no teacher is worth it."""
+    """The answer to `choose`.
+
+    Attributes:
+        recommended: a teacher's name; None when the law refuses, or when no teacher is worth it.
+        optimum: the best possible teacher, available or not.
+        near_optimal: names of the teachers whose expected regret is within the tolerance.
+        teachers: all that were weighed, in the order of the question.
+        rules: what rules of thumb would pick, with the law's regret of each.
+        flags: the law's, and those of this question.
+        near_optimal_range: (low, high) of the near-optimal teachers that were measured; None at the edge.
+    """
 
     recommended: str | None
     optimum: Optimum
@@ -55,6 +65,7 @@ class Choice(ChoiceView):
     near_optimal_range: tuple[float | None, float | None] = field(default=(None, None))
 
     def teacher(self, name: str) -> TeacherChoice:
+        """The teacher of that name."""
         return next(teacher for teacher in self.teachers if teacher.name == name)
 
     def to_dict(self) -> dict:
@@ -159,8 +170,16 @@ def choose(
 
 
 def available_regret(law: FittedLaw, params: float, tokens: float | None, available: list[Teacher]) -> np.ndarray:
-    """Regret of each available teacher, nats ≥ 0, (R, n): against the best possible teacher, or the best available
-    where that is better, as a measured teacher can be that does more for its students than its size or loss says."""
+    """Regret of each available teacher, nats ≥ 0, (R, n).
+
+    Against the best possible teacher, or the best available where that is better: a measured teacher can do more for
+    its students than its size or loss says.
+
+    Args:
+        law: a fitted law.
+        params, tokens: the student, N_S and D_S.
+        available: n teachers.
+    """
     positions_on_axis = coordinates(available, law)
     regret = law.regret_draws(params, tokens, positions_on_axis, teacher_tokens_of(available))
     regret = regret + law.teacher_draws(params, tokens, positions_on_axis)
@@ -168,14 +187,26 @@ def available_regret(law: FittedLaw, params: float, tokens: float | None, availa
 
 
 def share_best(regret: np.ndarray) -> np.ndarray:
-    """Chance of each teacher to be the best available, (n,), from regrets (R, n); ties are shared."""
+    """Chance of each teacher to be the best available, (n,), summing to 1; ties are shared.
+
+    Args:
+        regret: (R, n), nats.
+    """
     best = regret <= regret.min(1, keepdims=True) + 1e-12
     return (best / best.sum(1, keepdims=True)).mean(0)
 
 
 def near_optimal_range(law: FittedLaw, params, tokens, tolerance_nats: float, points: int = 161):
-    """The measured stretch of teachers whose expected regret is within the tolerance; None where it reaches the
-    edge.
+    """The measured stretch of teachers whose expected regret is within the tolerance.
+
+    Args:
+        law: a fitted law.
+        params, tokens: the student, N_S and D_S.
+        tolerance_nats: the regret that counts as none.
+        points: of the grid over the measured teachers.
+
+    Returns:
+        (low, high) on the law's axis; a side is None where the stretch reaches the edge of what was measured.
     """
     low, high = law.measured[law.coordinate]
     grid = np.geomspace(low, high, points)
@@ -187,7 +218,16 @@ def near_optimal_range(law: FittedLaw, params, tokens, tolerance_nats: float, po
 
 
 def extrapolation_flags(law: FittedLaw, params: float, tokens: float | None, available: list[Teacher]) -> list[Flag]:
-    """How far the question lies outside what was measured, in units of the measured range of each logarithm."""
+    """How far the question lies outside what was measured, in units of the measured range of each logarithm.
+
+    Args:
+        law: a fitted law.
+        params, tokens: the student, N_S and D_S.
+        available: the teachers.
+
+    Returns:
+        Flags: a note near the edge, a warning beyond a quarter of the range, a refusal beyond 3 ranges.
+    """
     flags = []
     question = {"student_params": params}
     if tokens is not None and "student_tokens" in law.measured:
@@ -237,7 +277,12 @@ def _teacher_flags(rows: list[TeacherChoice]) -> list[Flag]:
 
 
 def ranges_outside(measured: tuple[float, float], value: float) -> float:
-    """Distance of ln value beyond the measured interval, in units of its length (at least ln 2)."""
+    """Distance of ln value beyond the measured interval, in units of its length (at least ln 2); 0 inside.
+
+    Args:
+        measured: (low, high).
+        value: of the same unit, positive.
+    """
     low, high = np.log(measured)
     return max(low - np.log(value), np.log(value) - high, 0.0) / max(high - low, np.log(2.0))
 

@@ -50,6 +50,7 @@ class TeacherChoice:
 
 
 def coordinates(available: list[Teacher], law: FittedLaw) -> np.ndarray:
+    """The teachers on the law's axis, (n,): parameters, or nats."""
     return np.array([teacher.coordinate(law.coordinate) for teacher in available])
 
 
@@ -60,7 +61,13 @@ def teacher_tokens_of(available: list[Teacher]):
 
 
 def tokens_for_flops(law: FittedLaw, params: float, tokens: float | None) -> tuple[float, Flag | None]:
-    """D_S for the FLOPs, with a flag when it is an assumption."""
+    """D_S for the FLOPs, with a flag when it is an assumption.
+
+    Args:
+        law: a fitted law.
+        params: N_S.
+        tokens: D_S, or None: then the table's tokens per parameter, 20 where it has none.
+    """
     if tokens is not None:
         return tokens, None
     ratio, source = DEFAULT_TOKENS_PER_PARAM, "by convention"
@@ -72,6 +79,7 @@ def tokens_for_flops(law: FittedLaw, params: float, tokens: float | None) -> tup
 
 
 def plain_row(teacher: Teacher) -> TeacherChoice:
+    """A teacher's row before anything was computed."""
     return TeacherChoice(
         name=teacher.name,
         params=teacher.params,
@@ -83,6 +91,16 @@ def plain_row(teacher: Teacher) -> TeacherChoice:
 
 
 def with_flops(row: TeacherChoice, teacher: Teacher, params: float, tokens: float, cost: str) -> TeacherChoice:
+    """The row with its FLOPs: student training 6·S·D, teacher forward 2·T·D, teacher training 6·T·D_T.
+
+    Args:
+        row, teacher: of one available teacher.
+        params, tokens: the student, N_S and D_S.
+        cost: the cost case.
+
+    Raises:
+        LawError: the teacher's size or tokens are unknown and the cost case counts them.
+    """
     own = 6.0 * params * tokens
     if teacher.params is None:
         if cost != "best":
@@ -99,7 +117,19 @@ def with_flops(row: TeacherChoice, teacher: Teacher, params: float, tokens: floa
 
 
 def with_cost(law, rows, available, params, tokens, flop_tokens, cost, price):
-    """Cost in nats and the student alone at equal compute, for each teacher; with flags for what cannot be said."""
+    """Cost in nats, and the student alone at equal compute, for each teacher; with flags for what cannot be said.
+
+    Args:
+        law: a fitted law.
+        rows, available: the teachers, with their FLOPs.
+        params, tokens: the student, N_S and D_S (or None).
+        flop_tokens: D_S that the FLOPs were counted with.
+        cost: the cost case.
+        price: nats per FLOP, or None: what the student would gain from the same FLOPs.
+
+    Returns:
+        (rows, flags).
+    """
     flags: list[Flag] = []
     counted_flops = np.array([_counted_flops(row, cost) for row in rows])
     at = flop_tokens if tokens is None else tokens

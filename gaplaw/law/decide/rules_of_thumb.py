@@ -44,12 +44,24 @@ def strongest(values, coordinate: str) -> int:
 
 
 def nearest(log_values: np.ndarray, log_target: float) -> int:
-    """Index of the available value nearest to the target, in log."""
+    """Index of the available value that is nearest to the target.
+
+    Args:
+        log_values: (n,) logs. log_target: a log.
+    """
     return int(np.argmin(np.abs(log_values - log_target)))
 
 
 def size_equivalents(losses, baseline: dict | None) -> np.ndarray | None:
-    """Sizes whose no-teacher loss at 20 tokens per parameter equals each loss; None when no law gives them."""
+    """Sizes whose no-teacher loss at 20 tokens per parameter equals each loss, (n,).
+
+    Args:
+        losses: (n,) nats.
+        baseline: the no-teacher law.
+
+    Returns:
+        Parameters, or None when no law over sizes and tokens gives them.
+    """
     if baseline is None or baseline["kind"] != "surface":
         return None
     log_sizes = np.linspace(np.log(1e4), np.log(1e16), 4000)
@@ -60,7 +72,17 @@ def size_equivalents(losses, baseline: dict | None) -> np.ndarray | None:
 def rule_choices(
     law, available: list[Teacher], params: float, tokens, expected_regret: np.ndarray
 ) -> tuple[RuleChoice, ...]:
-    """Every rule's pick. `expected_regret` is the law's expected regret of each available teacher, nats, (n,)."""
+    """What every rule picks from the available teachers.
+
+    Args:
+        law: a fitted law, compared or not.
+        available: n teachers.
+        params, tokens: the student, N_S and D_S.
+        expected_regret: (n,) the law's expected regret of each teacher, nats.
+
+    Returns:
+        One RuleChoice per rule; its teacher is None where the rule does not apply, and `note` says why.
+    """
     sizes = [teacher.params for teacher in available]
     if any(size is None for size in sizes):
         losses = [teacher.loss for teacher in available]
