@@ -63,6 +63,7 @@ class StudentOptimum:
     best_loss_nats: float | None = None
 
     def method(self, name: str) -> MethodOptimum:
+        """What one method says: 'quadratic', 'akima' or 'joint'."""
         return next(m for m in self.methods if m.method == name)
 
 

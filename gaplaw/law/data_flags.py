@@ -24,8 +24,11 @@ FEWEST_HELD_OUT_TOKENS = 10_000
 
 
 def grid_flags(teachers: int, sizes: int) -> Iterator[Flag]:
-    """Refusals of a grid that is too small. teachers: the most that one student has met. sizes: of students,
-    distinct.
+    """Refusals of a grid that is too small for a law.
+
+    Args:
+        teachers: the most that one student has met.
+        sizes: distinct sizes of students.
     """
     if teachers < FEWEST_TEACHERS:
         yield Flag(
@@ -57,8 +60,10 @@ def sweep_warnings(sweep: Sweep) -> list[str]:
 
 
 def text_flags(frame: pd.DataFrame) -> Iterator[Flag]:
-    """Doubts about the text that rows were trained and measured on, for rows that say how much there was (a plan's do,
-    too).
+    """Doubts about the text that rows were trained and measured on.
+
+    Args:
+        frame: rows that may know training_epochs and validation_tokens (a plan's do, too).
     """
     epochs, held_out = (_column_values(frame, name) for name in ("training_epochs", "validation_tokens"))
     many = epochs[epochs > MOST_EPOCHS]

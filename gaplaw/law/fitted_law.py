@@ -45,10 +45,10 @@ class Surface(Protocol):
         """ln T* of a new student, (R,), scatter between students included; ±inf without interior optimum."""
 
     def regret_draws(self, student_params: float, student_tokens: float | None, teachers, teacher_tokens=None):
-        """L_S(T) − min_T L_S of each teacher, nats ≥ 0, (R, n): against the draw's own optimum, with the same scatter."""
+        """L_S(T) − min_T L_S of each teacher, nats ≥ 0, (R, n): against the draw's own optimum."""
 
     def loss_draws(self, student_params: float, student_tokens: float | None, teachers, teacher_tokens=None):
-        """L_S(T) up to one constant per student and draw, nats, (R, n), WITHOUT scatter: what a next cell would show."""
+        """L_S(T) up to one constant per student and draw, nats, (R, n), WITHOUT the scatter."""
 
     def teacher_draws(self, student_params: float, student_tokens: float | None, teachers) -> np.ndarray:
         """What each of these teachers, if it was measured, does to this student beyond its coordinate, nats, (R, n)."""

@@ -55,6 +55,12 @@ def fieller(a: float, b: float, cov: np.ndarray, t: float) -> tuple[float | None
 def quadratic(data: Profile) -> MethodOptimum:
     """Vertex of the least-squares parabola with Fieller's interval; its own residuals set the noise when they are
     larger.
+
+    Args:
+        data: one student's cells.
+
+    Returns:
+        MethodOptimum; without a point where there are fewer than 3 teachers or no minimum.
     """
     if len(data.x) < 3:
         return MethodOptimum(method="quadratic", point=None, note="fewer than 3 teachers")
@@ -87,6 +93,9 @@ def akima(data: Profile, rng: np.random.Generator, draws: int = 400) -> MethodOp
     spacing.
 
     A minimum at the end of the grid is censored, and an interval side is None when that share of draws ends there.
+
+    Args:
+        data: one student's cells. rng: of the noise. draws: of the interval.
     """
     if len(data.x) < 3:
         return MethodOptimum(method="akima", point=None, note="fewer than 3 teachers")
@@ -109,7 +118,13 @@ def akima(data: Profile, rng: np.random.Generator, draws: int = 400) -> MethodOp
 
 
 def joint(point: float, spans, data: Profile) -> MethodOptimum:
-    """The joint law's optimum for this student: ln T* and its (50 %, 90 %) intervals in ln, None where unbounded."""
+    """The joint law's optimum for this student, beside the two methods that look at the student alone.
+
+    Args:
+        point: ln T*, may be infinite.
+        spans: (50 %, 90 %) intervals of ln T*, sides None where unbounded.
+        data: the student's cells, for the ends of its grid.
+    """
     if not np.isfinite(point):
         return MethodOptimum(method="joint", point=None, note="no interior optimum")
     side = "low" if point < data.x[0] else "high" if point > data.x[-1] else None
@@ -122,8 +137,13 @@ def joint(point: float, spans, data: Profile) -> MethodOptimum:
 def compare_methods(
     student_params: float, student_tokens: float | None, data: Profile, methods, best_loss_nats: float | None
 ) -> StudentOptimum:
-    """Collect the methods and say whether they disagree: points more than 2x apart, or one outside another's 90 %
-    interval.
+    """The methods side by side, and whether they disagree: points 2x apart, or one outside another's 90 % interval.
+
+    Args:
+        student_params, student_tokens: N_S and D_S.
+        data: the student's cells.
+        methods: what each said.
+        best_loss_nats: the student's loss under its best teacher, where the law knows it.
     """
     points = {m.method: np.log(m.point) for m in methods if m.point is not None and m.censored is None}
     spread = float(max(points.values()) - min(points.values())) if len(points) > 1 else None

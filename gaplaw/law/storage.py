@@ -22,7 +22,11 @@ SCHEMA_VERSION = 1
 
 
 def law_to_dict(law: FittedLaw) -> dict:
-    """Everything that a law holds, arrays still as arrays; `write_law` makes JSON of it."""
+    """Everything that a law holds, JSON-ready but for its arrays; `write_law` turns those into lists.
+
+    Args:
+        law: a fitted law.
+    """
     data = {field.name: getattr(law, field.name) for field in fields(law)}
     data["parameters"] = {name: asdict(p) for name, p in law.parameters.items()}
     data["students"] = [asdict(s) for s in law.students]
@@ -33,7 +37,13 @@ def law_to_dict(law: FittedLaw) -> dict:
 
 
 def law_fields(data: dict) -> dict:
-    """The fields of a law from what `law_to_dict` gave; the surface is left as its dict, since kinds differ.
+    """The fields of a law from what `law_to_dict` gave.
+
+    Args:
+        data: that dict, as it comes from JSON.
+
+    Returns:
+        Field → value; the surface is left as its dict, since kinds differ.
 
     Raises:
         LawError: another schema version.

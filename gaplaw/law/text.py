@@ -16,12 +16,20 @@ def size_words(value: float | None) -> str:
 
 
 def coordinate_words(value: float | None, coordinate: str) -> str:
-    """A point on the law's axis: a size, or a loss in nats."""
+    """A point on the law's axis: a size, or a loss in nats.
+
+    Args:
+        value: parameters or nats; None is 'unknown'. coordinate: the law's.
+    """
     return size_words(value) if coordinate == "teacher_params" else "unknown" if value is None else f"{value:.4g} nats"
 
 
 def interval_words(pair, coordinate: str) -> str:
-    """(low, high) with an open side said as such."""
+    """An interval on the law's axis, with an open side said as such.
+
+    Args:
+        pair: (low, high), None where unbounded. coordinate: the law's.
+    """
     low, high = pair
     if low is None and high is None:
         return "unbounded on both sides"

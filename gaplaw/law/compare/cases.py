@@ -16,8 +16,14 @@ FEWEST_TEACHERS_TO_SCORE = 4  # for a student to be scored
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Case:
-    """One measured student: its teachers on the law's axis (ln), their mean loss, and what the law says of them
-    unseen.
+    """One measured student, as a case on which a rule or a law is scored.
+
+    Attributes:
+        student_params, student_tokens: N_S and D_S.
+        log_teacher: (n,) ln of its teachers on the law's axis.
+        loss: (n,) mean over seeds, nats.
+        rows: (n,) runs behind each mean.
+        log_size: (n,) ln teacher size or its equivalent; None where unknown.
     """
 
     student_params: float
@@ -28,11 +34,18 @@ class Case:
     log_size: np.ndarray | None  # (n,) ln teacher size or its equivalent
 
     def regret(self, index: int) -> float:
+        """Loss under that teacher minus the least measured, nats ≥ 0."""
         return float(self.loss[index] - self.loss.min())
 
 
 def cases_of(table, axis: str, baseline: dict | None = None) -> list[Case]:
-    """Every (student, tokens) of the table with enough teachers."""
+    """Every (student, tokens) of a table with enough teachers to be scored.
+
+    Args:
+        table: a `Table`.
+        axis: the law's coordinate.
+        baseline: the no-teacher law, which gives teachers known by loss a size.
+    """
     frame = table.frame
     keys = ["student_params"] + (["student_tokens"] if "student_tokens" in frame else [])
     out = []
@@ -59,7 +72,11 @@ def cases_of(table, axis: str, baseline: dict | None = None) -> list[Case]:
 
 
 def rule_picks(case: Case, constant_ratio: float | None) -> dict[str, int | None]:
-    """Index of the teacher that each rule picks; None where sizes are unknown."""
+    """Index of the teacher that each size rule picks; None where sizes or the ratio are unknown.
+
+    Args:
+        case: a student. constant_ratio: the ratio learnt from other students.
+    """
     picks: dict[str, int | None] = {}
     own = np.log(case.student_params)
     for rule, ratio in size_rules(constant_ratio).items():
@@ -69,7 +86,7 @@ def rule_picks(case: Case, constant_ratio: float | None) -> dict[str, int | None
 
 
 def learn_ratio(cases: list[Case]) -> float | None:
-    """The constant ratio of least mean regret on these cases; the middle of its stretch."""
+    """The constant ratio T / N_S of least mean regret on these cases, middle of its stretch; None without sizes."""
     if not cases or any(case.log_size is None for case in cases):
         return None
     low = min(case.log_size.min() - np.log(case.student_params) for case in cases)
@@ -79,7 +96,11 @@ def learn_ratio(cases: list[Case]) -> float | None:
 
 
 def learn_loss_ratio(cases: list[Case], scales: list[float]) -> float:
-    """The constant c of least mean regret in L_T* = c · scale; the middle of its stretch."""
+    """The constant c of least mean regret in L_T* = c · scale, middle of its stretch.
+
+    Args:
+        cases: students. scales: for each, the loss that c multiplies, nats.
+    """
     grid = np.linspace(np.log(0.6), np.log(1.2), 121)
     return _best_ratio(grid, [_regrets(c, c.log_teacher, np.log(s) + grid) for c, s in zip(cases, scales, strict=True)])
 

@@ -22,11 +22,15 @@ INDISTINGUISHABLE_AICC = 2.0
 
 
 def compare_size_law(table, law):
-    """The law with its rivals scored, for teacher sizes: forms and rules on left-out students, AICc, and who wins how
+    """A law over teacher sizes with its rivals scored: forms and rules on left-out students, AICc, and who wins how
     often.
 
+    Args:
+        table: what was fitted.
+        law: the law of it.
+
     Returns:
-        Law with `rivals` (one dict per form and rule: name, kind, loso_regret_nats, loso_log_size,
+        The law with `rivals` (one dict per form and rule: name, kind, loso_regret_nats, loso_log_size,
         largest_out_regret_nats, aicc, share_of_wins, note) and `comparison` (winner, verdict, aicc_gap,
         constant_ratio).
     """
@@ -119,7 +123,11 @@ class _Scores:
 
 
 def verdict(rivals: list[dict], aicc_by_form: dict[str, float]) -> dict:
-    """The winner by left-out regret, and whether the forms can be told apart at all."""
+    """The winner by left-out regret, and whether the forms can be told apart at all.
+
+    Args:
+        rivals: from the scores. aicc_by_form: name → AICc.
+    """
     ranking = sorted((value, name) for name, value in aicc_by_form.items() if np.isfinite(value))
     gap = ranking[1][0] - ranking[0][0] if len(ranking) > 1 else None
     scored = [rival for rival in rivals if rival["loso_regret_nats"] is not None]
@@ -142,8 +150,15 @@ def _verdict_flags(comparison: dict) -> list[Flag]:
 
 
 def compare_loss_law(table, law):
-    """The same in teacher loss: the law's own left-out predictions against rules in loss, and in size where sizes are
-    derivable.
+    """A law over teacher losses with rules scored beside its own left-out predictions; size rules where sizes are
+    known.
+
+    Args:
+        table: what was fitted.
+        law: the law of it, fresh from the fit (its surface still knows the left-out predictions).
+
+    Returns:
+        The law with `rivals` and `comparison`, as `compare_size_law`.
     """
     frame = table.frame
     left_out = law.surface.average.left_out_log_loss  # ln L_S of every row, predicted without its student size

@@ -30,7 +30,12 @@ class SizeForm:
     power: bool = True
 
     def log_optima(self, theta: np.ndarray, log_size: np.ndarray, log_ratio: np.ndarray) -> np.ndarray:
-        """ln T* (g, n): theta columns are (place at the mean student, p, q); for kS + b, p is the local slope there."""
+        """ln T* of every candidate and student, (g, n).
+
+        Args:
+            theta: (g, 3): optimum at the mean student, p, q; for kS + b, p is the local slope there.
+            log_size: (n,) ln N_S − mean. log_ratio: (n,) ln(D_S / N_S) − mean.
+        """
         if self.offset:
             # T = kS + b with value exp(theta0) and log-slope p at the mean student: T / T0 = 1 + p (S/S0 − 1).
             return theta[:, 0:1] + np.log(np.maximum(1.0 + theta[:, 1:2] * (np.exp(log_size) - 1.0), 1e-6))
@@ -46,8 +51,16 @@ SIZE_FORMS = (
 
 
 def evidence(case: Case, bowl, noise: float, tau: float, log_optima: np.ndarray) -> np.ndarray:
-    """ln likelihood (PLACES,) of the bowl's place for one student, from its own best: offset profiled out, blurred by
-    tau.
+    """ln likelihood of the optimum's place for one student, from its own best, offset profiled out, blurred by tau.
+
+    Args:
+        case: the student.
+        bowl: u → nats.
+        noise: sd of one run, nats. tau: scatter between students, ln T.
+        log_optima: (g,) even grid of candidate places, ln T.
+
+    Returns:
+        (g,), largest value 0.
     """
     h = bowl(case.log_teacher[None] - log_optima[:, None])
     w = case.rows / noise**2
@@ -67,7 +80,17 @@ def evidence(case: Case, bowl, noise: float, tau: float, log_optima: np.ndarray)
 def fit_forms(
     log_likelihoods: np.ndarray, log_optima: np.ndarray, log_size: np.ndarray, log_ratio: np.ndarray, with_tokens: bool
 ):
-    """Best (theta, ln likelihood) of every form by a grid refined three times; log_likes (n, PLACES)."""
+    """The best fit of every competing form to the students' evidence, by a grid refined seven times.
+
+    Args:
+        log_likelihoods: (n, g), from `evidence`.
+        log_optima: (g,) its grid.
+        log_size, log_ratio: (n,) centred ln N_S and ln(D_S / N_S).
+        with_tokens: also fit the form with an exponent of tokens.
+
+    Returns:
+        Name → (form, theta (3,), ln likelihood).
+    """
     out = {}
     step = log_optima[1] - log_optima[0]
     for form in SIZE_FORMS:
@@ -95,14 +118,22 @@ def fit_forms(
 
 
 def aicc(log_likelihood: float, parameters: int, students: int) -> float:
-    """Small-sample AIC with n = students: −2 ln L + 2k + 2k(k+1)/(n − k − 1); infinite when n ≤ k + 1."""
+    """Small-sample AIC with n = students: −2 ln L + 2k + 2k(k+1)/(n − k − 1); infinite when n ≤ k + 1.
+
+    Args:
+        log_likelihood: ln L. parameters: k. students: n.
+    """
     if students - parameters - 1 <= 0:
         return float("inf")
     return -2 * log_likelihood + 2 * parameters + 2 * parameters * (parameters + 1) / (students - parameters - 1)
 
 
 def shared_bowl(law, cases: list[Case]):
-    """u → nats: the law's own bowl around its minimum, seen at the middle student."""
+    """u → nats: the law's own bowl around its minimum, as the middle student has it.
+
+    Args:
+        law: a fitted law over sizes. cases: its students.
+    """
     middle = cases[len(cases) // 2]
     logs = np.concatenate([case.log_teacher for case in cases])
     reach = np.ptp(logs) + 2.0

@@ -19,10 +19,18 @@ import numpy as np
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SupervisedFit:
-    """A fitted supervised law; natural parameters, how the search went, and bootstrap intervals.
+    """A fitted supervised law.
 
-    `parameters` maps A, B, E, alpha, beta (and gamma). `draws` maps the same names to bootstrap draws, (draws,) each.
-    `status` is 'converged', 'starts disagree', 'unidentified parameter' or 'not converged'.
+    Attributes:
+        parameters: A, B, E, alpha, beta (and gamma).
+        objective: Huber's sum at the best fit.
+        status: 'converged', 'starts disagree', 'unidentified parameter' or 'not converged'.
+        share_at_best: share of the starts that reached the best fit.
+        starts, rows: how many there were.
+        huber_delta: threshold on the log loss.
+        interval90, interval95: parameter → bootstrap interval; None without draws.
+        draws: parameter → bootstrap draws, (draws,) each.
+        draws_converged: share of the draws that converged.
     """
 
     parameters: Mapping[str, float]
@@ -47,7 +55,12 @@ class SupervisedFit:
         return law_loss(self.parameters, params, tokens)
 
     def params_for_loss(self, loss, *, tokens_per_param: float = 20.0) -> np.ndarray:
-        """Size whose loss is `loss` at `tokens_per_param` tokens per parameter; infinite at or below the floor E."""
+        """Size whose loss is `loss` at a fixed number of tokens per parameter; infinite at or below the floor E.
+
+        Args:
+            loss: nats per token, a number or an array.
+            tokens_per_param: D / N along which sizes are looked for.
+        """
         log_sizes = np.linspace(np.log(1e3), np.log(1e16), 4000)
         sizes = np.exp(log_sizes)
         curve = self.loss(sizes, tokens_per_param * sizes)
@@ -79,7 +92,12 @@ class SupervisedFit:
 
 
 def law_loss(parameters: Mapping[str, float], params, tokens) -> np.ndarray:
-    """Either supervised form at (params, tokens), in nats per token."""
+    """Either supervised form at (params, tokens), nats per token.
+
+    Args:
+        parameters: A, B, E, alpha, beta, and gamma where the form has it.
+        params, tokens: N and D; they broadcast.
+    """
     log_n, log_d = np.log(np.asarray(params, dtype=float)), np.log(np.asarray(tokens, dtype=float))
     power = parameters["A"] * np.exp(-parameters["alpha"] * log_n) + parameters["B"] * np.exp(
         -parameters["beta"] * log_d

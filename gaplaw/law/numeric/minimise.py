@@ -1,7 +1,7 @@
 """How is a robust fit minimised so that it can be trusted? Many starts and many draws at once, by damped Newton steps.
 
-Helper of the law half: `no_teacher.supervised_fit` and `teacher_loss.forms` state residuals with exact derivatives, this
-file minimises
+Helper of the law half: `no_teacher.supervised_fit` and `teacher_loss.forms` state residuals with exact derivatives.
+This file minimises
 
     F_b(theta) = sum_i w_bi Huber_delta(r_i(theta))        for every start or bootstrap draw b at once.
 
@@ -39,10 +39,13 @@ class Minima:
 
 @dataclass(frozen=True, slots=True)
 class Residuals:
-    """Residuals at a batch of points: value (B, n), jacobian (B, n, P) and `bend(v)` = sum_i v_bi Hess r_i, (B, P, P).
+    """Residuals and their derivatives at a batch of points.
 
-    Without `bend` the curvature is Gauss-Newton on the IRLS majorant of the Huber loss: positive, and exact at small
-    residuals.
+    Attributes:
+        value: (B, n).
+        jacobian: (B, n, P).
+        bend: v (B, n) → Σ_i v_bi Hess r_i, (B, P, P). Without it the curvature is Gauss-Newton on the IRLS majorant
+            of the Huber loss: positive, and exact at small residuals.
     """
 
     value: np.ndarray
@@ -51,7 +54,11 @@ class Residuals:
 
 
 def huber(r: np.ndarray, delta: float) -> np.ndarray:
-    """Huber's loss, r²/2 inside delta and delta (|r| − delta/2) outside."""
+    """Huber's loss: r²/2 inside delta and delta (|r| − delta/2) outside.
+
+    Args:
+        r: residuals, any shape. delta: threshold, same unit.
+    """
     size = np.abs(r)
     return np.where(size <= delta, 0.5 * r * r, delta * (size - 0.5 * delta))
 
@@ -77,11 +84,15 @@ def minimise(
         starts: (B, P).
         delta: Huber's threshold, in the residuals' unit.
         weights: None, or (B, n) or (1, n) non-negative row weights (bootstrap counts).
-        penalty: None, or (centre, precision), each (P,) or (B, P): adds ½ Σ precision (theta − centre)², a weak ridge.
-        shift: None, or (B, n) taken from the residuals: other targets for every start (wild bootstrap draws).
+        penalty: None, or (centre, precision), each (P,) or (B, P): adds ½ Σ precision (theta − centre)², a weak
+            ridge.
+        shift: None, or (B, n), subtracted from the residuals: other targets for every start (wild bootstrap draws).
         iterations: most Newton steps.
         tolerance: a start has converged when the predicted decrease is below tolerance × F.
         chunk: starts handled together; keeps the work in cache.
+
+    Returns:
+        Minima.
     """
     batch, size = starts.shape
     centre, precision = (np.zeros(size), np.zeros(size)) if penalty is None else penalty

@@ -109,18 +109,30 @@ def adapt(
 
 
 def cell_flops(cells: pd.DataFrame, trained_teachers=()) -> float:
-    """6SD + 2TD of every cell, plus 6·T·D_T for every teacher that is not trained yet."""
+    """FLOPs of cells: 6SD + 2TD of each, plus 6·T·D_T for every teacher that is not trained yet.
+
+    Args:
+        cells: columns student_params, student_tokens, teacher_params.
+        trained_teachers: sizes that cost nothing more.
+    """
     own = (6 * cells["student_params"] + 2 * cells["teacher_params"]) * cells["student_tokens"]
     new = np.array([size for size in cells["teacher_params"].unique() if size not in set(trained_teachers)])
     return float(own.sum() + (6 * DEFAULT_TOKENS_PER_PARAM * new**2).sum())
 
 
 def expected_regret(law: Law, teachers, params: float, tokens: float | None = None) -> float:
-    """The least expected regret that the law can promise at a student, over the range of the teachers at hand, nats."""
+    """The least expected regret that the law can promise at a student, over the range of the teachers at hand, nats.
+
+    Args:
+        law: a fitted law.
+        teachers: sizes at hand.
+        params, tokens: the student, N_S and D_S.
+    """
     return float(law.regret_draws(params, tokens, np.geomspace(min(teachers), max(teachers), 81)).mean(0).min())
 
 
 def fit_simulated(frame: pd.DataFrame, draws: int, seed: int) -> Law:
+    """The law of simulated rows, not compared with rivals; pairing groups are left out."""
     keep = [name for name in frame.columns if name != "group"]
     table = Table(
         frame=frame[keep].reset_index(drop=True),
@@ -200,7 +212,14 @@ def rehearse(
 
 
 def true_regret(frame, law: Law, teachers, params: float, truth: dict) -> float:
-    """What the truth says of the law's own pick: the teacher of least expected regret in the range of the grid."""
+    """What the truth says of the law's own pick, nats: the teacher of least expected regret in the range of the grid.
+
+    Args:
+        frame: from `simulate`. law: fitted to it or to a part of it.
+        teachers: sizes of the grid.
+        params: N_S of the student that is asked about.
+        truth: what `simulate` was given (depth, shape, asymmetry).
+    """
     grid = np.geomspace(min(teachers), max(teachers), 201)
     pick = grid[int(np.argmin(law.regret_draws(params, None, grid).mean(0)))]
     u = np.log(pick / true_optimum(frame, params))

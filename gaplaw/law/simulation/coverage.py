@@ -60,7 +60,16 @@ class Coverage:
 
 
 def one_table(shape: str, asymmetry: float, noise_nats: float, seed: int, draws: int = 200):
-    """(ln T*/truth, covered, width in ln) of one simulated table, or None when the law refused."""
+    """One simulated table, fitted and asked about a student that is not in it.
+
+    Args:
+        shape, asymmetry, noise_nats: of the truth, see `simulate`.
+        seed: of table and target.
+        draws: of the law.
+
+    Returns:
+        (ln T*/truth, whether the 90 % interval holds the truth, its width in ln), or None when the law refused.
+    """
     rng = np.random.default_rng([seed, round(noise_nats * 1e6), round(asymmetry * 100), len(shape)])
     frame = simulate(
         students=STUDENTS, teachers=TEACHERS, shape=shape, asymmetry=asymmetry, noise_nats=noise_nats, rng=rng
@@ -79,7 +88,13 @@ def one_table(shape: str, asymmetry: float, noise_nats: float, seed: int, draws:
 def coverage(
     shape: str, asymmetry: float, noise_nats: float, draws: int = 200, pool: Executor | None = None
 ) -> Coverage:
-    """Repeat `one_table` with seeds 0 to draws - 1, here or in a pool of processes, and count."""
+    """Repeat `one_table` with seeds 0 to draws − 1, and count.
+
+    Args:
+        shape, asymmetry, noise_nats: of the truth.
+        draws: how many tables.
+        pool: processes to share the work; None works here. The numbers do not depend on it.
+    """
     table = partial(one_table, shape, asymmetry, noise_nats)
     results = (
         [table(seed) for seed in range(draws)] if pool is None else list(pool.map(table, range(draws), chunksize=5))

@@ -140,7 +140,13 @@ def simulate(
 
 
 def true_optimum(frame: pd.DataFrame, student_params: float, tokens_per_param: float | None = None) -> float:
-    """T* of the law that made `frame`, for any student (without that student's own scatter)."""
+    """T* of the law that made a simulated table, for any student (without that student's own scatter), parameters.
+
+    Args:
+        frame: from `simulate`; the truth is in its attrs.
+        student_params: N_S.
+        tokens_per_param: D_S / N_S; None means the table's geometric mean.
+    """
     truth = frame.attrs["truth"]
     per = 1.0 if tokens_per_param is None else tokens_per_param / truth["reference_tokens_per_param"]
     reference = truth["reference_params"]

@@ -47,9 +47,14 @@ SAME_IN_ALL_ROWS = ("data_source", "data_tokenizer", "data_manifest")
 class Table:
     """One row per distilled student, under canonical names.
 
-    `frame` has student_params, student_loss and the coordinate always; student_tokens, teacher_tokens, the other
-    teacher coordinate, seed, group, weight and no_teacher_loss when the source knows them. Floats are float64; order is
-    the source's.
+    Attributes:
+        frame: student_params, student_loss and the coordinate always; student_tokens, teacher_tokens, the other
+            teacher coordinate, seed, group, weight and no_teacher_loss where the source knows them. Sizes in
+            parameters or tokens, losses in nats per token, floats as float64; the order is the source's.
+        coordinate: 'teacher_params' or 'teacher_loss'.
+        protocol: the rows' protocol, None where the source has none.
+        notes: what was left out or changed on the way in.
+        source: the file or folder, for messages.
     """
 
     frame: pd.DataFrame
@@ -60,10 +65,13 @@ class Table:
 
 
 def parse_columns(text: str | Mapping[str, str] | None) -> dict[str, str]:
-    """Canonical name → name in the file, from a mapping or from 'student_params=NS,student_loss=LS'.
+    """Canonical name → name in the file.
+
+    Args:
+        text: a mapping, or 'student_params=NS,student_loss=LS'; None is an empty mapping.
 
     Raises:
-        TableError: for a pair without '=' or a name that is not canonical.
+        TableError: a pair without '=', or a name that is not canonical.
     """
     if text is None:
         return {}

@@ -23,12 +23,13 @@ COORDINATES = ("teacher_params", "teacher_loss")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TableLocation:
-    """Names a row the way its owner counts: index for a frame or parquet, index and line for a CSV."""
+    """Where a value stands in its table, said as its owner counts: index, and line for a CSV."""
 
     label: str
     lines: bool
 
     def row(self, index) -> str:
+        """ "label: row 3 (line 5)" for an index of the frame."""
         line = f" (line {int(index) + 2})" if self.lines else ""
         return f"{self.label}: row {index}{line}"
 
@@ -60,6 +61,19 @@ def to_positive(name: str, value) -> float:
 
 
 def read_numbers(frame: pd.DataFrame, required, location: TableLocation) -> pd.DataFrame:
+    """The canonical columns of a frame as float64, every value checked.
+
+    Args:
+        frame: canonical names, values as they were read.
+        required: columns in which no value may be missing.
+        location: of the table, for messages.
+
+    Returns:
+        DataFrame with the same index, canonical columns only.
+
+    Raises:
+        TableError: a value is missing, no number, not finite, or not positive where it must be.
+    """
     names = [name for name in (*SIZES, *LOSSES, "weight") if name in frame]
     out = {}
     for name in names:
@@ -96,6 +110,14 @@ def _bad_value(value: float) -> str:
 
 
 def parse_numbers(column: pd.Series, name: str, location: TableLocation) -> pd.Series:
+    """A column of numbers and size strings ('1.8B') as float64; missing values become NaN.
+
+    Args:
+        column: values. name: of the column. location: of the table, for messages.
+
+    Raises:
+        TableError: a value that is neither.
+    """
     out = np.empty(len(column))
     for position, (index, value) in enumerate(column.items()):
         if value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value)):
@@ -109,7 +131,14 @@ def parse_numbers(column: pd.Series, name: str, location: TableLocation) -> pd.S
 
 
 def scores_to_losses(frame, baseline, notes):
-    """Scores become errors, so that lower is better everywhere; differences keep their size."""
+    """Scores become errors, whole − score, so that lower is better everywhere; differences keep their size.
+
+    Args:
+        frame: canonical. baseline: its rows without a teacher. notes: what was done is added here.
+
+    Returns:
+        (frame, baseline).
+    """
     values = frame[[name for name in LOSSES if name in frame]].to_numpy()
     top = np.nanmax(values)
     whole = 1.0 if top <= 1.0 and np.nanmin(values) >= 0 else 100.0 if top <= 100.0 else 0.0
@@ -122,6 +151,14 @@ def scores_to_losses(frame, baseline, notes):
 
 
 def refuse_duplicates(frame, coordinate, location, notes) -> None:
+    """Refuse two rows of one student, teacher, seed and group; two teachers of one loss are replicates, and noted.
+
+    Args:
+        frame: canonical. coordinate: the law's. location: of the table. notes: a note is added here.
+
+    Raises:
+        TableError: naming both rows.
+    """
     keys = [name for name in (*SIZES, "teacher_loss", "seed", "group") if name in frame]
     repeats = frame.duplicated(subset=keys, keep="first")
     if coordinate == "teacher_loss" and repeats.any():

@@ -20,9 +20,15 @@ NO_SLOPE = 1e-4  # d ln L_S / d ln L_T that counts as none
 
 
 def profile(part, inputs, z, log_loss, weight, column: int) -> dict[float, tuple]:
-    """50 and 90 % profile intervals of exp(theta[column]); the likelihood is discounted by what clusters cost.
+    """Profile intervals of exp(theta[column]): one parameter pinned at a grid of values, everything else refitted.
 
-    One parameter is pinned at a grid of values and everything else refitted; see `pin_parameter` for the discount.
+    Args:
+        part: the fitted form. inputs: its rows. z: (n, 4) where they sit for the correction.
+        log_loss: (n,) ln L_S. weight: (n,) or None.
+        column: of theta.
+
+    Returns:
+        Level (0.5, 0.9) → (low, high); a side that is never reached is None. See `pin_parameter` for the discount.
     """
     values, rise = pin_parameter(part, inputs, z, log_loss, weight, column, None)
     lowest = int(np.argmin(rise))
@@ -37,11 +43,17 @@ def profile(part, inputs, z, log_loss, weight, column: int) -> dict[float, tuple
 
 
 def pin_parameter(part, inputs, z, log_loss, weight, column: int, values) -> tuple[np.ndarray, np.ndarray]:
-    """(places, rise): 2 Δ ln likelihood with theta[column] pinned at each place (by default ±4 sd), everything else
-    refitted.
+    """2 Δ ln likelihood with theta[column] pinned at each value and everything else refitted.
 
-    Rows share teachers and students, so the likelihood is divided by the median over parameters of (cluster bootstrap
-    variance / independent-rows variance), where that exceeds 1.
+    Rows share teachers and students, so the likelihood is divided by the median over parameters of (cluster
+    bootstrap variance / independent-rows variance), where that exceeds 1.
+
+    Args:
+        part, inputs, z, log_loss, weight, column: as for `profile`.
+        values: (g,) of theta[column]; None means 41 values over ± 4 sd.
+
+    Returns:
+        (values (g,), rise (g,) ≥ 0).
     """
     value, residuals = residual_functions(part.form, inputs, log_loss, whitener(part.correction.levels(z)))
     centre, precision = ridge_of(part.form, part.scale)
@@ -74,7 +86,11 @@ def fit_status(average) -> str:
 
 
 def diagnostics(table, average) -> list[Flag]:
-    """What the table's size, seeds, protocol and text say against the law, and which forms did not converge."""
+    """What the table's size, seeds, protocol and text say against the law, and which forms did not converge.
+
+    Args:
+        table: the `Table` that was fitted. average: the fitted forms.
+    """
     frame, flags = table.frame, []
     students, teachers = frame["student_params"].nunique(), frame["teacher_loss"].round(3).nunique()
     if students < FEWEST_STUDENTS:
@@ -108,8 +124,13 @@ def shape_flags(average, surface, inputs, log_loss, weight, frame) -> list[Flag]
     Refused: a loss that does not rise significantly towards weaker teachers; no measured student with its optimum
     inside the measured losses, or almost none where the rise towards stronger teachers is not significant. A side's
     rise is significant when pinning its slope at nothing costs likelihood in the better fitting of the bowl forms.
-    Optima past the strongest teacher are
-    ordinary for large students: flagged, and an open side of the interval, but no refusal.
+    Optima past the strongest teacher are ordinary for large students: flagged, and an open side of the interval, but
+    no refusal.
+
+    Args:
+        average, surface: the fitted forms and their answers.
+        inputs, log_loss, weight: the rows that were fitted.
+        frame: the table's.
     """
     rises, z = {}, correction_inputs(average.reach_theta, inputs)
     for name in ("p", "q"):

@@ -39,6 +39,7 @@ class Part:
     root: np.ndarray  # (m, m)
 
     def features(self, z: np.ndarray) -> np.ndarray:
+        """(n, m) features of rows z (n, 4), in the unit of the residuals."""
         return self.amplitude**2 * kernel(z, self.landmarks, self.lengths) @ self.root
 
 
@@ -56,7 +57,7 @@ class Correction:
         return self.smooth, self.student, self.teacher
 
     def features(self, z: np.ndarray) -> np.ndarray:
-        """(n, 4) → (n, m)."""
+        """(n, m) features of rows z (n, 4), of all three parts."""
         return np.hstack([part.features(z) for part in self.parts])
 
     def levels(self, z: np.ndarray) -> np.ndarray:
@@ -64,13 +65,16 @@ class Correction:
         return np.hstack([part.features(z) for part in self.parts[1:]]) / self.noise
 
     def posterior(self, phi: np.ndarray, weight: np.ndarray) -> np.ndarray:
-        """The matrix G (m, n) of the ridge solution: coefficients = G @ residual. `weight` (n,) divides the noise
-        variance.
+        """The matrix G (m, n) of the ridge solution: coefficients = G @ residual.
+
+        Args:
+            phi: (n, m) features. weight: (n,), divides the noise variance.
         """
         scaled = phi * (weight / self.noise**2)[:, None]
         return np.linalg.solve(phi.T @ scaled + np.eye(phi.shape[1]), scaled.T)
 
     def to_dict(self) -> dict:
+        """JSON-ready; an infinite length is None."""
         names = ("smooth", "student", "teacher")
         parts = {
             name: {key: np.asarray(getattr(part, key)).tolist() for key in Part.__dataclass_fields__}
@@ -82,6 +86,7 @@ class Correction:
 
     @classmethod
     def from_dict(cls, data: dict) -> Correction:
+        """The correction that `to_dict` gave."""
         parts = {}
         for name in ("smooth", "student", "teacher"):
             part = data[name] | {"lengths": [np.inf if length is None else length for length in data[name]["lengths"]]}

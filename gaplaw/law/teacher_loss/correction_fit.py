@@ -22,8 +22,11 @@ OUTLIER = 3.5  # rows this many scales out count less
 
 
 def fit_correction(z: np.ndarray, residual: np.ndarray, near: Correction | None = None) -> Correction:
-    """The correction of residuals (n,) at z (n, 4), ln units; hyperparameters by marginal likelihood, from those of
-    `near` on.
+    """The correction of residuals, hyperparameters by marginal likelihood under weak priors.
+
+    Args:
+        z: (n, 4) where rows sit, ln units. residual: (n,) ln units.
+        near: start from these hyperparameters; None starts from the priors.
     """
     scale = robust_scale(residual)
     noise_factor = 1.0 / robust_weights(residual, scale)
@@ -99,7 +102,7 @@ def _part(z, amplitude, lengths) -> Part:
 
 
 def robust_weights(residual: np.ndarray, scale: float) -> np.ndarray:
-    """1 for ordinary rows, falling as 1/|r| beyond OUTLIER scales."""
+    """1 for ordinary rows, falling as 1/|r| beyond OUTLIER scales; residual (n,) and scale of one unit."""
     return np.minimum(1.0, OUTLIER * scale / np.maximum(np.abs(residual), 1e-300))
 
 

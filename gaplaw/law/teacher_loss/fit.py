@@ -39,7 +39,7 @@ class FormsFit:
 
 
 def fit_forms(table: Table, *, seed: int, draws: int) -> FormsFit:
-    """L_S(N_S, D_S, L_T) of a loss-coordinate table: competing forms, corrected, averaged and drawn.
+    """L_S(N_S, D_S, L_T) of a table of teacher losses: competing forms, corrected, averaged and drawn.
 
     Args:
         table: `Table` with coordinate teacher_loss.
@@ -88,8 +88,10 @@ def fit_forms(table: Table, *, seed: int, draws: int) -> FormsFit:
 
 
 def clusters(frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Cluster labels (n,): one per (student, tokens) group; one per teacher (losses equal to 3 decimals are one
-    teacher).
+    """Cluster labels (n,) of rows: one per (student, tokens), and one per teacher (equal losses to 3 decimals).
+
+    Args:
+        frame: canonical.
     """
     names = [name for name in ("student_params", "student_tokens") if name in frame]
     groups = frame.groupby(names, sort=True).ngroup().to_numpy()
@@ -97,10 +99,13 @@ def clusters(frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
 
 
 def student_scatter(average, inputs: Inputs, log_loss, sizes) -> float:
-    """tau: how far students' bowls sit from where the law, fitted without them, puts them (ln L_T).
+    """tau: how far students' bowls sit from where the law, fitted without them, puts them, ln L_T.
 
     Per student the left-out residual is regressed on the slope of its predicted curve; the variance of these shifts
     beyond their own standard errors is tau², with a floor.
+
+    Args:
+        average: the fitted forms. inputs, log_loss: the rows. sizes: (n,) student sizes.
     """
     if average.left_out_log_loss is None:
         return 0.05

@@ -54,7 +54,14 @@ class Component:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FormAverage:
-    """The weighted forms, the scale ln M that places the correction, and what leaving students out showed."""
+    """The weighted forms, and what leaving students out showed.
+
+    Attributes:
+        components: the fitted forms with their weights, which sum to 1.
+        reach_theta: (10,) of ReachForm, whose floor ln M places the correction.
+        fitted_log_loss: (n,) ln L_S of the fitted rows; empty in a law that was read from a file.
+        left_out_log_loss: (n,) the same, predicted without the row's student size; None below three sizes.
+    """
 
     components: tuple[Component, ...]
     reach_theta: np.ndarray  # (10,) of ReachForm: its floor is ln M
@@ -62,7 +69,7 @@ class FormAverage:
     left_out_log_loss: np.ndarray | None  # (n,) ln L_S predicted without the row's student size; None below three sizes
 
     def log_loss(self, inputs: Inputs, teachers: bool = True) -> np.ndarray:
-        """ln L_S, (n,); without `teachers`, of a teacher like any other of its loss."""
+        """ln L_S, (n,); without `teachers`, under a teacher like any other of its loss."""
         z = correction_inputs(self.reach_theta, inputs, teachers)
         return sum(part.weight * part.log_loss(inputs, z) for part in self.components)
 
@@ -81,7 +88,12 @@ class FormAverage:
 
 
 def correction_inputs(reach_theta, inputs: Inputs, teachers: bool = True) -> np.ndarray:
-    """(n, 4): where a row sits for the correction; without `teachers` it belongs to no measured one."""
+    """Where rows sit for the correction: z = (ln L_T − ln M, ln(D_S / N_S), ln N_S, ln L_T), (n, 4).
+
+    Args:
+        reach_theta: (10,) of ReachForm. inputs: the rows.
+        teachers: without, a row belongs to no measured teacher.
+    """
     floor = FORMS["reach"].floor(reach_theta[None], inputs)
     teacher = inputs.t if teachers else np.full_like(inputs.t, NO_TEACHER)
     return np.stack(np.broadcast_arrays(inputs.t - floor[0], inputs.ratio, inputs.x, teacher), axis=1)

@@ -46,10 +46,12 @@ class Inputs:
 
 
 def softplus(v):
+    """ln(1 + e^v)."""
     return np.logaddexp(0.0, v)
 
 
 def sigmoid(v):
+    """1 / (1 + e^-v), without overflow."""
     return 0.5 * (1.0 + np.tanh(0.5 * v))
 
 
@@ -63,7 +65,7 @@ def _terms(theta, inputs: Inputs, at: int):
 
 
 def capacity(theta, inputs: Inputs, at: int) -> np.ndarray:
-    """s, (B, n)."""
+    """s = ln(A / N^alpha + B / D^beta), (B, n), from columns at..at+3 of theta."""
     return np.logaddexp(*_terms(theta, inputs, at)[:2])
 
 
@@ -80,6 +82,9 @@ def bowl(u, p, q, omega) -> np.ndarray:
     """h(u) with slopes −e^p far left and e^q far right, width e^omega, minimum 0 at u = 0.
 
     h' goes from −e^p to e^q as a logistic; its integral is closed.
+
+    Args:
+        u: (B, n) ln units. p, q, omega: (B, 1).
     """
     both = np.exp(p) + np.exp(q)
     width = np.exp(omega)
@@ -125,10 +130,12 @@ class ReachForm:
         return m, dm
 
     def value(self, theta, inputs: Inputs):
+        """ln L_S, (B, n)."""
         m = self.floor(theta, inputs)
         return m + bowl(inputs.t - m - theta[:, 6:7], theta[:, 7:8], theta[:, 8:9], theta[:, 9:10])
 
     def jacobian(self, theta, inputs: Inputs):
+        """ln L_S (B, n) and its derivatives (B, n, P)."""
         m, dm = self.floor_slopes(theta, inputs)
         h, h_u, h_p, h_q, h_omega = bowl_slopes(
             inputs.t - m - theta[:, 6:7], theta[:, 7:8], theta[:, 8:9], theta[:, 9:10]
@@ -137,6 +144,7 @@ class ReachForm:
         return m + h, np.concatenate([(1 - h_u)[:, :, None] * dm, rest], axis=2)
 
     def starts(self, inputs: Inputs, log_loss) -> np.ndarray:
+        """Starts (S, P): the reachable loss from a grid, four bowls on each."""
         out = []
         for base in floor_starts(inputs, log_loss):
             for kappa, p, omega in ((-0.1, -1.5, -3.0), (-0.2, -2.5, -2.0), (-0.1, -3.0, -2.5), (-0.3, -2.0, -1.5)):
@@ -254,12 +262,12 @@ def whitener(levels):
 
 
 def residual_functions(form, inputs: Inputs, log_loss, white=np.asarray):
-    """(value, residuals) for `minimise`; curvature is Gauss-Newton, which the small residuals of a law make exact
-    enough.
+    """(value, residuals) for `minimise`; curvature is Gauss-Newton, which a law's small residuals make exact enough.
 
     Args:
+        form: one of the forms. inputs: the rows. log_loss: (n,) ln L_S.
         white: applied to residuals and to each column of the Jacobian; a `whitener` makes the fit generalised least
-          squares.
+            squares.
     """
 
     def value(theta):

@@ -29,14 +29,20 @@ WEBB = np.array([-np.sqrt(1.5), -1.0, -np.sqrt(0.5), np.sqrt(0.5), 1.0, np.sqrt(
 
 
 def ridge_of(form, scale: float) -> tuple[np.ndarray, np.ndarray]:
-    """(centre, precision) of the form's weak ridge, in units of the Huber objective."""
+    """(centre, precision) of the form's weak ridge, (P,) each, in units of the Huber objective."""
     centre, sd = np.array(form.ridge).T
     return centre, (scale / sd) ** 2
 
 
 def fit_form(form, inputs: Inputs, log_loss, weight, starts=None) -> tuple[Minima, float]:
-    """Robust fit in two passes: a wide Huber threshold to find the scale, then 1.5 scales. Returns minima and the
-    scale.
+    """Robust fit in two passes: a wide Huber threshold to find the scale, then 1.5 scales.
+
+    Args:
+        form: one of the forms. inputs: the rows. log_loss: (n,) ln L_S. weight: (n,) or None.
+        starts: (S, P); the form's own by default.
+
+    Returns:
+        (minima of every start, scale in ln units).
     """
     value, residuals = residual_functions(form, inputs, log_loss)
     starts = form.starts(inputs, log_loss) if starts is None else starts
@@ -58,8 +64,11 @@ def fit_form(form, inputs: Inputs, log_loss, weight, starts=None) -> tuple[Minim
 
 
 def refit_form(form, inputs: Inputs, log_loss, weight, theta, levels) -> tuple[np.ndarray, float]:
-    """(theta, scale) again from theta, with what rows of one student or one teacher share, `levels` (n, k), counted as
-    such.
+    """theta and scale again from theta, with what rows of one student or one teacher share counted as such.
+
+    Args:
+        form, inputs, log_loss, weight: as for `fit_form`.
+        theta: (P,) start. levels: (n, k), what rows share, in units of the noise.
     """
     value, residuals = residual_functions(form, inputs, log_loss, whitener(levels))
     scale = max(robust_scale(value(theta[None])[0]), 1e-6)
@@ -71,7 +80,16 @@ def refit_form(form, inputs: Inputs, log_loss, weight, theta, levels) -> tuple[n
 
 
 def fit_average(inputs: Inputs, log_loss, *, sizes, weight=None) -> FormAverage:
-    """Fit, correct and weigh every form. `sizes` (n,) are the student sizes that are left out in turn."""
+    """Fit, correct and weigh every form.
+
+    Args:
+        inputs: the rows. log_loss: (n,) ln L_S.
+        sizes: (n,) student sizes, left out in turn.
+        weight: (n,) or None.
+
+    Returns:
+        FormAverage, without draws.
+    """
     kinds = [kind for kind in FORMS if inputs.y is not None or kind != "drift"]
     fits = {kind: fit_form(FORMS[kind], inputs, log_loss, weight)[0] for kind in kinds}
     reach_theta = fits["reach"].theta[fits["reach"].best]
@@ -152,11 +170,17 @@ def _weigh(parts, inputs, log_loss, sizes, weight):
 
 
 def stacking_weights(errors: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Weights ≥ 0 of sum 1 that minimise the mean square of the weighted left-out errors (K, n), pulled towards equal
-    ones.
+    """Weights ≥ 0 of sum 1 that minimise the mean square of the weighted left-out errors, pulled towards equal ones.
 
-    Half of the criterion are the errors themselves, half their differences within a (student, tokens) group, on which a
-    choice of teacher rests; each half in units of its own size. Solved exactly: the best of all subsets of forms.
+    Half of the criterion are the errors themselves, half their differences within a (student, tokens) group, on
+    which a choice of teacher rests; each half in units of its own size. Solved exactly: the best of all subsets of
+    forms.
+
+    Args:
+        errors: (K, n) ln units. groups: (n,) labels.
+
+    Returns:
+        (K,). Reference: Yao et al. 2018, arXiv 1704.02030 (stacking).
     """
     count = len(errors)
     within = np.array([row - (np.bincount(groups, row) / np.bincount(groups))[groups] for row in errors])
@@ -192,8 +216,12 @@ def take(inputs: Inputs, mask) -> Inputs:
 def draw_bootstrap(
     average: FormAverage, inputs: Inputs, log_loss, *, groups, teachers, weight, count: int, seed: int
 ) -> FormAverage:
-    """The same stack with `count` wild-cluster draws of every component; groups and teachers are cluster labels
-    (n,).
+    """The same average with wild-cluster draws of every component.
+
+    Args:
+        average: the fitted forms. inputs, log_loss, weight: the rows.
+        groups, teachers: (n,) cluster labels.
+        count: draws over all forms. seed: of the signs.
     """
     rng = np.random.default_rng(seed)
     rows = len(log_loss)

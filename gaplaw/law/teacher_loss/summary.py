@@ -20,7 +20,11 @@ from gaplaw.law.teacher_loss.stacking import HUBER_TUNING
 
 
 def loss_law(table: Table, fit: FormsFit, *, seed: int) -> FittedLaw:
-    """The law of a fitted table of teacher losses, not yet compared with rivals."""
+    """The law of a fitted table of teacher losses, not yet compared with rivals.
+
+    Args:
+        table: what was fitted. fit: from `fit_forms`. seed: of the curves through single students.
+    """
     frame, average, surface, inputs, log_s = table.frame, fit.average, fit.surface, fit.inputs, fit.log_loss
     flags = diagnostics(table, average) + shape_flags(average, surface, inputs, log_s, fit.weight, frame)
     noise = _noise(average, log_s, frame, fit.student_scatter_ln)

@@ -26,11 +26,15 @@ GRID = 281
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LossSurface:
-    """Student loss as a function of the teacher's loss; implements `gaplaw.law.law.Surface`.
+    """Student loss as a function of the teacher's loss; implements `Surface`.
 
-    average: fitted forms with draws. centre: (mean ln N_S, mean ln D_S or None). log_ratio: ln(D_S / N_S) assumed when
-    tokens are not given. span: measured (min, max) ln L_T. scatter (R,): shift of a new student's optimum, ln L_T, one
-    per draw.
+    Attributes:
+        average: fitted forms with draws.
+        centre: (mean ln N_S, mean ln D_S or None).
+        log_ratio: ln(D_S / N_S) assumed when tokens are not given.
+        span: measured (min, max) of ln L_T.
+        scatter: (R,) shift of a new student's optimum, ln L_T.
+        baseline: the no-teacher law, which the broken power law needs.
     """
 
     average: FormAverage
@@ -51,15 +55,18 @@ class LossSurface:
         return np.exp(self.average.log_loss(inputs))
 
     def optimum_point(self, student_params: float, student_tokens: float | None) -> float:
+        """See `Surface`."""
         grid = self._grid()
         curve = np.exp(self.average.log_loss(self._at(student_params, student_tokens, grid), teachers=False))
         return float(curve_minima(curve[None], grid, self.span)[0][0])
 
     def optimum_draws(self, student_params: float, student_tokens: float | None) -> np.ndarray:
+        """See `Surface`."""
         grid = self._grid()
         return curve_minima(self._curves(student_params, student_tokens, grid), grid, self.span)[0] + self.scatter
 
     def regret_draws(self, student_params, student_tokens, teachers, teacher_tokens=None) -> np.ndarray:
+        """See `Surface`; tokens of a teacher do not matter once its loss is known."""
         log_teachers = np.log(np.asarray(teachers, dtype=float))
         grid = self._grid(log_teachers, reach=float(np.abs(self.scatter).max()))
         curves = self._curves(student_params, student_tokens, grid)
@@ -69,15 +76,18 @@ class LossSurface:
         return np.maximum(at - best[:, None], 0.0)
 
     def loss_draws(self, student_params, student_tokens, teachers, teacher_tokens=None) -> np.ndarray:
+        """See `Surface`."""
         return self._curves(student_params, student_tokens, np.log(np.asarray(teachers, dtype=float)))
 
     def teacher_draws(self, student_params, student_tokens, teachers) -> np.ndarray:
+        """See `Surface`."""
         log_teachers = np.log(np.asarray(teachers, dtype=float))
         return self._curves(student_params, student_tokens, log_teachers) * np.expm1(
             self.average.teacher_draws(log_teachers)
         )
 
     def to_dict(self) -> dict:
+        """JSON-ready but for its arrays."""
         parts = []
         for part in self.average.components:
             data = {item.name: getattr(part, item.name) for item in fields(part)}
@@ -95,6 +105,7 @@ class LossSurface:
 
     @classmethod
     def from_dict(cls, data: dict) -> LossSurface:
+        """The surface that `to_dict` gave."""
         parts = []
         arrays = ("theta", "coefficients", "theta_draws", "coefficient_draws")
         for part in data["components"]:
@@ -117,8 +128,11 @@ class LossSurface:
 
     # ------------------------------------------------------------------ beyond the protocol
     def scale_loss(self, student_params, student_tokens=None) -> np.ndarray:
-        """The loss a teacher is compared with: L̃_S where no-teacher losses are known, the reachable loss M otherwise;
-        nats.
+        """The loss that a teacher is compared with, nats: L̃_S where no-teacher losses are known, the reachable loss M
+        otherwise.
+
+        Args:
+            student_params, student_tokens: N_S and D_S.
         """
         if self.baseline is not None:
             return baseline_loss(self.baseline, student_params, self._tokens(student_params, student_tokens))
@@ -126,7 +140,11 @@ class LossSurface:
         return np.exp(self.average.components[0].form.floor(self.average.reach_theta[None], inputs)[0, 0])
 
     def inputs(self, params, tokens, log_teacher) -> Inputs:
-        """Centred rows; tokens default to the table's tokens per parameter."""
+        """Centred rows of students and teachers; tokens default to the table's tokens per parameter.
+
+        Args:
+            params, tokens: N_S and D_S (or None). log_teacher: ln L_T.
+        """
         tokens = self._tokens(params, tokens)
         x = np.log(params) - self.centre[0]
         tokens = None if self.centre[1] is None else tokens  # a law without a term for tokens
@@ -156,11 +174,14 @@ class LossSurface:
 
 
 def curve_minima(curves: np.ndarray, grid: np.ndarray, span: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
-    """(place (R,), value (R,)) of each curve's minimum on an even grid, refined by a parabola.
+    """Place and value of each curve's minimum on an even grid, refined by a parabola, (R,) each.
 
-    The minimum is looked for inside the measured span; from its edge it is followed downhill past it, and is ∓inf when
-    the hill goes on to the grid's end. A dip beyond the span that is not reached downhill is extrapolation and does not
-    count.
+    The minimum is looked for inside the measured span; from its edge it is followed downhill past it, and is ∓inf
+    when the hill goes on to the grid's end. A dip beyond the span that is not reached downhill is extrapolation and
+    does not count.
+
+    Args:
+        curves: (R, G). grid: (G,) even. span: (low, high), inside the grid.
     """
     last = len(grid) - 1
     first_in, last_in = np.searchsorted(grid, span[0]), np.searchsorted(grid, span[1], side="right") - 1
@@ -188,7 +209,11 @@ def _first_true(flags: np.ndarray) -> np.ndarray:
 
 
 def interpolate_curves(curves: np.ndarray, grid: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """Linear reading of curves (R, G) on an even grid at places (R, n)."""
+    """Linear reading of curves between grid points, (R, n).
+
+    Args:
+        curves: (R, G). grid: (G,) even. at: (R, n).
+    """
     step = (at - grid[0]) / (grid[1] - grid[0])
     cell = np.clip(step.astype(int), 0, len(grid) - 2)
     share = step - cell
@@ -196,7 +221,10 @@ def interpolate_curves(curves: np.ndarray, grid: np.ndarray, at: np.ndarray) -> 
 
 
 def columns_of(frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray | None, np.ndarray, np.ndarray]:
-    """(ln N_S, ln D_S or None, ln L_T, ln L_S) of a canonical frame.
+    """(ln N_S, ln D_S or None, ln L_T, ln L_S) of a canonical frame, (n,) each.
+
+    Args:
+        frame: canonical, with teacher_loss.
 
     Raises:
         LawError: a student loss that has no logarithm.

@@ -23,6 +23,15 @@ OFF_GRID = 0.10  # share of draws whose optimum ran off the grid that turns a la
 
 
 def diagnostics(table, table_design: TableDesign, pilot: JointFit, best: JointFit, surface) -> tuple[Flag, ...]:
+    """Every reason to doubt or refuse a law over teacher sizes, worst first.
+
+    Args:
+        table: the `Table` that was fitted.
+        table_design: what it could identify.
+        pilot: the fit before random effects; refusals rest on it.
+        best: the fit with them.
+        surface: the law's answers.
+    """
     flags = [*table_design.flags]
     flags += _grid(table_design)
     flags += _bowl(table_design, pilot, surface)

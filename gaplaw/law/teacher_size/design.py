@@ -21,7 +21,17 @@ LEAST_SPREAD_LN = 0.05  # ln units by which a covariate must vary on its own to 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TableDesign:
-    """The design, and what its indices mean."""
+    """The design of a table, and what its indices mean.
+
+    Attributes:
+        design: cells, rows and coefficients for the joint fit.
+        references: where the logs are measured from.
+        fixed: coefficients that the table cannot tell, at their assumed value.
+        student_params, student_tokens: per student configuration, N_S and D_S (None without tokens).
+        offset_student: offset → student configuration.
+        has_pairs: whether offsets are per student and pairing group.
+        flags: what was noticed on the way.
+    """
 
     design: Design
     references: References
@@ -34,7 +44,10 @@ class TableDesign:
 
 
 def design_of_table(table) -> TableDesign:
-    """Lay a teacher_params table out for the joint fit.
+    """Lay a table of teacher sizes out for the joint fit.
+
+    Args:
+        table: a `Table` in teacher_params.
 
     Raises:
         LawError: no student meets two teachers, so that nothing about teachers can be learnt.

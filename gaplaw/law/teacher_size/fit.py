@@ -24,8 +24,16 @@ from gaplaw.law.teacher_size.surface import BowlSurface, Floor
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FitState:
-    """A joint fit and all that its answers need: draws, surface and flags; what else a `Law` shows is made from
-    these.
+    """A joint fit and all that its answers need; what else a law shows is made from this.
+
+    Attributes:
+        table_design: the table's cells and coefficients.
+        pilot: the fit with independent noise.
+        components: where the scatter comes from.
+        best: the fit with those effects in its covariance; the pilot where there are none.
+        refits: draws, one refit to perturbed data each.
+        surface: the law's answers about any student and teacher.
+        flags: reasons to doubt or refuse.
     """
 
     table_design: TableDesign
@@ -38,7 +46,16 @@ class FitState:
 
 
 def fit_with_noise(table: Table, rng: np.random.Generator, draws: int) -> FitState:
-    """From a teacher_params table to its surface and flags: fit, noise, fit again with random effects, draws."""
+    """From a table of teacher sizes to its surface and flags: fit, noise, fit again with random effects, draws.
+
+    Args:
+        table: a `Table` in teacher_params.
+        rng: of the draws.
+        draws: how many.
+
+    Raises:
+        LawError: no student meets two teachers.
+    """
     table_design = design_of_table(table)
     pilot = fit_joint(table_design.design)
     components = variance.components(pilot)
@@ -87,10 +104,14 @@ def _surface(table_design: TableDesign, best: JointFit, refits, components, rng)
 
 
 def fit_floor(params: np.ndarray, tokens: np.ndarray | None, c: np.ndarray) -> Floor:
-    """Fit E + A N^-a + B D^-b to the offsets: exponents on a grid, the rest by non-negative least squares.
+    """The student's loss under its best teacher, c(N, D) = E + A N^-a + B D^-b, fitted to the students' offsets.
 
-    With one student the floor is constant, with two a power law without E; the data term needs tokens that vary on
-    their own.
+    Exponents on a grid, the rest by non-negative least squares. With one student the floor is constant, with two a
+    power law without E; the data term needs tokens that vary on their own.
+
+    Args:
+        params, tokens: (S,) N_S and D_S (None without tokens).
+        c: (S,) offsets, nats.
     """
     reference = (
         float(np.exp(np.log(params).mean())),

@@ -25,11 +25,17 @@ WEBB = np.sqrt([1.5, 1.0, 0.5])
 
 
 def draw_refits(fit: JointFit, count: int, rng: np.random.Generator) -> Solutions:
-    """`count` refits to perturbed data and exponent priors, warm-started at the best fit.
+    """Refits to perturbed data and exponent priors, warm-started at the best fit and its other basins.
 
-    The shape's priors are penalties, so wide that they bias little, and stay as they are: were they redrawn as if bowls
-    came from them, the spread of a parabola's optimum would be overstated (by 14 to 32 % with 7 teachers and 6
+    The shape's priors are penalties, so wide that they bias little, and stay as they are: were they redrawn as if
+    bowls came from them, the spread of a parabola's optimum would be overstated (by 14 to 32 % with 7 teachers and 6
     students).
+
+    Args:
+        fit: the best fit. count: how many draws, R. rng: of the perturbations.
+
+    Returns:
+        Solutions, a batch of R.
     """
     problem = fit.problem
     m = problem.design.columns.shape[1]
@@ -56,10 +62,16 @@ def threshold(level: float, freedom: float) -> float:
 
 
 def profile(fit: JointFit, name: str, sd: float, levels=(0.5, 0.9)) -> list[tuple]:
-    """Profile intervals of one location coefficient, (low, high) per level; a side never reached is None.
+    """Profile intervals of one location coefficient.
 
     Args:
+        fit: the best fit.
+        name: of the coefficient, in ln units ('kappa') or an exponent.
         sd: rough standard deviation (from the draws), which sets the grid (out to ± 20 sd).
+        levels: of the intervals.
+
+    Returns:
+        (low, high) per level; a side that is never reached is None.
     """
     column = fit.problem.design.names.index(name)
     low, high = (edge[column] for edge in fit.problem.design.bounds)
@@ -111,8 +123,10 @@ def _cross(grid, root, target, side) -> float | None:
 
 
 def recentre(fit: JointFit, columns: np.ndarray) -> JointFit:
-    """The same fit with κ moved to another student, whose location columns (m,) are given: κ is then that student's ln
-    T*.
+    """The same fit with κ moved to another student: κ is then that student's ln T*.
+
+    Args:
+        fit: any fit. columns: (m,) location columns of the student.
     """
     design = fit.problem.design
     columns_of_student = design.columns.copy()
@@ -124,7 +138,15 @@ def recentre(fit: JointFit, columns: np.ndarray) -> JointFit:
 
 
 def wild_bootstrap(fit: JointFit, count: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Draws of the location coefficients, (count, m), under keys 'student' and 'teacher' (the clusters)."""
+    """Draws of the location coefficients by flipped residuals, clusters kept whole; the design and one Newton step
+    each.
+
+    Args:
+        fit: the best fit. count: how many draws. rng: of the signs.
+
+    Returns:
+        (count, m) draws under keys 'student' and 'teacher', the clusters. Reference: Webb 2014, six-point weights.
+    """
     design = fit.problem.design
     m = design.columns.shape[1]
     # Row-level quantities: weights, offsets removed, so that a cluster's score is a sum over its rows.
@@ -157,8 +179,10 @@ def _within(columns: np.ndarray, label: np.ndarray, weight: np.ndarray) -> np.nd
 
 
 def gains_over_no_bowl(fit: JointFit) -> tuple[float, float]:
-    """How much better the bowl is than its rivals without an interior optimum, in units of the objective (2 Δ ln
-    likelihood).
+    """How much better the bowl is than its rivals without an interior optimum, in units of the objective (2 Δ ln L).
+
+    Args:
+        fit: the best fit.
 
     Returns:
         (gain over a flat line, gain over the best fit whose optimum lies at or past one end of the grid for EVERY
@@ -204,7 +228,13 @@ class _DesignWithoutBounds(Design):
 
 
 def refit(design: Design, fit: JointFit, effects: np.ndarray, variance: float, rounds: int = 3) -> JointFit:
-    """The fit again with random effects in its covariance, warm-started at `fit` and its other basins."""
+    """The fit again with random effects in its covariance, warm-started at `fit` and its other basins.
+
+    Args:
+        design: of the table. fit: the pilot.
+        effects: (n, e) columns in units of the noise sd. variance: first guess of the noise, nats².
+        rounds: of fit and noise.
+    """
     problem = project(design, effects=effects, robust=fit.robust)
     solutions, freedom = fit.basins, fit.freedom
     for _ in range(rounds):

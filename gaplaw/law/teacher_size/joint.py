@@ -23,7 +23,13 @@ BASIN_GAP, MOST_BASINS = 6.0, 3  # other optima that the draws must visit too, i
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Solutions:
-    """A batch of fits: location (B, m), shape (B, SHAPES), amplitude (B,), rss (B,), objective (B,), promise (B,)."""
+    """A batch of B fits.
+
+    Attributes:
+        location: (B, m) coefficients of ln T*. shape: (B, SHAPES). amplitude: (B,) nats.
+        rss: (B,) nats². objective: (B,) rss / variance plus priors.
+        promise: (B,) decrease of the objective that a full Gauss-Newton step still promises.
+    """
 
     location: np.ndarray
     shape: np.ndarray
@@ -49,13 +55,19 @@ def solve(
     tolerance: float = 1e-7,
     chunk: int = 96,
 ) -> Solutions:
-    """Minimise rss / variance + |b|² + exponent priors, from every start at once.
+    """Minimise rss / variance + |b|² + exponent priors, from every start at once, by damped Gauss-Newton steps.
 
     Args:
-        location: (B, m) starts; shape: (B, SHAPES).
+        problem: from `project`.
+        location, shape: (B, m) and (B, SHAPES) starts.
         variance: noise variance, nats², scalar or (B,).
-        fixed_columns: location coefficients kept at their start (profiles, restricted forms).
-        targets: (B, k) other targets than the problem's (draws); prior_shift (B, m + SHAPES) other prior means.
+        fixed_columns: location coefficients that stay at their start (profiles, restricted forms).
+        targets: (B, k) other targets than the problem's (draws).
+        prior_shift: (B, m + SHAPES) other prior means.
+        iterations, tolerance: when to stop. chunk: starts handled together.
+
+    Returns:
+        Solutions, in the order of the starts.
     """
     parts = []
     total = len(location)
@@ -178,8 +190,12 @@ def fit_joint(design: Design, *, effects: np.ndarray | None = None, fixed_values
     """Fit the shared bowl from many starts, with the noise variance and Huber's row weights found by iteration.
 
     Args:
+        design: of the table.
         effects: random-effect columns in units of the noise sd (see `project`).
         fixed_values: location coefficient → value, for a restricted law (p = 1).
+
+    Returns:
+        JointFit, with the share of starts that reached it and the other optima nearby.
     """
     fixed_values = fixed_values or {}
     fixed_columns = tuple(design.names.index(name) for name in fixed_values)
@@ -234,7 +250,7 @@ def _distinct(solutions: Solutions) -> Solutions:
 
 
 def starts(design: Design, fixed_values: dict) -> tuple[np.ndarray, np.ndarray]:
-    """A grid over κ, p and the lean of the bowl; other coefficients start at their prior mean."""
+    """A grid over κ, p and the lean of the bowl, (B, m) and (B, SHAPES); the rest starts at its prior mean."""
     mean, _ = design.prior
     span = design.x.min(), design.x.max()
     rows, shapes = [], []
@@ -255,9 +271,7 @@ def starts(design: Design, fixed_values: dict) -> tuple[np.ndarray, np.ndarray]:
 def information(
     problem: Problem, theta: np.ndarray, amplitude: float, variance: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Of (A, location, shape) at a fit theta (1, m + SHAPES): what the data say, (K, K), and the precision of their
-    priors (K,).
-    """
+    """What the data say of (A, location, shape) at theta (1, m + SHAPES), (K, K), and their priors' precision, (K,)."""
     h, by = jacobian(problem, theta)
     columns = np.concatenate([h[0][:, None], amplitude * by[0]], axis=1)
     return columns.T @ columns / variance, np.concatenate([[0.0], problem.design.prior[1], np.ones(SHAPES)])
@@ -266,11 +280,14 @@ def information(
 def degrees_of_freedom(
     problem: Problem, theta: np.ndarray, amplitude: float, variance: float, robust, fixed_columns=()
 ) -> float:
-    """Degrees of freedom of the weighted residual sum of squares: Σ robust_i (1 − leverage_i), penalised fit and
-    offsets counted.
+    """Σ robust_i (1 − leverage_i): degrees of freedom of the weighted residual sum of squares, offsets counted.
 
     A down-weighted row adds less than one, so that distrust in the far walls of a bowl does not shrink the noise
     estimate.
+
+    Args:
+        problem: from `project`. theta: (1, m + SHAPES). amplitude: A, nats. variance: nats².
+        robust: (n,) row weights. fixed_columns: coefficients that were not fitted.
     """
     normal, precision = information(problem, theta, amplitude, variance)
     free = np.array([k for k in range(len(precision)) if k - 1 not in fixed_columns])

@@ -24,10 +24,15 @@ MOST_PAST_GRID_LN = 2.0  # how far past the measured teachers (ln units) an opti
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Design:
-    """The cells of a table (unique student, teacher pairs) and how rows average them. All logs natural.
+    """The cells of a table (distinct pairs of student and teacher) and how rows average them; all logs natural.
 
-    names: location coefficients, 'kappa' first. columns (n_cells, m): d location / d coefficient; x (n_cells,): ln
-      teacher size.
+    Attributes:
+        names: location coefficients, 'kappa' first.
+        x: (n_cells,) ln teacher size.
+        columns: (n_cells, m) d location / d coefficient.
+        cell, offset: (n,) of each row.
+        student, teacher: (n_cells,) of each cell.
+        y: (n,) student loss, nats. weight: (n,).
     """
 
     names: tuple[str, ...]
@@ -61,7 +66,11 @@ class Design:
 class Problem:
     """The table with offsets (and correlated effects) projected out: minimise |target − A · mix · h(cells)|².
 
-    mix (k, n_cells), target (k,), rest: residual sum of squares that no h can reach (seed noise), dof: rows − offsets.
+    Attributes:
+        design: of the table.
+        mix: (k, n_cells). target: (k,).
+        rest: residual sum of squares that no h can reach (seed noise), nats².
+        dof: rows − offsets.
     """
 
     design: Design
@@ -104,7 +113,11 @@ def project(design: Design, *, effects: np.ndarray | None = None, robust: np.nda
 def fitted_rows(
     design: Design, theta: np.ndarray, amplitude: float, weight: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(fitted loss per row (n,), offsets c (n_offsets,)) with offsets as weighted means."""
+    """Fitted loss per row (n,) and the offsets c (n_offsets,), weighted means of what the bowl leaves; nats.
+
+    Args:
+        design: of the table. theta: (1, m + SHAPES). amplitude: A, nats. weight: (n,).
+    """
     m = design.columns.shape[1]
     u = design.x - theta[:, :m] @ design.columns.T
     h = amplitude * Bowl(theta[:, m:]).value(u)[0][design.cell]
@@ -114,7 +127,15 @@ def fitted_rows(
 
 
 def row_weights(design, height, sd, theta=None, amplitude=0.0, freedom=1.0, previous=1.0):
-    """Huber's weights, and less trust in a bowl's far walls: any bowl is believed only to MISFIT of its height."""
+    """Huber's weights, and less trust in a bowl's far walls: any bowl is believed only to MISFIT of its height.
+
+    Args:
+        design: of the table. height: (n,) above the student's best cell, nats. sd: of the noise, nats.
+        theta, amplitude, freedom, previous: of the last fit; without theta only the heights count.
+
+    Returns:
+        (n,) in (0, 1].
+    """
     if theta is None:
         return 1.0 / (1.0 + (MISFIT * height / sd) ** 2)
     fitted, _ = fitted_rows(design, theta, amplitude, design.weight * previous)

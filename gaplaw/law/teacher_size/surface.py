@@ -48,8 +48,16 @@ class Floor:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BowlSurface:
-    """Best fit and R draws of (location, shape, amplitude), the between-student scatter of each draw, and the floor
-    c(N, D).
+    """A law over teacher sizes as arrays: the fitted bowl, R draws of it, and the floor; implements `Surface`.
+
+    Attributes:
+        names: location coefficients. fixed: those that the table cannot tell, at their assumed value.
+        references: where the logs are measured from.
+        location, shape, amplitude: the best fit, (m,), (SHAPES,) and nats.
+        draws_location, draws_shape, draws_amplitude: (R, m), (R, SHAPES), (R,).
+        draws_scatter: (R,) shift of ln T* of a new student.
+        bounds: κ at which a draw has run off the grid.
+        floor: the student's loss under its best teacher.
     """
 
     names: tuple[str, ...]
@@ -75,6 +83,7 @@ class BowlSurface:
         return np.array([values[name] for name in self.names]), sum(values[k] * v for k, v in self.fixed.items())
 
     def optimum_point(self, student_params: float, student_tokens: float | None) -> float:
+        """See `Surface`; NaN where the bowl is flat."""
         if self.amplitude <= 0:
             return float("nan")
         if not self.bounds[0] < self.location[0] < self.bounds[1]:
@@ -87,6 +96,7 @@ class BowlSurface:
         return self.draws_location @ columns + fixed
 
     def optimum_draws(self, student_params: float, student_tokens: float | None) -> np.ndarray:
+        """See `Surface`; a draw without a bowl counts half on each side."""
         draws = self._draws(student_params, student_tokens) + self.draws_scatter
         kappa = self.draws_location[:, 0]
         flat = self.draws_amplitude <= 0
@@ -104,19 +114,22 @@ class BowlSurface:
         return self.draws_amplitude[:, None] * Bowl(self.draws_shape).value(u)
 
     def regret_draws(self, student_params: float, student_tokens: float | None, teachers, teacher_tokens=None):
+        """See `Surface`."""
         location = self._draws(student_params, student_tokens) + self.draws_scatter
         return self._heights(location, np.asarray(teachers, np.float64), teacher_tokens)
 
     def loss_draws(self, student_params: float, student_tokens: float | None, teachers, teacher_tokens=None):
+        """See `Surface`."""
         return self._heights(
             self._draws(student_params, student_tokens), np.asarray(teachers, np.float64), teacher_tokens
         )
 
     def teacher_draws(self, student_params: float, student_tokens: float | None, teachers) -> np.ndarray:
-        """None are kept: a size names a family of teachers, not one that was measured."""
+        """Zeros (R, n): a size names a family of teachers, not one that was measured."""
         return np.zeros((len(self.draws_amplitude), len(np.atleast_1d(teachers))))
 
     def predict(self, frame) -> np.ndarray:
+        """See `Surface`. Raises LawError without student_tokens where the law depends on them."""
         tokens = frame["student_tokens"].to_numpy(np.float64) if "student_tokens" in frame else None
         if tokens is None and "q" in self.names:
             raise LawError(
@@ -136,6 +149,7 @@ class BowlSurface:
         return out
 
     def to_dict(self) -> dict:
+        """JSON-ready but for its arrays, with the version of the bowl."""
         data = {name: getattr(self, name) for name in self.__dataclass_fields__}
         data["references"] = {f: getattr(self.references, f) for f in References.__dataclass_fields__}
         data["floor"] = {f: getattr(self.floor, f) for f in Floor.__dataclass_fields__}
@@ -143,6 +157,7 @@ class BowlSurface:
 
     @classmethod
     def from_dict(cls, data: dict) -> BowlSurface:
+        """The surface that `to_dict` gave. Raises LawError for a bowl of another version."""
         data = dict(data)
         if data.pop("bowl_version") != BOWL_VERSION or len(data["shape"]) != SHAPES:
             raise LawError("law: its bowl was written by another version of gaplaw; fit the table again")

@@ -26,8 +26,13 @@ EXACT_WEIGHT, EXACT_WEIGHT_FEW, TAU_SCALE = 0.8, 0.5, 0.25
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Components:
-    """Effects in units of the noise sd (teacher, cell), tau in ln T with its posterior over `SCATTERS`, and seed noise
-    in nats.
+    """Where the scatter comes from.
+
+    Attributes:
+        teacher, cell: sd of an effect in units of the noise sd; 0 where the table cannot separate it.
+        tau: scatter of students around the law, ln T. tau_weights: its posterior over `SCATTERS`.
+        seed_sd_nats: sd between runs of one cell. paired_sd_nats: the same without the pairing offset.
+        variance: noise left when the effects are removed, nats².
     """
 
     teacher: float
@@ -44,7 +49,11 @@ class Components:
 
 
 def components(fit: JointFit) -> Components:
-    """REML estimates at the fit; a component that the table cannot separate is 0."""
+    """REML estimates of the variance components at a fit; one that the table cannot separate is 0.
+
+    Args:
+        fit: the pilot.
+    """
     design = fit.problem.design
     students = len(np.unique(design.student))
     teachers = len(np.unique(design.teacher))
@@ -92,7 +101,11 @@ def _best(likelihood, grid) -> float:
 
 
 def effect_columns(fit: JointFit, parts: Components) -> np.ndarray:
-    """Random-effect columns per row in units of the noise sd, (n, e), for `joint.project`."""
+    """Random-effect columns per row in units of the noise sd, (n, e), for `problem.project`.
+
+    Args:
+        fit: the pilot. parts: its components.
+    """
     design = fit.problem.design
     blocks = []
     if parts.teacher:
@@ -163,7 +176,11 @@ class _RestrictedLikelihood:
 
 
 def seed_noise(design: Design) -> tuple[float | None, float | None]:
-    """(sd between runs of one cell, the same after the pairing offset is removed), nats; None without replicates."""
+    """Sd between runs of one cell, and the same after the pairing offset is removed, nats; None without replicates.
+
+    Args:
+        design: of the table.
+    """
     counts = np.bincount(design.cell, minlength=len(design.x))
     extra = int((counts - 1).clip(0).sum())
     if extra < 2:
