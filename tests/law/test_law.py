@@ -11,7 +11,7 @@ import pytest
 
 from gaplaw.errors import LawError
 from gaplaw.law.fitting import fit
-from gaplaw.law.law import load_law
+from gaplaw.law.law import Law, load_law
 from gaplaw.law.simulation.simulate import simulate, true_optimum
 
 WORLD = dict(
@@ -115,15 +115,18 @@ def test_bad_files_are_one_line(tmp_path, law):
         load_law(tmp_path / "old.json")
     with pytest.raises(LawError, match="schema_version 99"):
         type(law).from_dict(law.to_dict() | {"schema_version": 99})
+    with pytest.raises(LawError, match="surface kind 'cone' must be one of bowl, loss"):
+        Law.from_dict(law.to_dict() | {"surface": {"kind": "cone"}})
     with pytest.raises(LawError, match="student_params: -1"):
         law.optimum(-1)
 
 
 def test_import_is_light():
-    """`import gaplaw.law` brings neither JAX nor matplotlib nor the training half."""
+    """`import gaplaw.law` brings neither JAX nor matplotlib nor the training half; a law from a file needs no SciPy."""
     code = (
-        "import sys, gaplaw.law; from gaplaw.law import fit, load_law;"
-        "print(*[name in sys.modules for name in ('jax', 'matplotlib', 'gaplaw.train', 'tensorflow_datasets')])"
+        "import sys, gaplaw.law; from gaplaw.law import load_law; light = 'scipy' not in sys.modules;"
+        "from gaplaw.law import fit;"
+        "print(light, *[name in sys.modules for name in ('jax', 'matplotlib', 'gaplaw.train', 'tensorflow_datasets')])"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert out == ["False"] * 4
+    assert out == ["True"] + ["False"] * 4

@@ -17,7 +17,7 @@ NO_TEACHER = 1e3  # ln L_T of no teacher that was measured
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Component:
+class FittedForm:
     """One fitted form: theta (P,), its correction and coefficients (m,), and draws theta (R, P), coefficients (R,
     m).
     """
@@ -63,7 +63,7 @@ class FormAverage:
         left_out_log_loss: (n,) the same, predicted without the row's student size; None below three sizes.
     """
 
-    components: tuple[Component, ...]
+    components: tuple[FittedForm, ...]
     reach_theta: np.ndarray  # (10,) of ReachForm: its floor is ln M
     fitted_log_loss: np.ndarray  # (n,) ln L_S
     left_out_log_loss: np.ndarray | None  # (n,) ln L_S predicted without the row's student size; None below three sizes

@@ -16,7 +16,7 @@ import numpy as np
 
 from gaplaw.law.numeric.minimise import Minima, minimise
 from gaplaw.law.teacher_loss.correction_fit import fit_correction, robust_scale, robust_weights
-from gaplaw.law.teacher_loss.form_average import FORMS, Component, FormAverage, correction_inputs
+from gaplaw.law.teacher_loss.form_average import FORMS, FittedForm, FormAverage, correction_inputs
 from gaplaw.law.teacher_loss.forms import Inputs, residual_functions, whitener
 
 FIRST_DELTA = 0.01  # ln units, before the scale of the residuals is known
@@ -111,7 +111,7 @@ def fit_average(inputs: Inputs, log_loss, *, sizes, weight=None) -> FormAverage:
         if FORMS[kind].names[0] == "e" and theta[0] < log_loss.min() - NO_FLOOR:
             status = "unidentified parameter"
         parts.append(
-            Component(
+            FittedForm(
                 kind=kind,
                 weight=1.0 / len(kinds),
                 theta=theta,
@@ -197,7 +197,7 @@ def stacking_weights(errors: np.ndarray, groups: np.ndarray) -> np.ndarray:
     return best
 
 
-def _restarts(part: Component, inputs: Inputs, log_loss) -> np.ndarray:
+def _restarts(part: FittedForm, inputs: Inputs, log_loss) -> np.ndarray:
     """The whole table's answer and a few cold starts: a fold must not inherit the basin of the rows it lacks."""
     cold = part.form.starts(inputs, log_loss)
     return np.vstack([part.theta[None], cold[:: max(1, len(cold) // 3)]])
@@ -262,6 +262,6 @@ def _shares(average: FormAverage, count: int) -> list[int]:
     return own
 
 
-def _effective_parameters(part: Component, z) -> float:
+def _effective_parameters(part: FittedForm, z) -> float:
     phi = part.correction.features(z)
     return len(part.theta) + float(np.trace(part.correction.posterior(phi, np.ones(len(z))) @ phi))

@@ -17,7 +17,7 @@ import pandas as pd
 from gaplaw.errors import LawError
 from gaplaw.law.no_teacher.baseline import baseline_loss
 from gaplaw.law.teacher_loss.correction import Correction
-from gaplaw.law.teacher_loss.form_average import Component, FormAverage
+from gaplaw.law.teacher_loss.form_average import FittedForm, FormAverage
 from gaplaw.law.teacher_loss.forms import Inputs
 
 MARGIN = 0.25  # how far past the measured teachers an optimum is looked for, in measured ranges of ln L_T
@@ -110,7 +110,7 @@ class LossSurface:
         arrays = ("theta", "coefficients", "theta_draws", "coefficient_draws")
         for part in data["components"]:
             known = {name: np.array(part[name], dtype=float) for name in arrays}
-            parts.append(Component(**(part | known | {"correction": Correction.from_dict(part["correction"])})))
+            parts.append(FittedForm(**(part | known | {"correction": Correction.from_dict(part["correction"])})))
         average = FormAverage(
             components=tuple(parts),
             reach_theta=np.array(data["reach_theta"]),

@@ -38,7 +38,7 @@ class FitState:
 
     table_design: TableDesign
     pilot: JointFit
-    components: variance.Components
+    components: variance.VarianceComponents
     best: JointFit
     refits: Solutions
     surface: BowlSurface
@@ -58,7 +58,7 @@ def fit_with_noise(table: Table, rng: np.random.Generator, draws: int) -> FitSta
     """
     table_design = design_of_table(table)
     pilot = fit_joint(table_design.design)
-    components = variance.components(pilot)
+    components = variance.variance_components(pilot)
     best = pilot
     if components.any:
         best = intervals.refit(

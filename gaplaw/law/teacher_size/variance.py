@@ -25,7 +25,7 @@ EXACT_WEIGHT, EXACT_WEIGHT_FEW, TAU_SCALE = 0.8, 0.5, 0.25
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Components:
+class VarianceComponents:
     """Where the scatter comes from.
 
     Attributes:
@@ -48,7 +48,7 @@ class Components:
         return self.teacher > 0 or self.cell > 0 or self.tau > 0
 
 
-def components(fit: JointFit) -> Components:
+def variance_components(fit: JointFit) -> VarianceComponents:
     """REML estimates of the variance components at a fit; one that the table cannot separate is 0.
 
     Args:
@@ -74,7 +74,7 @@ def components(fit: JointFit) -> Components:
         if abs(np.log(variance / previous)) < 0.05:
             break
     seed, paired = seed_noise(design)
-    return Components(
+    return VarianceComponents(
         teacher=teacher,
         cell=cell,
         tau=tau,
@@ -100,7 +100,7 @@ def _best(likelihood, grid) -> float:
     return float(grid[k]) if 2 * (logs[k] - logs[0]) > EVIDENCE else 0.0
 
 
-def effect_columns(fit: JointFit, parts: Components) -> np.ndarray:
+def effect_columns(fit: JointFit, parts: VarianceComponents) -> np.ndarray:
     """Random-effect columns per row in units of the noise sd, (n, e), for `problem.project`.
 
     Args:

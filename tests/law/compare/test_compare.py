@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from gaplaw.law.compare.cases import Case, cases_of, learn_loss_ratio, learn_ratio, rule_picks
-from gaplaw.law.compare.compare import compare_size_law, verdict
+from gaplaw.law.compare.compare import compare_loss_law, compare_size_law, verdict
 from gaplaw.law.compare.size_forms import SIZE_FORMS, aicc, fit_forms
 from gaplaw.law.decide.rules_of_thumb import size_equivalents
 from gaplaw.law.fitting import fit
@@ -136,3 +136,13 @@ def test_the_choice_does_not_depend_on_whether_rivals_were_compared():
         assert plain.to_dict()[part] == compared.to_dict()[part]
     assert plain.recommended is None
     assert all("not_worth_it" in {flag.kind for flag in found.flags} for found in (plain, compared))
+
+
+def test_a_law_in_teacher_loss_has_rivals_only_when_asked_and_recommends_the_same():
+    table = read_table(ROOT / "experiments" / "results" / "quickstart", coordinate="teacher_loss")
+    alone = fit(table, draws=20, compare=False)
+    assert alone.rivals == () and alone.comparison == {}
+    compared = compare_loss_law(table, alone)
+    assert compared.rivals and compared.comparison["verdict"]
+    one, two = (law.choose(student_params=2000, teachers=[2.5, 2.6]) for law in (alone, compared))
+    assert one.recommended == two.recommended and one.teachers == two.teachers

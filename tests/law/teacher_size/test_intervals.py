@@ -10,8 +10,7 @@ import pytest
 from gaplaw.law.simulation.coverage import BOWLS, NOISES, coverage, one_table
 from gaplaw.law.simulation.simulate import simulate
 from gaplaw.law.table.read import read_table
-from gaplaw.law.teacher_size import intervals
-from gaplaw.law.teacher_size import variance as noise
+from gaplaw.law.teacher_size import intervals, variance
 from gaplaw.law.teacher_size.design import design_of_table
 from gaplaw.law.teacher_size.joint import fit_joint
 
@@ -79,16 +78,19 @@ def test_profile_of_another_student_is_centred_on_its_optimum():
 
 
 def test_noise_components_are_found():
-    quiet = noise.components(fitted(noise_nats=0.003))
+    quiet = variance.variance_components(fitted(noise_nats=0.003))
     assert quiet.tau == 0
-    stray = [noise.components(fitted(noise_nats=0.001, scatter_ln=0.4, rng=seed)).tau for seed in range(4)]
+    stray = [variance.variance_components(fitted(noise_nats=0.001, scatter_ln=0.4, rng=seed)).tau for seed in range(4)]
     assert np.mean(stray) == pytest.approx(0.4, rel=0.4)
-    columns = [noise.components(fitted(noise_nats=0.001, teacher_sd_nats=0.006, rng=seed)).teacher for seed in range(4)]
+    columns = [
+        variance.variance_components(fitted(noise_nats=0.001, teacher_sd_nats=0.006, rng=seed)).teacher
+        for seed in range(4)
+    ]
     assert np.median(columns) >= 2
 
 
 def test_paired_seeds_cancel_the_offset():
     fit = fitted(noise_nats=0.003, seed_offset_nats=0.03, seeds=4, students=STUDENTS[:3])
-    raw, paired = noise.seed_noise(fit.problem.design)
+    raw, paired = variance.seed_noise(fit.problem.design)
     assert paired == pytest.approx(0.003, rel=0.25) and raw > 5 * paired
     assert np.sqrt(fit.variance) == pytest.approx(0.003, rel=0.25)
