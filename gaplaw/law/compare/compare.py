@@ -13,8 +13,8 @@ import numpy as np
 from gaplaw.law.compare.cases import Case, cases_of, learn_loss_ratio, learn_ratio, rule_picks
 from gaplaw.law.compare.size_forms import LEAST_SCATTER_LN, aicc, evidence, fit_forms, shared_bowl
 from gaplaw.law.decide.rules_of_thumb import CONSTANT_LOSS_RATIO, LARGEST, nearest, size_rules, strongest
+from gaplaw.law.decide.teachers import EQUIVALENT_TOKENS_PER_PARAM
 from gaplaw.law.flags import Flag
-from gaplaw.law.table.teachers import EQUIVALENT_TOKENS_PER_PARAM
 
 OPTIMUM_GRID_POINTS = 2401  # of the bowl, ln T: finer than any one student can tell
 RESAMPLES = 1000

@@ -25,10 +25,10 @@ from gaplaw.law.decide.cost import (
     with_flops,
 )
 from gaplaw.law.decide.rules_of_thumb import RuleChoice, rule_choices
+from gaplaw.law.decide.teachers import Teacher, read_teachers
 from gaplaw.law.fitted_law import FittedLaw
 from gaplaw.law.flags import Flag, worst_first
 from gaplaw.law.notebook_view import ChoiceView
-from gaplaw.law.table.teachers import Teacher, read_teachers
 from gaplaw.law.table.values import to_positive
 from gaplaw.law.text import choice_text
 

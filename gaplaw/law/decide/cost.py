@@ -14,10 +14,10 @@ import numpy as np
 import pandas as pd
 
 from gaplaw.errors import LawError
+from gaplaw.law.decide.teachers import Teacher
 from gaplaw.law.fitted_law import FittedLaw
 from gaplaw.law.flags import Flag
 from gaplaw.law.no_teacher.baseline import baseline_loss, loss_at_equal_compute
-from gaplaw.law.table.teachers import Teacher
 
 COSTS = ("best", "inference", "pretraining", "both")
 DEFAULT_TOKENS_PER_PARAM = 20.0

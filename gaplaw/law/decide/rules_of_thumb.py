@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gaplaw.law.decide.teachers import EQUIVALENT_TOKENS_PER_PARAM, Teacher
 from gaplaw.law.no_teacher.scaling_law import law_loss
-from gaplaw.law.table.teachers import EQUIVALENT_TOKENS_PER_PARAM, Teacher
 
 PUBLISHED_RATIO = 2.5  # Zhang et al. 2023, arXiv 2311.07052: students pruned from their teachers
 LARGEST, CONSTANT_LOSS_RATIO = "largest available", "constant loss ratio"
