@@ -21,6 +21,7 @@ from gaplaw.law.decide.cost import (
     plain_row,
     teacher_tokens_of,
     tokens_for_flops,
+    tolerance_or_default,
     with_cost,
     with_flops,
 )
@@ -32,7 +33,6 @@ from gaplaw.law.notebook_view import ChoiceView
 from gaplaw.law.table.values import to_positive
 from gaplaw.law.text import choice_text
 
-DEFAULT_TOLERANCE_NATS = 0.002
 FAR_RANGES = 1.0  # extrapolation beyond this many measured ranges is called a guess
 HOPELESS_RANGES = 3.0  # and beyond this many there is no answer
 
@@ -128,9 +128,7 @@ def choose(
     tokens = None if student_tokens is None else to_positive("student_tokens", student_tokens)
     flags = [*law.flags, *extrapolation_flags(law, params, tokens, available)]
     flop_tokens, token_flag = tokens_for_flops(law, params, tokens)
-    tolerance = (
-        tolerance_nats if tolerance_nats is not None else max(DEFAULT_TOLERANCE_NATS, law.noise.seed_sd_nats or 0.0)
-    )
+    tolerance = tolerance_or_default(law, tolerance_nats)
     if any(flag.severity == "refusal" for flag in flags):
         rows = [with_flops(plain_row(teacher), teacher, params, flop_tokens, cost) for teacher in available]
         optimum, near, span, rules, recommended = Optimum(), (), (None, None), (), None
@@ -164,7 +162,7 @@ def choose(
         student_params=params,
         student_tokens=tokens,
         cost=cost,
-        tolerance_nats=float(tolerance),
+        tolerance_nats=tolerance,
         coordinate=law.coordinate,
     )
 

@@ -21,6 +21,7 @@ from gaplaw.law.no_teacher.baseline import baseline_loss, loss_at_equal_compute
 
 COSTS = ("best", "inference", "pretraining", "both")
 DEFAULT_TOKENS_PER_PARAM = 20.0
+DEFAULT_TOLERANCE_NATS = 0.002
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,6 +77,12 @@ def tokens_for_flops(law: FittedLaw, params: float, tokens: float | None) -> tup
         ratio, source = float(np.sqrt(ends[0] * ends[1])), "as in the table"
     message = f"no tokens given: FLOPs are stated at {ratio:.3g} tokens per parameter, {source}"
     return ratio * params, Flag("tokens_assumed", message, "note")
+
+
+def tolerance_or_default(law: FittedLaw, tolerance_nats: float | None) -> float:
+    """The regret that counts as none, nats: as given, or 0.002, or one standard deviation between seeds where larger."""
+    default = max(DEFAULT_TOLERANCE_NATS, law.noise.seed_sd_nats or 0.0)
+    return float(default if tolerance_nats is None else tolerance_nats)
 
 
 def plain_row(teacher: Teacher) -> TeacherChoice:

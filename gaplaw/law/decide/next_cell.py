@@ -23,8 +23,7 @@ import numpy as np
 
 from gaplaw.errors import LawError
 from gaplaw.law.decide.candidates import candidate_cells, with_trained_teacher
-from gaplaw.law.decide.choose import DEFAULT_TOLERANCE_NATS
-from gaplaw.law.decide.cost import DEFAULT_TOKENS_PER_PARAM
+from gaplaw.law.decide.cost import DEFAULT_TOKENS_PER_PARAM, tolerance_or_default
 from gaplaw.law.fitted_law import FittedLaw
 from gaplaw.law.table.values import to_positive
 from gaplaw.law.text import size_words
@@ -115,9 +114,7 @@ def next_cells(
     tokens = None if target_student_tokens is None else to_positive("target_student_tokens", target_student_tokens)
     if not budget_flops > 0:
         raise LawError(f"budget_flops: {budget_flops} must be positive")
-    tolerance = (
-        tolerance_nats if tolerance_nats is not None else max(DEFAULT_TOLERANCE_NATS, law.noise.seed_sd_nats or 0.0)
-    )
+    tolerance = tolerance_or_default(law, tolerance_nats)
     cells = candidate_cells(law, candidates, teacher_tokens_per_param)
     positions_on_axis = [*law.measured[law.coordinate], *(cell[law.coordinate] for cell in cells)]
     options = np.geomspace(min(positions_on_axis), max(positions_on_axis), 81)
