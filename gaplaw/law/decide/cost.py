@@ -80,7 +80,7 @@ def tokens_for_flops(law: FittedLaw, params: float, tokens: float | None) -> tup
 
 
 def tolerance_or_default(law: FittedLaw, tolerance_nats: float | None) -> float:
-    """The regret that counts as none, nats: as given, or 0.002, or one standard deviation between seeds where larger."""
+    """The regret that counts as none, nats: as given, or 0.002, or one sd between seeds where larger."""
     default = max(DEFAULT_TOLERANCE_NATS, law.noise.seed_sd_nats or 0.0)
     return float(default if tolerance_nats is None else tolerance_nats)
 
