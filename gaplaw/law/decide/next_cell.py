@@ -8,10 +8,8 @@ removes the share
     rho² = Cov(theta, d)² / (Var(theta) (Var(d) + s²))
 
 of theta's variance, and to second order the same share of the expected regret that knowing T* better can remove. Cells
-are taken
-greedily: each taken cell is regressed out of the draws before the next is ranked, so two cells that say the same count
-  once.
-Related: V-optimal active design per cost, arXiv 2604.22753.
+are picked greedily: each pick is regressed out of the draws before the next is ranked, so two cells that say the same
+count once. Related: V-optimal active design per cost, arXiv 2604.22753.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ def adapt(
     measured = start.assign(student_loss=measure(start))
     law, statement, rounds = None, "stop: the most rounds were run", 0
     for rounds in range(1, most_rounds + 1):  # noqa: B007
-        law = fit_simulated(measured, draws, seed)
+        law = fit_cells(measured, draws, seed)
         unmeasured = candidates.merge(measured[CELL], on=CELL, how="left", indicator=True)
         unmeasured = unmeasured[unmeasured["_merge"] == "left_only"].drop(columns="_merge")
         candidate_cells = [
@@ -95,7 +95,7 @@ def adapt(
         trained_teachers |= set(rows["teacher_params"])
         measured = pd.concat([measured, rows.assign(student_loss=measure(rows))], ignore_index=True)
     else:
-        law = fit_simulated(measured, draws, seed)
+        law = fit_cells(measured, draws, seed)
     return AdaptiveRun(
         law=law,
         measured=measured,
@@ -131,8 +131,8 @@ def expected_regret(law: Law, teachers, params: float, tokens: float | None = No
     return float(law.regret_draws(params, tokens, np.geomspace(min(teachers), max(teachers), 81)).mean(0).min())
 
 
-def fit_simulated(frame: pd.DataFrame, draws: int, seed: int) -> Law:
-    """The law of simulated rows, not compared with rivals; pairing groups are left out."""
+def fit_cells(frame: pd.DataFrame, draws: int, seed: int) -> Law:
+    """The law of the cells that were run so far, not compared with rivals; pairing groups are left out."""
     keep = [name for name in frame.columns if name != "group"]
     table = Table(
         frame=frame[keep].reset_index(drop=True),
@@ -183,7 +183,7 @@ def rehearse(
     frame = simulate(students=students, teachers=teachers, seeds=seeds_available, rng=rng, **truth)
     pool = frame.drop(columns="group", errors="ignore")
     full = pool[pool["seed"] == 0]
-    full_law = fit_simulated(full, draws, rng)
+    full_law = fit_cells(full, draws, rng)
     goal = slack * expected_regret(full_law, teachers, target_student_params)
     small_teachers = np.sort(pool["teacher_params"].unique())[:start_teachers]
     small_students = np.sort(pool["student_params"].unique())[:start_students]

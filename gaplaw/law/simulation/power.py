@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gaplaw.errors import LawError
-from gaplaw.law.simulation.adaptive import cell_flops, expected_regret, fit_simulated, true_regret
+from gaplaw.law.simulation.adaptive import cell_flops, expected_regret, fit_cells, true_regret
 from gaplaw.law.simulation.simulate import simulate, true_optimum
 from gaplaw.law.text import size_words
 
@@ -155,7 +155,7 @@ def _design(sizes, ladder, seeds, target, tolerance, simulations, draws, rng, tr
     for number in range(simulations):
         frame = simulate(students=sizes, teachers=ladder, seeds=seeds, rng=[rng, number], **truth)
         flops = cell_flops(frame)
-        law = fit_simulated(frame, draws, number)
+        law = fit_cells(frame, draws, number)
         if law.refused:
             refused += 1
             continue

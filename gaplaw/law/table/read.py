@@ -1,9 +1,8 @@
 """What was measured? Any results table, read into one canonical frame with typed refusals.
 
 First file of the law half of the walk: the parquet folder (or an outside CSV) comes in here and nothing later reads
-  files.
-Letters used in the law half: N_S student parameters, D_S student tokens, N_T teacher parameters, L_T teacher loss, L_S
-student loss. It refuses, naming row and column, what a fit could not honestly use; it never drops a row without saying
+files. Letters used in the law half: N_S student parameters, D_S student tokens, N_T teacher parameters, L_T teacher
+loss, L_S student loss. It refuses, naming row and column, what a fit could not honestly use; it never drops a row without saying
 so in `notes`.
 """
 
@@ -33,13 +32,8 @@ from gaplaw.results import read as read_folder
 
 # What a sweep of our own calls the two losses, and the columns in which its rows must agree to be compared at all.
 SWEEP_NAMES = {"loss_student_ce_nats": "student_loss", "loss_teacher_ce_nats": "teacher_loss"}
-ANSWER_COLUMNS = (
-    "student_loss",
-    "no_teacher_loss",
-    "seed",
-    "group",
-    "weight",
-)  # what a question to a law need not have
+# What a question to a law need not have.
+ANSWER_COLUMNS = ("student_loss", "no_teacher_loss", "seed", "group", "weight")
 SAME_IN_ALL_ROWS = ("data_source", "data_tokenizer", "data_manifest")
 
 
