@@ -29,7 +29,8 @@ def main() -> None:
         runs.append(run)
         print(
             f"draw {seed}: {run.share_of_flops:.0%} of the FLOPs, {run.cells} cells of {run.full_cells}, "
-            f"{'reached' if run.reached else 'NOT reached'}; expected regret {1e3 * run.expected_regret_nats:.2f} mnats (grid "
+            f"{'reached' if run.reached else 'NOT reached'}; expected regret {1e3 * run.expected_regret_nats:.2f} "
+            "mnats (grid "
             f"{1e3 * run.full_expected_regret_nats:.2f}), by the truth {1e3 * run.true_regret_nats:.2f} "
             f"({1e3 * run.full_true_regret_nats:.2f})", flush=True,
         )  # fmt: skip
@@ -38,7 +39,8 @@ def main() -> None:
         for name in ("share_of_flops", "reached", "true_regret_nats", "full_true_regret_nats")
     )
     print(
-        f"median over {len(runs)} draws: {np.median(share):.0%} of the full grid's FLOPs; reached in {reached.mean():.0%}; "
+        f"median over {len(runs)} draws: {np.median(share):.0%} of the full grid's FLOPs; reached in "
+        f"{reached.mean():.0%}; "
         f"regret by the truth {1e3 * np.median(true):.2f} mnats, full grid {1e3 * np.median(full):.2f}"
     )
 

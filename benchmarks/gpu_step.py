@@ -232,7 +232,8 @@ def main() -> int:
         f"{seen}; bfloat16 products reach {top['rate'] / 1e12:.3g} TFLOP/s; medians of {options.rounds} × {STEPS} steps"
     )
     print(
-        f"{'pair':<16} {'contestant':<24} {'ms/step':>8} {'student tokens/s':>17} {'TFLOP/s':>8} {'of ceiling':>10} {'peak GiB':>8}"
+        f"{'pair':<16} {'contestant':<24} {'ms/step':>8} {'student tokens/s':>17} {'TFLOP/s':>8} {'of ceiling':>10} "
+        f"{'peak GiB':>8}"
     )
     for pair in SMOKE if options.smoke else PAIRS:
         for kind in options.contestants:
@@ -243,7 +244,8 @@ def main() -> int:
                 continue
             print(
                 f"{pair:<16} {found['name']:<24} {1e3 * found['seconds']:>8.1f} {found['tokens']:>17,.0f} "
-                f"{found['rate'] / 1e12:>8.3g} {found['rate'] / top['rate']:>10.1%} {found['peak_bytes'] / 2**30:>8.1f}",
+                f"{found['rate'] / 1e12:>8.3g} {found['rate'] / top['rate']:>10.1%} "
+                f"{found['peak_bytes'] / 2**30:>8.1f}",
                 flush=True,
             )
     return 0

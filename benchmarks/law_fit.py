@@ -23,7 +23,8 @@ from scipy.optimize import minimize
 
 from benchmarks.loss_worlds import world
 from gaplaw import law as laws
-from gaplaw.law.no_teacher.scaling_law import fit_supervised, law_loss
+from gaplaw.law.no_teacher.scaling_law import law_loss
+from gaplaw.law.no_teacher.supervised_fit import fit_supervised
 from gaplaw.law.simulation.simulate import simulate
 
 DELTA = 1e-3
@@ -154,7 +155,8 @@ def main() -> None:
         print("chinchilla: not installed (pip install chinchilla==0.2.0 to compare)")
     else:
         print(
-            f"{f'chinchilla {package[0]}, its loss, 432 starts':<44}{package[1]:>14.10f}{package_seconds:>9.2f}{'none':>14}"
+            f"{f'chinchilla {package[0]}, its loss, 432 starts':<44}{package[1]:>14.10f}{package_seconds:>9.2f}"
+            f"{'none':>14}"
         )
     print(f"gaplaw: {cold.status}, {cold.share_at_best:.0%} of {cold.starts} starts at the best value")
     for kind, table in joint_tables().items():
@@ -167,7 +169,8 @@ def main() -> None:
 def row(name, reached, seconds, draw_seconds, exponent) -> None:
     low, high = np.quantile(exponent, [0.025, 0.975])
     print(
-        f"{name:<44}{reached:>14.10f}{seconds:>9.2f}{draw_seconds:>14.2f}   {np.median(exponent):.3f}, {low:.3f} to {high:.3f}"
+        f"{name:<44}{reached:>14.10f}{seconds:>9.2f}{draw_seconds:>14.2f}   {np.median(exponent):.3f}, {low:.3f} to "
+        f"{high:.3f}"
     )
 
 

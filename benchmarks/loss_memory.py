@@ -47,7 +47,8 @@ def main() -> None:
     for vocab in (32_768, 131_072):
         whole, ours = (temporary_bytes(loss, vocab, jnp.bfloat16) for loss in (dense, chunked))
         print(
-            f"ratio chunked / dense temporary bytes at V = {vocab:,}, {TOKENS} tokens, chunks of {CHUNK_TOKENS}, bfloat16: "
+            f"ratio chunked / dense temporary bytes at V = {vocab:,}, {TOKENS} tokens, chunks of {CHUNK_TOKENS}, "
+            "bfloat16: "
             f"{ours / whole:.3f}  ({ours / 2**20:.0f} MiB / {whole / 2**20:.0f} MiB)"
         )
 

@@ -122,7 +122,8 @@ def main() -> None:
                 rms, regrets, measured = score(frame)
                 line = ", ".join(f"{name} {1e3 * np.nanmean(v):.2f}" for name, v in regrets.items())
                 print(
-                    f"{truth}, noise, teacher, student sd {SCATTERS[number]}, {len(frame)} rows, {len(regrets['gaplaw'])} choices, "
+                    f"{truth}, noise, teacher, student sd {SCATTERS[number]}, {len(frame)} rows, "
+                    f"{len(regrets['gaplaw'])} choices, "
                     f"{int(np.isnan(regrets['gaplaw']).sum())} refused\n  rms gaplaw {1e3 * rms['gaplaw']:.2f}, "
                     f"broken power {1e3 * rms['broken power']:.2f} mnats\n  regret, mnats: {line}", flush=True,
                 )  # fmt: skip
@@ -130,8 +131,11 @@ def main() -> None:
                     pooled.setdefault(name, []).append((np.nanmean(value), np.nanmean(measured[name])))
                 pooled.setdefault("rms", []).append((rms["gaplaw"], rms["broken power"]))
     rms = np.array(pooled.pop("rms"))
-    print(f"\n{len(rms)} tables; rms, mnats: gaplaw {1e3 * rms[:, 0].mean():.2f}, broken power {1e3 * rms[:, 1].mean():.2f}, "
-          f"gaplaw lower in {np.mean(rms[:, 0] < rms[:, 1]):.0%}")  # fmt: skip
+    print(
+        f"\n{len(rms)} tables; rms, mnats: gaplaw {1e3 * rms[:, 0].mean():.2f}, "
+        f"broken power {1e3 * rms[:, 1].mean():.2f}, "
+        f"gaplaw lower in {np.mean(rms[:, 0] < rms[:, 1]):.0%}"
+    )
     for name, value in sorted(pooled.items(), key=lambda item: np.mean(item[1])):
         true, seen = 1e3 * np.mean(value, axis=0)
         print(f"{name:<16}mean regret {true:7.3f} mnats by the truth, {seen:7.3f} as measured")

@@ -239,13 +239,15 @@ def main(options) -> None:
     for kind, contestant in contestants.items():
         spread = f"{min(contestant.turns):.2f}–{max(contestant.turns):.2f}"
         print(
-            f"{kind:16s} {seconds[kind]:7.2f} s a turn ({spread}), {1e6 * seconds[kind] / tokens:8.3f} µs per student token, "
+            f"{kind:16s} {seconds[kind]:7.2f} s a turn ({spread}), {1e6 * seconds[kind] / tokens:8.3f} µs per "
+            "student token, "
             f"start and compile {contestant.start_seconds:6.1f} s"
         )
         contestant.close()
     peak = ceiling_flops()
     print(
-        f"gaplaw achieves {flops / seconds['gaplaw'] / 1e9:.1f} GFLOP/s, {flops / seconds['gaplaw'] / peak:.3f} of the measured "
+        f"gaplaw achieves {flops / seconds['gaplaw'] / 1e9:.1f} GFLOP/s, {flops / seconds['gaplaw'] / peak:.3f} of "
+        "the measured "
         f"matrix-product ceiling ({peak / 1e9:.0f} GFLOP/s, float32, all cores)"
     )
     for name, clock in (("with compilation, over the experiment's steps", whole), ("without compilation", seconds)):

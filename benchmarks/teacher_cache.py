@@ -107,7 +107,8 @@ def report(groups: list[Group], columns: dict, seconds: dict) -> None:
         for group in groups[1:]:
             kept = group.signal.token_bytes(vocab, group.temperatures)
             print(
-                f"  V = {vocab:>7,}  {group.signal.label:<10} {kept:>5}  ratio {kept / (4 * vocab):.5f} / {kept / (2 * vocab):.5f}"
+                f"  V = {vocab:>7,}  {group.signal.label:<10} {kept:>5}  ratio {kept / (4 * vocab):.5f} / "
+                f"{kept / (2 * vocab):.5f}"
             )
     print("fidelity at temperature 1 on held-out tokens; loss of the first student after the run (single run)")
     for label, row in columns.items():

@@ -26,11 +26,11 @@ def size(model):
     return count_params(model).non_embedding
 
 
-def writer(out, asked, fails=""):
+def writer(out, batches, fails=""):
     """Stands in for `gaplaw.sweep.run`: writes each cell's loss from a bowl around T = 4 S with a little noise."""
 
     def run_part(some):
-        asked.append({cell.id for cell in some.cells})
+        batches.append({cell.id for cell in some.cells})
         for cell in some.cells:
             row = results.describe_cell(cell, some.role(cell)) | {"status": "done"}
             if fails and cell.name.startswith(fails):
@@ -55,15 +55,15 @@ def go(sweep, out, run_part, **more):
 
 
 def test_it_starts_coarse_grows_within_the_sweep_and_stops_before_the_whole_grid(sweep, tmp_path):
-    asked = []
-    told = go(sweep, tmp_path, writer(tmp_path, asked))
-    assert all(earlier <= later for earlier, later in zip(asked, asked[1:], strict=False)) and told.statement
-    students = [cell for cell in sweep.students if cell.id in asked[0]]
+    batches = []
+    answer = go(sweep, tmp_path, writer(tmp_path, batches))
+    assert all(earlier <= later for earlier, later in zip(batches, batches[1:], strict=False)) and answer.statement
+    students = [cell for cell in sweep.students if cell.id in batches[0]]
     assert len(students) == 3 * 5 and {cell.seed for cell in students} == {0}
-    assert {cell.id for cell in sweep.baselines} & asked[0]
+    assert {cell.id for cell in sweep.baselines} & batches[0]
     rows = results.read(tmp_path)
-    assert (rows.role == "student").sum() == len(told.measured) < len(sweep.students)
-    assert set(rows.cell_id) == asked[-1]
+    assert (rows.role == "student").sum() == len(answer.measured) < len(sweep.students)
+    assert set(rows.cell_id) == batches[-1]
 
 
 @pytest.mark.slow
@@ -77,13 +77,13 @@ def test_it_runs_with_real_training(tmp_path):
         )
     )
     out = tmp_path / "runs" / "tiny"
-    told = go(tiny, out, lambda some: run.run(some, out, QUICK), tolerance_nats=1e-9)
+    answer = go(tiny, out, lambda some: run.run(some, out, QUICK), tolerance_nats=1e-9)
     rows = results.read(out)
     students = rows[rows.role == "student"]
-    assert (rows.status == "done").all() and len(students) == len(told.measured) >= 3 * 5
-    assert sorted(students.loss_student_ce_nats) == sorted(told.measured.student_loss)
+    assert (rows.status == "done").all() and len(students) == len(answer.measured) >= 3 * 5
+    assert sorted(students.loss_student_ce_nats) == sorted(answer.measured.student_loss)
     again = go(tiny, out, lambda some: run.run(some, out, QUICK), tolerance_nats=1e-9)
-    assert again.measured.student_loss.tolist() == told.measured.student_loss.tolist()  # nothing is trained twice
+    assert again.measured.student_loss.tolist() == answer.measured.student_loss.tolist()  # nothing is trained twice
 
 
 def test_a_part_holds_just_the_teachers_and_baselines_of_its_students(sweep):

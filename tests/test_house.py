@@ -5,6 +5,7 @@ light.
 import ast
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 
 import pytest
 
@@ -35,6 +36,12 @@ REPORT_MAY_IMPORT = {*LAW_HALF_MAY_IMPORT, "report"}
 BESIDE_THE_PACKAGE = {"analysis", "experiments", "benchmarks", "tests"}  # in a clone only: no wheel has them
 MOST_LINES = 300
 
+# Imports inside functions hide an arrow, so each needs a reason: a heavy or optional package that the file's importers
+# are spared. File below gaplaw/ -> the modules it may import inside functions. A room is held to its list once it is
+# named in ROOMS_WITHOUT_HIDDEN_IMPORTS; the others follow.
+HIDDEN_IMPORTS: dict[str, set[str]] = {}
+ROOMS_WITHOUT_HIDDEN_IMPORTS = ["law"]
+
 
 def python_files():
     """The project's own files, as git would list them."""
@@ -53,6 +60,57 @@ def gaplaw_imports(path, top_level_only):
         elif isinstance(node, ast.ImportFrom) and node.module:
             found |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
     return {name.split(".")[1] for name in found if name.startswith("gaplaw.")}
+
+
+def imported_modules(nodes):
+    """Full names that these nodes import: `import a.b` is a.b, `from a.b import c` is a.b.c."""
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"relative import of {node.module}: name the package"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def hidden_imports(tree):
+    """Modules that a file imports inside its functions, or by a string; the lazy names of a package are no secret."""
+    for function in ast.walk(tree):
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            if getattr(function, "name", "") != "__getattr__":
+                yield from imported_modules(ast.walk(function))
+                calls = (node.func for node in ast.walk(function) if isinstance(node, ast.Call))
+                names = (getattr(func, "attr", getattr(func, "id", "")) for func in calls)
+                yield from (name for name in names if name in {"import_module", "__import__"})
+
+
+def outside_functions(node):
+    """The nodes below that run when the module is imported."""
+    for child in ast.iter_child_nodes(node):
+        types_only = isinstance(child, ast.If) and getattr(child.test, "id", "") == "TYPE_CHECKING"
+        if not types_only and not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            yield child
+            yield from outside_functions(child)
+
+
+def import_graph(root):
+    """Module of the package at `root`/gaplaw -> its modules that this one imports when it is imported itself."""
+    paths = (root / "gaplaw").rglob("*.py")
+    modules = {".".join(p.relative_to(root).with_suffix("").parts).removesuffix(".__init__"): p for p in paths}
+    graph = {}
+    for module, path in modules.items():
+        names = set(imported_modules(outside_functions(ast.parse(path.read_text()))))
+        # `from a.b import c` imports the module a.b.c where there is one, and the name c of a.b otherwise
+        graph[module] = {n if n in modules else n.rpartition(".")[0] for n in names} & set(modules) - {module}
+    return graph
+
+
+def import_cycle(root):
+    """The modules of one import cycle, or none."""
+    try:
+        TopologicalSorter(import_graph(root)).prepare()
+    except CycleError as error:
+        return error.args[1]
+    return []
 
 
 def stop_of(path):
@@ -78,6 +136,37 @@ def test_the_package_imports_nothing_that_is_only_in_a_clone():
         names = {alias.name for node in imports if isinstance(node, ast.Import) for alias in node.names}
         names |= {node.module for node in imports if isinstance(node, ast.ImportFrom) and not node.level}
         assert not {name.split(".")[0] for name in names} & BESIDE_THE_PACKAGE, path
+
+
+@pytest.mark.parametrize("room", ROOMS_WITHOUT_HIDDEN_IMPORTS)
+def test_imports_inside_functions_are_heavy_or_optional_and_on_the_list(room):
+    for path in sorted((ROOT / "gaplaw" / room).rglob("*.py")):
+        name = path.relative_to(ROOT / "gaplaw").as_posix()
+        hidden = set(hidden_imports(ast.parse(path.read_text()))) - HIDDEN_IMPORTS.get(name, set())
+        assert not hidden, f"{name} hides imports of {sorted(hidden)} in its functions; see HIDDEN_IMPORTS"
+
+
+def test_the_list_of_hidden_imports_names_only_what_is_there():
+    for name, allowed in HIDDEN_IMPORTS.items():
+        gone = allowed - set(hidden_imports(ast.parse((ROOT / "gaplaw" / name).read_text())))
+        assert not gone, f"HIDDEN_IMPORTS: {name} no longer imports {sorted(gone)} inside a function"
+
+
+def test_no_module_imports_itself_through_others():
+    cycle = import_cycle(ROOT)
+    assert not cycle, f"import cycle: {' -> '.join(cycle)}"
+
+
+def test_the_house_sees_a_cycle_and_a_hidden_import(tmp_path):
+    (tmp_path / "gaplaw").mkdir()
+    texts = {"one": "from gaplaw import two", "two": "if 1:\n    from gaplaw.three import x", "three": "x = 1"}
+    for name, text in texts.items():
+        (tmp_path / "gaplaw" / f"{name}.py").write_text(text)
+    assert not import_cycle(tmp_path)
+    (tmp_path / "gaplaw" / "three.py").write_text("import gaplaw.one")
+    assert set(import_cycle(tmp_path)) == {"gaplaw.one", "gaplaw.two", "gaplaw.three"}
+    tree = ast.parse("import a\n\ndef f():\n    import b\n    import_module('c')\n    return lambda: __import__('d')")
+    assert set(hidden_imports(tree)) == {"b", "import_module", "__import__"}
 
 
 def test_files_stay_short():

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from gaplaw.errors import SpecError, SweepError
-from gaplaw.law.simulation.adaptive import CELL, Adapted, adapt, cell_flops
+from gaplaw.law.simulation.adaptive import CELL, AdaptiveRun, adapt, cell_flops
 from gaplaw.spec import Cell, Sweep
 from gaplaw.spec.sizes import count_params
 from gaplaw.sweep.folder.compact import row_of
@@ -33,7 +33,7 @@ def run_adaptive(
     target_student_tokens: float | None,
     tolerance_nats: float,
     budget_flops: float | None,
-) -> Adapted:
+) -> AdaptiveRun:
     """Run the smallest students under the cheapest teachers, then what the law asks for, until the target is known well
     enough.
 
@@ -52,13 +52,13 @@ def run_adaptive(
     if len(cells) != len(sweep.students):
         raise SpecError("--adaptive: students must differ in size, tokens, teacher or seed")
     candidates = pd.DataFrame(list(cells), columns=CELL)
-    wanted: dict[str, Cell] = {}
+    requested_cells: dict[str, Cell] = {}
 
     def measure(rows: pd.DataFrame) -> np.ndarray:
-        asked = [cells[key] for key in rows[CELL].itertuples(index=False, name=None)]
-        wanted.update({cell.id: cell for cell in asked})
-        run_part(part(sweep, wanted))
-        return np.array([_loss(out, cell) for cell in asked])
+        batch = [cells[key] for key in rows[CELL].itertuples(index=False, name=None)]
+        requested_cells.update({cell.id: cell for cell in batch})
+        run_part(part(sweep, requested_cells))
+        return np.array([_loss(out, cell) for cell in batch])
 
     return adapt(
         measure,
@@ -71,15 +71,15 @@ def run_adaptive(
     )
 
 
-def part(sweep: Sweep, wanted: dict[str, Cell]) -> Sweep:
+def part(sweep: Sweep, requested_cells: dict[str, Cell]) -> Sweep:
     """The sweep with only those students, their teachers and their baselines, in the sweep's order."""
-    teachers = {cell.teacher.fingerprint for cell in wanted.values()}
-    twins = {(cell.model, cell.train, cell.seed) for cell in wanted.values()}
+    teachers = {cell.teacher.fingerprint for cell in requested_cells.values()}
+    twins = {(cell.model, cell.train, cell.seed) for cell in requested_cells.values()}
     return replace(
         sweep,
         teachers=tuple(cell for cell in sweep.teachers if cell.fingerprint in teachers),
         baselines=tuple(cell for cell in sweep.baselines if (cell.model, cell.train, cell.seed) in twins),
-        students=tuple(cell for cell in sweep.students if cell.id in wanted),
+        students=tuple(cell for cell in sweep.students if cell.id in requested_cells),
     )
 
 

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from gaplaw.law.text import interval_words, place_words, size_words
+from gaplaw.law.text import coordinate_words, interval_words, size_words
 
 
 def law_text(law) -> str:
@@ -22,7 +22,7 @@ def law_text(law) -> str:
     for student in law.students:
         joint = student.methods[-1]
         tokens = f", {size_words(student.student_tokens)} tokens" if student.student_tokens else ""
-        place = place_words(joint.point, axis) if joint.point is not None else "no interior optimum"
+        place = coordinate_words(joint.point, axis) if joint.point is not None else "no interior optimum"
         notes = f", off the {joint.censored} end of the grid" if joint.censored else ""
         notes += ", methods disagree" if student.disagree else ""
         interval = interval_words(joint.interval90, axis)

@@ -10,16 +10,16 @@ if TYPE_CHECKING:  # the same names, for type checkers and for the documentation
     from gaplaw.law.fitting import load_law as load_law
     from gaplaw.law.flags import Flag as Flag
     from gaplaw.law.law import Law as Law
-    from gaplaw.law.no_teacher.scaling_law import fit_supervised as fit_supervised
+    from gaplaw.law.no_teacher.supervised_fit import fit_supervised as fit_supervised
     from gaplaw.law.table.read import read_table as read_table
 
 _PUBLIC = {
     "fit": "gaplaw.law.fitting",
-    "load_law": "gaplaw.law.fitting",
+    "load_law": "gaplaw.law.law",
     "Law": "gaplaw.law.law",
     "Flag": "gaplaw.law.flags",
     "read_table": "gaplaw.law.table.read",
-    "fit_supervised": "gaplaw.law.no_teacher.scaling_law",
+    "fit_supervised": "gaplaw.law.no_teacher.supervised_fit",
 }
 __all__ = list(_PUBLIC)
 

@@ -26,8 +26,11 @@ FEWEST_HELD_OUT_TOKENS = 10_000
 
 
 def grid_flags(teachers: int, sizes: int) -> Iterator[Flag]:
-    """Refusals of a grid that is too small. teachers: the most that one student has met. sizes: of students,
-    distinct.
+    """Refusals of a grid that is too small for a law.
+
+    Args:
+        teachers: the most that one student has met.
+        sizes: distinct sizes of students.
     """
     if teachers < FEWEST_TEACHERS:
         yield Flag(
@@ -45,13 +48,15 @@ def grid_flags(teachers: int, sizes: int) -> Iterator[Flag]:
 
 def sweep_warnings(sweep: Sweep) -> list[str]:
     """What `gaplaw fit` would refuse of a sweep's rows, a line for each reason; protocols are fitted apart."""
-    met: dict[str, dict[int, set[int]]] = {}
+    sizes_by_protocol: dict[str, dict[int, set[int]]] = {}
     for cell in sweep.students:
         size = cell.target_params or count_params(cell.model).non_embedding
-        met.setdefault(cell.protocol, {}).setdefault(size, set()).add(count_params(cell.teacher.model).non_embedding)
+        sizes_by_protocol.setdefault(cell.protocol, {}).setdefault(size, set()).add(
+            count_params(cell.teacher.model).non_embedding
+        )
     return [
         f"gaplaw fit will refuse this grid ({protocol}): {flag.message}"
-        for protocol, students in met.items()
+        for protocol, students in sizes_by_protocol.items()
         for flag in grid_flags(max(map(len, students.values())), len(students))
     ]
 
@@ -76,7 +81,8 @@ def flags_of_text(epochs: Sequence[float], held_out_tokens: Sequence[float], *, 
     if 0 < least < FEWEST_HELD_OUT_TOKENS:
         yield Flag(
             "few_held_out_tokens",
-            f"losses are means over {least:,.0f} held-out tokens, whose standard error is about {least**-0.5:.1%} of the loss, or "
+            f"losses are means over {least:,.0f} held-out tokens, whose standard error is about {least**-0.5:.1%} of "
+            "the loss, or "
             f"more; at least {FEWEST_HELD_OUT_TOKENS:,} tokens are advised",
             "warning",
         )

@@ -1,32 +1,27 @@
 """Which law does this table support? `fit`: table in, `Law` out, with its intervals and every reason to doubt it.
 
-Last step before the questions in the law half of the walk: table → design → joint fit → noise → intervals → **Law**.
+The one dispatcher of the law half, above both coordinates: table → fit → summary → comparison → **Law**. Which steps a
+coordinate takes is said in `STEPS_OF_COORDINATE` and nowhere else.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from importlib import import_module
+from dataclasses import fields
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
-import gaplaw
 from gaplaw.errors import LawError
-from gaplaw.law import one_student as optimum
-from gaplaw.law.flags import Flag
-from gaplaw.law.law import Law, Noise, Parameter
-from gaplaw.law.no_teacher.baseline import fit_baseline
-from gaplaw.law.numeric.quantiles import interval
-from gaplaw.law.teacher_size import intervals
-from gaplaw.law.teacher_size import variance as noise
-from gaplaw.law.teacher_size.checks import doubts
-from gaplaw.law.teacher_size.design import Layout, lay_out
-from gaplaw.law.teacher_size.joint import JointFit, Points, fit_joint
-from gaplaw.law.teacher_size.problem import fitted_rows
-from gaplaw.law.teacher_size.surface import BowlSurface, fit_floor
+from gaplaw.law.compare.compare import compare_loss_law, compare_size_law
+from gaplaw.law.fitted_law import FittedLaw
+from gaplaw.law.law import Law
+from gaplaw.law.table.read import Table, read_table
+from gaplaw.law.teacher_loss.fit import fit_forms
+from gaplaw.law.teacher_loss.summary import loss_law
+from gaplaw.law.teacher_size.fit import fit_with_noise
+from gaplaw.law.teacher_size.summary import size_law
 
 FEWEST_DRAWS = 20  # an interval of 90 % is cut from them
-MOST_PROFILED = 12  # students whose T* gets its own profile; beyond it, intervals come from the draws
 
 
 def fit(
@@ -40,26 +35,32 @@ def fit(
     draws: int = 1000,
     compare: bool = True,
 ) -> Law:
-    """Fit the teacher law T* = k N_S^p (D_S/N_S)^q to a table of student losses.
+    """Fit the teacher law of a table of student losses, with intervals and every reason to doubt it.
+
+    For teachers known by size, ln T* = ln k + p ln N_S + q ln(D_S / N_S) is the minimum of one bowl that all
+    students share. For teachers known by loss, L_S(N_S, D_S, L_T) is a weighted mean of three closed forms with a
+    smooth correction.
 
     Args:
-        table_or_path: DataFrame, CSV, parquet file or sweep folder, or a `Table`.
-        columns: canonical name → name in the table (mapping or 'student_params=NS,student_loss=LS').
-        protocol: which protocol to fit when the table holds several.
-        higher_is_better: losses are scores.
-        coordinate: 'teacher_params' or 'teacher_loss' when the table has both.
-        seed: of the draws. draws: how many, at least 20.
-        compare: also fit the rival laws and rules (leave-one-student-out).
+        table_or_path: DataFrame, CSV or parquet file, sweep folder (path or URL), or a `Table`; one row per student.
+        columns: canonical name → name in the table: a mapping, or 'student_params=NS,student_loss=LS'.
+        protocol: which protocol to fit where the table holds several.
+        higher_is_better: the losses are scores, such as accuracies.
+        coordinate: 'teacher_params' or 'teacher_loss', where the table has both.
+        seed: of the draws.
+        draws: how many plausible laws to draw, at least 20; intervals are cut from them.
+        compare: also score rival forms and rules of thumb on students left out (`Law.rivals`, `Law.comparison`).
+
+    Returns:
+        Law. One that cannot name an optimum is returned too: `refused` is true and `flags` say why.
 
     Raises:
-        TableError: the table cannot be read. LawError: nothing about teachers can be learnt from it, or too few draws.
+        TableError: the table cannot be read, or a value is missing or impossible.
+        MixedProtocolsError: rows of several protocols, and none chosen.
+        LawError: nothing about teachers can be learnt from the table, or too few draws.
     """
     if draws < FEWEST_DRAWS:
         raise LawError(f"draws: {draws} must be at least {FEWEST_DRAWS}, for the intervals")
-    from threadpoolctl import threadpool_limits
-
-    from gaplaw.law.table.read import Table, read_table
-
     if isinstance(table_or_path, Table):
         table = table_or_path
     else:
@@ -70,231 +71,23 @@ def fit(
             higher_is_better=higher_is_better,
             coordinate=coordinate,
         )
+    fit_law, compare_law = STEPS_OF_COORDINATE[table.coordinate]
     with threadpool_limits(1, user_api="blas"):  # the matrices are small: threads would wait for each other
-        if table.coordinate == "teacher_loss":
-            return import_module("gaplaw.law.teacher_loss.surface").fit_loss_law(table, seed=seed, draws=draws)
-        law = fit_bowl_law(table, seed=seed, draws=draws)
-        return import_module("gaplaw.law.compare.compare").compare(table, law) if compare else law
+        law = fit_law(table, seed, draws)
+        law = compare_law(table, law) if compare else law
+    return Law(**{field.name: getattr(law, field.name) for field in fields(law)})
 
 
-def load_law(path) -> Law:
-    """Read a law written by `Law.save`."""
-    return Law.load(path)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Settled:
-    """A joint fit and all that its answers need: draws, surface and flags; what else a `Law` shows is made from
-    these.
-    """
-
-    layout: Layout
-    pilot: JointFit
-    parts: noise.Components
-    best: JointFit
-    points: Points
-    surface: BowlSurface
-    flags: tuple[Flag, ...]
-
-
-def settle(table, rng: np.random.Generator, draws: int) -> Settled:
-    """From a teacher_params table to its surface and flags: fit, noise, fit again with random effects, draws."""
-    layout = lay_out(table)
-    pilot = fit_joint(layout.design)
-    parts = noise.components(pilot)
-    best = pilot
-    if parts.any:
-        best = intervals.refit(layout.design, pilot, noise.effect_columns(pilot, parts), parts.variance)
-    points = intervals.draw(best, draws, rng)
-    surface = _surface(layout, best, points, parts, rng)
-    flags = doubts(table, layout, pilot, best, surface)
-    return Settled(layout=layout, pilot=pilot, parts=parts, best=best, points=points, surface=surface, flags=flags)
-
-
-def fit_bowl_law(table, *, seed: int = 0, draws: int = 1000) -> Law:
-    """The joint fit of a teacher_params table, without the comparison with rivals."""
+def _fit_by_size(table: Table, seed: int, draws: int) -> FittedLaw:
     rng = np.random.default_rng(seed)
-    fit = settle(table, rng, draws)
-    design, best, parts = fit.layout.design, fit.best, fit.parts
-    parameters = _parameters(best, fit.points, intervals.wild_bootstrap(best, draws, rng), fit.layout)
-    return Law(
-        coordinate="teacher_params",
-        form=_form(design.names),
-        status=_status(fit.pilot, parameters, design),
-        share_of_starts=fit.pilot.share_of_starts,
-        parameters=parameters,
-        students=_students(fit.layout, best, fit.surface, rng),
-        flags=fit.flags,
-        measured=_measured(table.frame),
-        noise=Noise(
-            residual_sd_nats=float(np.sqrt(best.variance)),
-            seed_sd_nats=parts.seed_sd_nats,
-            paired_sd_nats=parts.paired_sd_nats,
-            teacher_sd_nats=float(parts.teacher * np.sqrt(best.variance)),
-            student_scatter_ln=float(np.sqrt(np.dot(parts.tau_weights, np.square(noise.SCATTERS)))),
-            seeds=int(table.frame["seed"].nunique()) if "seed" in table.frame else 1,
-        ),
-        surface=fit.surface,
-        baseline=fit_baseline(table),
-        provenance={
-            "source": table.source,
-            "rows": len(table.frame),
-            "protocol": table.protocol,
-            "notes": list(table.notes),
-            "gaplaw": gaplaw.__version__,
-            "draws": draws,
-            "seed": seed,
-        },
-    )
+    return size_law(table, fit_with_noise(table, rng, draws), rng, seed=seed, draws=draws)
 
 
-def _form(names) -> str:
-    text = "T = k S"
-    text += "^p" if "p" in names else ""
-    text += " (D/S)^q" if "q" in names else ""
-    return text + (" at teacher tokens (D_T/T)^-r" if "r" in names else "")
+def _fit_by_loss(table: Table, seed: int, draws: int) -> FittedLaw:
+    return loss_law(table, fit_forms(table, seed=seed, draws=draws), seed=seed)
 
 
-def _status(pilot: JointFit, parameters, design) -> str:
-    low, high = design.bounds
-    location = pilot.best.location[0]
-    if pilot.amplitude <= 0:
-        return "unidentified parameter"
-    if np.any((location <= low + 1e-9) | (location >= high - 1e-9)):
-        return "bound hit"
-    if pilot.share_of_starts < 0.05 and pilot.gap < 2.0:
-        return "starts disagree"
-    if any(p.interval90 == (None, None) for p in parameters.values()):
-        return "unidentified parameter"
-    return "converged"
-
-
-def _surface(layout: Layout, best: JointFit, points, parts, rng) -> BowlSurface:
-    design = layout.design
-    count = len(points.amplitude)
-    tau = rng.choice(np.array(noise.SCATTERS), size=count, p=np.array(parts.tau_weights))
-    m = design.columns.shape[1]
-    _, offsets = fitted_rows(design, best.theta[None], best.amplitude, design.weight * best.robust)
-    size = np.bincount(layout.offset_student)
-    c = np.bincount(layout.offset_student, offsets) / size
-    low, high = design.bounds
-    return BowlSurface(
-        names=design.names,
-        fixed=dict(layout.fixed),
-        references=layout.references,
-        location=best.theta[:m],
-        shape=best.theta[m:],
-        amplitude=best.amplitude,
-        draws_location=points.location,
-        draws_shape=points.shape,
-        draws_amplitude=points.amplitude,
-        draws_scatter=tau * rng.standard_normal(count),
-        bounds=(float(low[0] + 1e-6), float(high[0] - 1e-6)),
-        floor=fit_floor(layout.student_params, layout.student_tokens, c),
-    )
-
-
-def _parameters(best: JointFit, points, bootstrap, layout: Layout) -> dict[str, Parameter]:
-    """ratio (T*/N_S at the reference student), k (the same extrapolated to N_S = 1), and the exponents."""
-    names, refs = best.problem.design.names, layout.references
-    out = {}
-    for i, name in enumerate(names):
-        column = points.location[:, i]
-        sd = float(0.5 * np.subtract(*np.quantile(column, [0.84, 0.16])))
-        spans = intervals.profile(best, name, sd)
-        clusters = [np.quantile(draws[:, i], [0.05, 0.95]) for draws in bootstrap.values()]
-        check = max(clusters, key=lambda span: span[1] - span[0])
-        if name == "kappa":
-            out["ratio"] = Parameter(
-                name="ratio",
-                point=float(np.exp(best.theta[i] - refs.student)),
-                interval50=_exp(spans[0], -refs.student),
-                interval90=_exp(spans[1], -refs.student),
-                bootstrap90=_exp(check, -refs.student),
-                note=f"T*/S for a student of {np.exp(refs.student):.4g} parameters (geometric mean of the table)",
-            )
-        else:
-            out[name] = Parameter(
-                name=name,
-                point=float(best.theta[i]),
-                interval50=spans[0],
-                interval90=spans[1],
-                bootstrap90=(float(check[0]), float(check[1])),
-            )
-    to_k = np.zeros(len(names))
-    for name, centre in (("p", refs.student), ("q", refs.tokens_per_param)):
-        if name in names:
-            to_k[names.index(name)] = -centre
-    to_k[0] = 1.0
-    shift = -layout.fixed.get("p", 0.0) * refs.student
-    k = points.location @ to_k + shift
-    out["k"] = Parameter(
-        name="k",
-        point=float(np.exp(best.theta[: len(names)] @ to_k + shift)),
-        interval50=interval(k, 0.5),
-        interval90=interval(k, 0.9),
-        note="from the draws; prefactor at S = 1, D/S = 1, so it moves with p and q",
-    )
-    return out
-
-
-def _students(layout: Layout, best: JointFit, surface: BowlSurface, rng):
-    design = layout.design
-    fitted, c = fitted_rows(design, best.theta[None], best.amplitude, design.weight * best.robust)
-    level = np.bincount(layout.offset_student, c) / np.bincount(layout.offset_student)
-    # Each run's loss with its pairing offset replaced by the student's mean offset.
-    y = design.y - c[design.offset] + level[layout.offset_student[design.offset]]
-    sd = float(np.sqrt(best.variance))
-    out = []
-    for s in range(len(layout.student_params)):
-        cells = np.flatnonzero(design.student == s)
-        cells = cells[np.argsort(design.x[cells])]
-        weight = np.bincount(design.cell, design.weight, minlength=len(design.x))[cells]
-        mean = np.bincount(design.cell, design.weight * y, minlength=len(design.x))[cells] / weight
-        x, mean, weight = _merge(design.x[cells], mean, weight)
-        data = optimum.Profile(x=x, y=mean, sd=sd / np.sqrt(weight), freedom=best.freedom)
-        params = layout.student_params[s]
-        tokens = None if layout.student_tokens is None else float(layout.student_tokens[s])
-        point = surface.optimum_point(params, tokens)
-        spans = ((None, None), (None, None))
-        if np.isfinite(point) and len(layout.student_params) <= MOST_PROFILED:
-            here = intervals.centred(best, design.columns[cells[0]] * (np.array(design.names) != "r"))
-            own = surface.optimum_draws(params, tokens) - surface.draws_scatter
-            spread = (
-                0.5 * np.subtract(*np.quantile(own[np.isfinite(own)], [0.84, 0.16]))
-                if np.isfinite(own).any()
-                else np.nan
-            )
-            spans = intervals.profile(here, "kappa", spread if np.isfinite(spread) else 1.0)
-            spans = [tuple(None if e is None else e + _fixed(layout, params) for e in span) for span in spans]
-        elif np.isfinite(point):
-            own = surface.optimum_draws(params, tokens)
-            spans = [tuple(None if e is None else np.log(e) for e in interval(own, level_)) for level_ in (0.5, 0.9)]
-        methods = [optimum.quadratic(data), optimum.akima(data, rng), optimum.joint(point, spans, data)]
-        out.append(optimum.side_by_side(params, tokens, data, methods, float(level[s])))
-    return tuple(out)
-
-
-def _fixed(layout: Layout, params: float) -> float:
-    return layout.fixed.get("p", 0.0) * (np.log(params) - layout.references.student)
-
-
-def _merge(x, y, weight):
-    """Cells of one teacher size (teachers that differ in tokens only) become one point."""
-    _, label = np.unique(np.round(x, 9), return_inverse=True)
-    total = np.bincount(label, weight)
-    return np.bincount(label, weight * x) / total, np.bincount(label, weight * y) / total, total
-
-
-def _measured(frame) -> dict[str, tuple[float, float]]:
-    names = ("student_params", "student_tokens", "teacher_params", "teacher_tokens", "teacher_loss", "student_loss")
-    return {n: (float(frame[n].min()), float(frame[n].max())) for n in names if n in frame and frame[n].notna().any()}
-
-
-def _exp(span, shift):
-    return tuple(None if edge is None else float(np.exp(edge + shift)) for edge in span)
-
-
-def without(table, keep: np.ndarray):
-    """The same table with only the rows in the boolean mask `keep` (leave-one-student-out)."""
-    return replace(table, frame=table.frame[keep].reset_index(drop=True))
+STEPS_OF_COORDINATE = {
+    "teacher_params": (_fit_by_size, compare_size_law),
+    "teacher_loss": (_fit_by_loss, compare_loss_law),
+}

@@ -28,10 +28,12 @@ class Flag:
             raise ValueError(f"severity: {self.severity!r} must be one of {', '.join(SEVERITIES)}")
 
     def to_dict(self) -> dict:
+        """Its three fields, as JSON wants them."""
         return {"kind": self.kind, "message": self.message, "severity": self.severity}
 
     @classmethod
     def from_dict(cls, data: dict) -> Flag:
+        """The flag that `to_dict` gave."""
         return cls(**data)
 
 

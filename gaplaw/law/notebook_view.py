@@ -1,6 +1,6 @@
 """How do a law and a choice look at the end of a notebook cell or a prompt? A few lines of text, and small HTML tables.
 
-Beside `words` at the end of the law half. `Law` and `Choice` take their `repr` and HTML form from the two classes
+Beside `text` at the end of the law half. `Law` and `Choice` take their `repr` and HTML form from the two classes
 below; every number is read from the object, and a refusal is shown as one.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 from html import escape
 from textwrap import shorten
 
-from gaplaw.law.text import interval_words, place_words, size_words
+from gaplaw.law.text import coordinate_words, interval_words, size_words
 
 _MOST_COLUMNS = 116
 _MOST_PARAMETERS = 3
@@ -59,7 +59,7 @@ def choice_lines(choice) -> str:
     point = getattr(choice.optimum, choice.coordinate)
     if point is not None:
         span = interval_words(choice.optimum.interval90, choice.coordinate)
-        lines.append(f"  best teacher: {place_words(point, choice.coordinate)} (90 %: {span})")
+        lines.append(f"  best teacher: {coordinate_words(point, choice.coordinate)} (90 %: {span})")
         lines.append(f"  near-optimal of {len(choice.teachers)}: {', '.join(choice.near_optimal) or 'none'}")
     elif any(flag.severity == "refusal" for flag in choice.flags):
         lines.append(f"  no answer: {_refusal(choice.flags)}")
@@ -90,7 +90,7 @@ def choice_html(choice) -> str:
     parts.append(f"<p><b>{escape(answer[0].upper() + answer[1:])}</b></p>")
     if getattr(optimum, axis) is not None:
         rows = [
-            ["best teacher", place_words(getattr(optimum, axis), axis)],
+            ["best teacher", coordinate_words(getattr(optimum, axis), axis)],
             ["50 %", interval_words(optimum.interval50, axis)],
             ["90 %", interval_words(optimum.interval90, axis)],
             [f"near-optimal (within {choice.tolerance_nats:.4g} nats)", ", ".join(choice.near_optimal) or "none"],
@@ -149,14 +149,14 @@ def _student_row(law, student) -> list[str]:
         return [*row, side, ""]
     if joint.point is None:
         return [*row, "none", ""]
-    return [*row, place_words(joint.point, law.coordinate), interval_words(joint.interval90, law.coordinate)]
+    return [*row, coordinate_words(joint.point, law.coordinate), interval_words(joint.interval90, law.coordinate)]
 
 
 def _flag_count(flags) -> str:
     if not flags:
         return "no flags"
-    counted = {name: sum(flag.severity == name for flag in flags) for name in ("refusal", "warning", "note")}
-    return "flags: " + ", ".join(f"{n} {name}{'s' * (n > 1)}" for name, n in counted.items() if n)
+    counts = {name: sum(flag.severity == name for flag in flags) for name in ("refusal", "warning", "note")}
+    return "flags: " + ", ".join(f"{n} {name}{'s' * (n > 1)}" for name, n in counts.items() if n)
 
 
 def _one_line(line: str) -> str:

@@ -10,8 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.interpolate import Akima1DInterpolator
+from scipy.special import stdtrit
 
-from gaplaw.law.law import MethodOptimum, StudentOptimum
+from gaplaw.law.answers import MethodOptimum, StudentOptimum
 from gaplaw.law.numeric.quantiles import interval
 
 DISAGREE_LN = np.log(2.0)
@@ -53,9 +55,13 @@ def fieller(a: float, b: float, cov: np.ndarray, t: float) -> tuple[float | None
 def quadratic(data: Profile) -> MethodOptimum:
     """Vertex of the least-squares parabola with Fieller's interval; its own residuals set the noise when they are
     larger.
-    """
-    from scipy.special import stdtrit
 
+    Args:
+        data: one student's cells.
+
+    Returns:
+        MethodOptimum; without a point where there are fewer than 3 teachers or no minimum.
+    """
     if len(data.x) < 3:
         return MethodOptimum(method="quadratic", point=None, note="fewer than 3 teachers")
     centre = data.x.mean()
@@ -87,9 +93,10 @@ def akima(data: Profile, rng: np.random.Generator, draws: int = 400) -> MethodOp
     spacing.
 
     A minimum at the end of the grid is censored, and an interval side is None when that share of draws ends there.
-    """
-    from scipy.interpolate import Akima1DInterpolator
 
+    Args:
+        data: one student's cells. rng: of the noise. draws: of the interval.
+    """
     if len(data.x) < 3:
         return MethodOptimum(method="akima", point=None, note="fewer than 3 teachers")
     fine = np.linspace(data.x[0], data.x[-1], 401)
@@ -99,11 +106,11 @@ def akima(data: Profile, rng: np.random.Generator, draws: int = 400) -> MethodOp
     best = fine[at[0]]
     edge = "low" if at[0] == 0 else "high" if at[0] == len(fine) - 1 else None
     spacing = np.diff(data.x).max()
-    places = fine[at].copy()
-    spread = max((spacing / 3) ** 2 - places.var(), 0.0) ** 0.5
-    places += spread * rng.standard_normal(draws)
-    places[at == 0], places[at == len(fine) - 1] = -np.inf, np.inf
-    spans = [interval(places, level) for level in (0.5, 0.9)]
+    minima = fine[at].copy()
+    spread = max((spacing / 3) ** 2 - minima.var(), 0.0) ** 0.5
+    minima += spread * rng.standard_normal(draws)
+    minima[at == 0], minima[at == len(fine) - 1] = -np.inf, np.inf
+    spans = [interval(minima, level) for level in (0.5, 0.9)]
     return MethodOptimum(
         method="akima", point=float(np.exp(best)), interval50=spans[0], interval90=spans[1], censored=edge,
         note="minimum at the end of the teacher grid" if edge else "",
@@ -111,7 +118,13 @@ def akima(data: Profile, rng: np.random.Generator, draws: int = 400) -> MethodOp
 
 
 def joint(point: float, spans, data: Profile) -> MethodOptimum:
-    """The joint law's optimum for this student: ln T* and its (50 %, 90 %) intervals in ln, None where unbounded."""
+    """The joint law's optimum for this student, beside the two methods that look at the student alone.
+
+    Args:
+        point: ln T*, may be infinite.
+        spans: (50 %, 90 %) intervals of ln T*, sides None where unbounded.
+        data: the student's cells, for the ends of its grid.
+    """
     if not np.isfinite(point):
         return MethodOptimum(method="joint", point=None, note="no interior optimum")
     side = "low" if point < data.x[0] else "high" if point > data.x[-1] else None
@@ -121,11 +134,16 @@ def joint(point: float, spans, data: Profile) -> MethodOptimum:
     )  # fmt: skip
 
 
-def side_by_side(
+def compare_methods(
     student_params: float, student_tokens: float | None, data: Profile, methods, best_loss_nats: float | None
 ) -> StudentOptimum:
-    """Collect the methods and say whether they disagree: points more than 2x apart, or one outside another's 90 %
-    interval.
+    """The methods side by side, and whether they disagree: points 2x apart, or one outside another's 90 % interval.
+
+    Args:
+        student_params, student_tokens: N_S and D_S.
+        data: the student's cells.
+        methods: what each said.
+        best_loss_nats: the student's loss under its best teacher, where the law knows it.
     """
     points = {m.method: np.log(m.point) for m in methods if m.point is not None and m.censored is None}
     spread = float(max(points.values()) - min(points.values())) if len(points) > 1 else None

@@ -7,32 +7,37 @@ from __future__ import annotations
 
 import numpy as np
 
+from gaplaw.spec.sizes import size_name
+
 
 def size_words(value: float | None) -> str:
-    """1.8e9 → '1.8B'; three significant digits."""
-    if value is None or not np.isfinite(value):
-        return "unknown"
-    for unit, scale in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("k", 1e3)):
-        if value >= 0.9995 * scale:
-            return f"{value / scale:.3g}{unit}"
-    return f"{value:.3g}"
+    """1.234e9 → '1.23B': an estimate, so one digit more than in the name of a cell."""
+    return "unknown" if value is None or not np.isfinite(value) else size_name(value, digits=3)
 
 
-def place_words(value: float | None, coordinate: str) -> str:
-    """A point on the law's axis: a size, or a loss in nats."""
+def coordinate_words(value: float | None, coordinate: str) -> str:
+    """A point on the law's axis: a size, or a loss in nats.
+
+    Args:
+        value: parameters or nats; None is 'unknown'. coordinate: the law's.
+    """
     return size_words(value) if coordinate == "teacher_params" else "unknown" if value is None else f"{value:.4g} nats"
 
 
 def interval_words(pair, coordinate: str) -> str:
-    """(low, high) with an open side said as such."""
+    """An interval on the law's axis, with an open side said as such.
+
+    Args:
+        pair: (low, high), None where unbounded. coordinate: the law's.
+    """
     low, high = pair
     if low is None and high is None:
         return "unbounded on both sides"
     if low is None:
-        return f"at most {place_words(high, coordinate)} (unbounded below)"
+        return f"at most {coordinate_words(high, coordinate)} (unbounded below)"
     if high is None:
-        return f"at least {place_words(low, coordinate)} (unbounded above)"
-    return f"{place_words(low, coordinate)} to {place_words(high, coordinate)}"
+        return f"at least {coordinate_words(low, coordinate)} (unbounded above)"
+    return f"{coordinate_words(low, coordinate)} to {coordinate_words(high, coordinate)}"
 
 
 def choice_text(choice) -> str:
@@ -48,7 +53,7 @@ def choice_text(choice) -> str:
     else:
         lines.append("no teacher recommended: the law refuses to answer (see below)")
     if point is not None:
-        lines.append(f"best teacher: {place_words(point, axis)}")
+        lines.append(f"best teacher: {coordinate_words(point, axis)}")
         lines.append(f"  50% interval: {interval_words(choice.optimum.interval50, axis)}")
         lines.append(f"  90% interval: {interval_words(choice.optimum.interval90, axis)}")
     lines.append("")
@@ -60,7 +65,8 @@ def choice_text(choice) -> str:
         both = None if t.teacher_forward_flops is None else t.student_training_flops + t.teacher_forward_flops
         lines.append(
             f"{mark} {t.name:<14}{size_words(t.params) if t.params else '-':>9}{_number(t.loss, '.3f'):>8}"
-            f"{_number(t.expected_regret_nats, '.4f'):>14}{_number(t.p_best, '.0%'):>9}{_number(t.cost_nats, '.4f'):>12}"
+            f"{_number(t.expected_regret_nats, '.4f'):>14}{_number(t.p_best, '.0%'):>9}"
+            f"{_number(t.cost_nats, '.4f'):>12}"
             f"{_number(both, '.3g'):>12}{_number(t.teacher_training_flops, '.3g'):>11}"
         )
     lines.append(f"* recommended, + within {choice.tolerance_nats:.4g} nats of the best")

@@ -1,7 +1,7 @@
 """Ink only: from a results table and a fitted law to figures and one page. Reads what it is given, fits nothing.
 
-Reading order: style → protocols → view → figures → curve_figures → detail_figures → law_figures → summary → advice →
-tables → page.
+Reading order: style → protocols → view → panels → figures → curve_figures → detail_figures → law_figures → summary →
+advice → tables → run_folder → page.
 """
 
 from gaplaw.report.curve_figures import loss_curves

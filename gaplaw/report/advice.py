@@ -56,7 +56,8 @@ def _before_a_law(seen: View, folder: str) -> Advice:
     if sizes < FEWEST_STUDENTS or teachers < FEWEST_TEACHERS:
         there = f"{sizes} student size{'s' * (sizes > 1)} and {teachers} teacher{'s' * (teachers > 1)}"
         return Advice(
-            f"Measure more before a fit: it needs at least {FEWEST_STUDENTS} student sizes and {FEWEST_TEACHERS} teachers "
+            f"Measure more before a fit: it needs at least {FEWEST_STUDENTS} student sizes and {FEWEST_TEACHERS} "
+            "teachers "
             f"under one protocol, and this run has {there}."
         )
     if len(blocks) > 1:
@@ -95,5 +96,6 @@ def _chosen(choice) -> str:
     chosen = choice.teacher(choice.recommended)
     return (
         f"For a {student} student, of {len(choice.teachers)} teachers, take {chosen.name} "
-        f"(expected regret {chosen.expected_regret_nats:.4f} nats, best of them with probability {100 * chosen.p_best:.0f} %)."
+        f"(expected regret {chosen.expected_regret_nats:.4f} nats, best of them with probability "
+        f"{100 * chosen.p_best:.0f} %)."
     )

@@ -99,8 +99,16 @@ def _measured(ax: Axes, student: Student, colour: str, *, join: bool) -> pd.Data
             ax.axhline(level, color=MUTED, ls=(0, (5, 3)), lw=1.2)
             near = means["value"].to_numpy()[:: -1 if ax.xaxis_inverted() else 1]
             left = abs(near[0] - level) > abs(near[-1] - level)  # write on the side where the dots are farther away
-            ax.annotate("no teacher", (0.01 if left else 0.99, level), xycoords=("axes fraction", "data"), xytext=(0, 3),
-                        textcoords="offset points", ha="left" if left else "right", fontsize=8, color=MUTED)  # fmt: skip
+            ax.annotate(
+                "no teacher",
+                (0.01 if left else 0.99, level),
+                xycoords=("axes fraction", "data"),
+                xytext=(0, 3),
+                textcoords="offset points",
+                ha="left" if left else "right",
+                fontsize=8,
+                color=MUTED,
+            )
         else:
             above = level > high
             ax.annotate(f"no teacher: {level:.3f} {'↑' if above else '↓'}", (0.98, 0.97 if above else 0.13),

@@ -14,6 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
 from gaplaw.errors import LawError
+from gaplaw.law.decide.rules_of_thumb import PUBLISHED_RATIO
 from gaplaw.report.figures import NOTHING, is_stronger, law_question, student_level, teacher_axis, teacher_ticks
 from gaplaw.report.style import (
     ACCENT,
@@ -32,7 +33,6 @@ from gaplaw.report.style import (
 )
 from gaplaw.report.view import of_the_law, paired, view
 
-PUBLISHED_RATIO = 2.5  # Zhang et al. 2023 (2311.07052): students pruned from their teacher
 _METHODS = {"joint": "o", "akima": "^", "quadratic": "s"}
 _POINTS = 60
 
@@ -118,9 +118,12 @@ def _student_mark(ax: Axes, found, method, ladder: tuple[float, float], coordina
         if joint and method.censored:
             stronger = is_stronger(method.censored, coordinate)
             ax.annotate(
-                "", (at, ladder[method.censored == "high"]), xytext=(0, 26 if stronger else -26), textcoords="offset points",
+                "",
+                (at, ladder[method.censored == "high"]),
+                xytext=(0, 26 if stronger else -26),
+                textcoords="offset points",
                 arrowprops={"arrowstyle": "<|-", "color": INK, "lw": 1.6},
-            )  # fmt: skip
+            )
         return
     if joint:
         bottom, top = sorted(ax.get_ylim())

@@ -20,10 +20,11 @@ from gaplaw.files import renamed
 from gaplaw.packages import shipped_experiments
 from gaplaw.report import curve_figures, detail_figures, figures, law_figures, summary, tables
 from gaplaw.report.advice import advice
+from gaplaw.report.panels import representative
 from gaplaw.report.protocols import protocol_labels
 from gaplaw.report.run_folder import Run, read_run
 from gaplaw.report.style import FEWEST_FOR_A_CURVE, NARROW, WIDE, missing, size_text, svg
-from gaplaw.report.view import View, representative, view
+from gaplaw.report.view import View, view
 
 _FOLDER = Path(__file__).resolve().parent
 
@@ -151,7 +152,8 @@ def _pictures(run: Run, seen: View, law, choice, asked) -> dict[str, Markup]:
     if law is not None:
         draw["optimal_teacher"] = (
             lambda width: law_figures.optimal_teacher(law, teachers=seen.ladder, width=width),
-            "Optimal teacher against student size: each student's optimum with its interval, and the law with its bands.",
+            "Optimal teacher against student size: each student's optimum with its interval, and the law with its "
+            "bands.",
         )
         if seen.students and not law.refused:
             draw["residuals"] = (
@@ -195,7 +197,8 @@ def picture(draw: Callable, text: str) -> Markup:
     )
     alt = escape(text)
     return Markup(
-        f'<picture><source media="screen and (max-width: 640px)" srcset="{source}"><img src="{image}" alt="{alt}"></picture>'
+        f'<picture><source media="screen and (max-width: 640px)" srcset="{source}">'
+        f'<img src="{image}" alt="{alt}"></picture>'
     )
 
 

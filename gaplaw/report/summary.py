@@ -70,7 +70,10 @@ def _why_not(law, inside: list, seeds: int) -> str:
         return refusals[0].rstrip(".") + "."
     if len(inside) < FEWEST_INTERIOR:
         bounded = "1 student has" if len(inside) == 1 else f"{len(inside) or 'no'} students have"
-        return f"{bounded} an optimum whose 90 % interval lies inside the tried teachers, and {FEWEST_INTERIOR} are needed."
+        return (
+            f"{bounded} an optimum whose 90 % interval lies inside the tried teachers, and {FEWEST_INTERIOR} are "
+            "needed."
+        )
     return f"it has {seeds} seed a student, and 2 are needed to tell the gap from chance."
 
 

@@ -25,9 +25,15 @@ from gaplaw.report.style import size_text
 
 _ALIASES = {"loss_student_ce_nats": "student_loss", "loss_teacher_ce_nats": "teacher_loss"}
 _NUMBERS = (
-    "student_params", "student_tokens", "teacher_params", "teacher_tokens", "student_loss", "teacher_loss", "no_teacher_loss",
+    "student_params",
+    "student_tokens",
+    "teacher_params",
+    "teacher_tokens",
+    "student_loss",
+    "teacher_loss",
+    "no_teacher_loss",
     "seed",
-)  # fmt: skip
+)
 _DOMAIN = re.compile(r"domain_(\w+)_loss_nats")
 DONE = "done"
 
@@ -150,23 +156,6 @@ def of_the_law(seen: View, law) -> View:
     named = law.provenance.get("protocol") if law is not None else None
     own = tuple(s for s in seen.students if named is None or s.protocol in (None, named))
     return replace(seen, students=own)
-
-
-MOST_PANELS_OF_A_PROTOCOL, MOST_PANELS = 6, 12
-
-
-def representative(seen: View) -> View:
-    """The same view with so few students that a panel each can be read: of every protocol some, evenly spaced by size.
-
-    At most 6 of a protocol and about 12 in all; the largest is always among them, and the smallest where there are two.
-    """
-    blocks = seen.by_protocol.values()
-    most = max(1, min(MOST_PANELS_OF_A_PROTOCOL, MOST_PANELS // max(len(blocks), 1)))
-    drawn = []
-    for own in blocks:
-        last = len(own) - 1
-        drawn += [own[i] for i in sorted({round(i) for i in np.linspace(last, 0, min(most, len(own)))})]
-    return replace(seen, students=tuple(drawn))
 
 
 def _canonical(cells: pd.DataFrame) -> pd.DataFrame:

@@ -29,23 +29,27 @@ def parse_size(size: str | int) -> int:
         refuse_unless(size > 0, "size", size, "must be positive")
         return size
     found = _SIZE.fullmatch(size.strip()) if isinstance(size, str) else None
-    refuse_unless(
-        found is not None, "size", size, "must be a number with an optional k, M, B or T, like '1.5k' or '7B'"
-    )
+    rule = "must be a number with an optional k, M, B or T, like '1.5k' or '7B'"
+    refuse_unless(found is not None, "size", size, rule)
     value = float(found[1]) * _UNITS[found[2].lower()]
-    whole = round(value)
-    refuse_unless(whole > 0 and abs(value - whole) < 1e-6 * value, "size", size, "must come to a positive whole number")
-    return whole
+    whole = value >= 0.5 and abs(value - round(value)) < 1e-6 * value
+    refuse_unless(whole, "size", size, "must come to a positive whole number")
+    return round(value)
 
 
-def size_name(count: int) -> str:
-    """A short name for a count, two or three significant digits: 1536 → "1.5k", 124_439_808 → "124M"."""
+def size_name(count: float, digits: int = 2) -> str:
+    """A short name for a count: 1536 → "1.5k", 124_439_808 → "124M"; whole units are never rounded away.
+
+    `digits`: significant digits; 2 in the names of cells, 3 for an estimate (1536 → "1.54k").
+    """
     for unit, scale in (("T", 10**12), ("B", 10**9), ("M", 10**6), ("k", 10**3), ("", 1)):
         # 0.9995: a count that would be shown as 1000 of the smaller unit is shown as 1 of this one
         if count >= 0.9995 * scale or scale == 1:
             value = count / scale
-            return f"{value:.1f}".removesuffix(".0") + unit if value < 9.95 else f"{value:.0f}{unit}"
-    raise AssertionError("unreachable: the last unit has scale 1")
+            before_point = 1 + sum(value >= 10**n - 0.5 * 10 ** (n - digits) for n in (1, 2))
+            text = f"{value:.{max(digits - before_point, 0)}f}"
+            break
+    return (text.rstrip("0").rstrip(".") if "." in text else text) + unit
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

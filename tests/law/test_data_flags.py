@@ -12,7 +12,7 @@ from gaplaw.law import fit
 from gaplaw.law.data_flags import FEWEST_HELD_OUT_TOKENS, MOST_EPOCHS, sweep_warnings, text_flags
 from gaplaw.law.simulation.simulate import simulate
 from gaplaw.law.table.read import read_table
-from gaplaw.law.teacher_loss.checks import doubts
+from gaplaw.law.teacher_loss.checks import diagnostics
 from tests import toy
 from tests.sweep.sweeps import tiny_sweep
 
@@ -47,24 +47,24 @@ def test_the_numbers_stand_in_the_words():
 
 
 def test_a_fit_passes_the_flags_on():
-    told = {flag.kind for flag in fit(LITTLE, compare=False, draws=20).flags}
-    assert {"many_epochs", "few_held_out_tokens"} <= told
+    kinds_found = {flag.kind for flag in fit(LITTLE, compare=False, draws=20).flags}
+    assert {"many_epochs", "few_held_out_tokens"} <= kinds_found
 
 
 def test_a_fit_in_teacher_loss_passes_them_on_too():
     table, stack = read_table(LITTLE.assign(teacher_loss=2.0)), SimpleNamespace(components=[])
-    told = {flag.kind for flag in doubts(table, None, stack, table.frame)[1]}
-    assert {"many_epochs", "few_held_out_tokens"} <= told
+    kinds_found = {flag.kind for flag in diagnostics(table, stack)}
+    assert {"many_epochs", "few_held_out_tokens"} <= kinds_found
 
 
 @pytest.mark.parametrize(
     "more", [{}, {"training_epochs": None}, {"training_epochs": "many", "validation_tokens": "few"}]
 )
-def test_nothing_is_said_of_tables_that_do_not_tell(more):
+def test_tables_without_text_columns_get_no_text_flags(more):
     assert not list(text_flags(read_table(simulate(**GRID).assign(**more)).frame))
 
 
-def test_a_grid_below_what_a_fit_needs_is_told_beforehand_by_protocol(tmp_path):
+def test_a_grid_below_what_a_fit_needs_is_reported_before_the_run_by_protocol(tmp_path):
     two = sweep_warnings(toy.sweep())
     assert len(two) == 2 and all("gaplaw fit will refuse this grid (scratch|soft=0.5|T=1)" in line for line in two)
     assert "more than 2 teachers; at least 5" in two[0] and "2 student sizes" in two[1]

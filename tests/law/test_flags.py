@@ -9,10 +9,11 @@ import pandas as pd
 import pytest
 
 from gaplaw.errors import MixedProtocolsError
-from gaplaw.law import fit, fitting
+from gaplaw.law import fit
 from gaplaw.law.flags import Flag, worst_first
 from gaplaw.law.simulation.simulate import simulate
 from gaplaw.law.teacher_loss import stacking as loss_stack
+from gaplaw.law.teacher_size import fit as size_fit
 from tests.law.worlds import STUDENTS, alone, world
 
 GRID = {"students": np.geomspace(5e7, 8e8, 4), "teachers": np.geomspace(1e8, 6.4e9, 7), "noise_nats": 0.003, "rng": 2}
@@ -61,8 +62,8 @@ def test_tables_of_sizes_whose_answer_is_doubtful(monkeypatch):
     for kind in ("single_seed", "students_from_teacher", "teacher_no_better"):
         assert said(flags, kind, "warning")
     assert "single_seed" not in by_size(seeds=2)
-    honest = fitting.fit_joint
-    monkeypatch.setattr(fitting, "fit_joint", lambda design: replace(honest(design), share_of_starts=0.01, gap=0.5))
+    honest = size_fit.fit_joint
+    monkeypatch.setattr(size_fit, "fit_joint", lambda design: replace(honest(design), share_of_starts=0.01, gap=0.5))
     law = fit(simulate(**GRID), compare=False, draws=40)
     assert law.status == "starts disagree" and said({f.kind: f for f in law.flags}, "starts_disagree", "warning")
 

@@ -74,9 +74,9 @@ def test_a_law_is_a_few_lines_with_its_form_and_intervals(law):
 
 
 def test_the_html_of_a_law_has_every_parameter_every_student_and_every_flag(law):
-    seen = words(law._repr_html_())
-    assert all(name in seen for name in law.parameters) and "1.01k to 1.75k" in seen
-    assert all(flag.message in seen for flag in law.flags)
+    html_text = words(law._repr_html_())
+    assert all(name in html_text for name in law.parameters) and "1.01k to 1.75k" in html_text
+    assert all(flag.message in html_text for flag in law.flags)
     assert law._repr_html_().count("<tr>") == 2 + len(law.parameters) + len(law.students)
 
 
@@ -84,20 +84,27 @@ def test_a_refused_law_shows_the_refusal_and_no_number(law):
     one = refused(law)
     assert_short(repr(one))
     assert "refused" in repr(one) and "a law needs at least 3" in repr(one) and "90 %" not in repr(one)
-    seen = words(one._repr_html_())
-    assert "No answer:" in seen and "a law needs at least 3" in seen and "1.01k" not in seen and "0.8001" not in seen
+    html_text = words(one._repr_html_())
+    assert (
+        "No answer:" in html_text
+        and "a law needs at least 3" in html_text
+        and "1.01k" not in html_text
+        and "0.8001" not in html_text
+    )
 
 
 def test_a_choice_says_what_it_recommends_and_what_is_as_good(worth_it):
     assert_short(repr(worth_it))
     assert worth_it.recommended == "Mid-7B" and f"recommended teacher {worth_it.recommended}" in repr(worth_it)
     assert "best teacher: 2.47k (90 %: 1.93k to 3.29k)" in repr(worth_it)
-    seen = words(worth_it._repr_html_())
+    html_text = words(worth_it._repr_html_())
     assert (
-        f"Recommended teacher {worth_it.recommended}" in seen and "1.93k to 3.29k" in seen and "2.23k to 2.72k" in seen
+        f"Recommended teacher {worth_it.recommended}" in html_text
+        and "1.93k to 3.29k" in html_text
+        and "2.23k to 2.72k" in html_text
     )
     for teacher in worth_it.teachers:
-        assert teacher.name in seen and f"{teacher.expected_regret_nats:.4f}" in seen
+        assert teacher.name in html_text and f"{teacher.expected_regret_nats:.4f}" in html_text
 
 
 def test_a_choice_against_distilling_and_a_refused_one_say_so(law, choice):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gaplaw.law.one_student import Profile, akima, fieller, joint, quadratic, side_by_side
+from gaplaw.law.one_student import Profile, akima, compare_methods, fieller, joint, quadratic
 
 X = np.linspace(0.0, 3.0, 7)
 
@@ -58,7 +58,7 @@ def test_disagreement_is_reported():
     """On a 4:1 bowl the parabola is far from the truth; the record says so."""
     data = profile(np.where(X < 0.8, 0.08, 0.02) * (X - 0.8) ** 2, sd=1e-4)
     truth = joint(0.8, ((0.75, 0.85), (0.7, 0.9)), data)
-    record = side_by_side(1e8, None, data, [quadratic(data), akima(data, np.random.default_rng(0)), truth], 2.0)
+    record = compare_methods(1e8, None, data, [quadratic(data), akima(data, np.random.default_rng(0)), truth], 2.0)
     assert record.disagree and record.spread > 0.2
     same = joint(np.log(quadratic(data).point), ((0.9, 1.3), (0.8, 1.5)), data)
-    assert not side_by_side(1e8, None, data, [quadratic(data), same], 2.0).disagree
+    assert not compare_methods(1e8, None, data, [quadratic(data), same], 2.0).disagree

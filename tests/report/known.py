@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from gaplaw.law.answers import MethodOptimum, Noise, Parameter, StudentOptimum
 from gaplaw.law.flags import Flag
-from gaplaw.law.law import Law, MethodOptimum, Noise, Parameter, StudentOptimum
+from gaplaw.law.law import Law
 from tests.report.simulated import TRUE_RATIO, asymmetric_bowl
 
 REFUSAL = Flag("curvature not significant", "no student's loss bends enough to have a minimum.", "refusal")

@@ -55,10 +55,14 @@ def write_folder(folder, *, noise_nats=0.002, seed_nats=0.02, fail=(), curves=Tr
         loss = 1.2 + 6.0 * size**-0.22 + offset
         if role == "student":
             loss += 0.01 + bowl(np.log(row["teacher_params"] / (TRUE_RATIO * size))) + rng.normal(0, noise_nats)
-        row |= _outcome(row, cell, role, loss, rng) if number - len(grid.teachers) - len(grid.baselines) not in fail else {
-            "status": "failed",
-            "error": "FloatingPointError: the loss became NaN at step 512",
-        }  # fmt: skip
+        row |= (
+            _outcome(row, cell, role, loss, rng)
+            if number - len(grid.teachers) - len(grid.baselines) not in fail
+            else {
+                "status": "failed",
+                "error": "FloatingPointError: the loss became NaN at step 512",
+            }
+        )
         execution = Execution()
         if curves and row["status"] == "done":
             write_cell(folder, row, _curve(row, loss), execution)

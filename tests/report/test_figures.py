@@ -296,6 +296,5 @@ def test_names_are_drawn_as_they_are_written(cells):
     own = cells.assign(domain_labels=json.dumps({"domain_code_loss_nats": domain}))
     own = pd.concat([own, own[own["role"] == "student"].assign(protocol=protocol)])
     for draw, name in ((report.domain_losses, domain), (report.student_loss, "temperature $^$")):
-        figure = draw(own)
-        assert svg(figure) and any(name in text.get_text().lower() for text in figure.findobj(Text))
+        assert svg(figure := draw(own)) and any(name in text.get_text().lower() for text in figure.findobj(Text))
         assert not any("\\math" in text.get_text() for text in figure.findobj(Text))  # what matplotlib writes itself

@@ -9,9 +9,10 @@ from markupsafe import Markup
 from gaplaw.canonical import to_dict
 from gaplaw.report.figures import student_loss
 from gaplaw.report.page import render
+from gaplaw.report.panels import representative
 from gaplaw.report.run_folder import Planned, read_run
 from gaplaw.report.tables import cells_table
-from gaplaw.report.view import representative, view
+from gaplaw.report.view import view
 from tests.report.page import Page
 from tests.report.simulated import sweep, write_folder
 

@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from gaplaw.report.panels import representative
 from gaplaw.report.protocols import protocol_labels
-from gaplaw.report.view import averaged_curves, domains, indistinguishable, paired, representative, view
+from gaplaw.report.view import averaged_curves, domains, indistinguishable, paired, view
 
 
 def table(losses, **columns) -> pd.DataFrame:
@@ -181,8 +182,10 @@ def test_a_student_is_compared_with_the_baseline_of_its_own_batches():
     students = [
         table(np.full((2, 3), 2.0), protocol=p, batch_seed=b) for p, b in (("scratch", 0), ("prune", [0] * 3 + [1] * 3))
     ]
-    alone = [table(np.full((1, 1), loss), role="baseline", teacher_params=None, protocol="none", seed=seed, batch_seed=batch)
-             for seed, batch, loss in ((0, 0, 1.0), (1, 0, 2.0), (1, 1, 4.0))]  # fmt: skip
+    alone = [
+        table(np.full((1, 1), loss), role="baseline", teacher_params=None, protocol="none", seed=seed, batch_seed=batch)
+        for seed, batch, loss in ((0, 0, 1.0), (1, 0, 2.0), (1, 1, 4.0))
+    ]
     of_protocol = {s.protocol: s.baseline_loss for s in view(pd.concat(students + alone)).students}
     assert of_protocol == {"scratch": 1.5, "prune": 2.5}
 

@@ -58,9 +58,17 @@ def test_size_names(count, name):
     assert size_name(count) == name
 
 
-def test_names_read_back_within_their_digits():
+@pytest.mark.parametrize(("digits", "error"), [(2, 0.051), (3, 0.0051)])
+def test_names_read_back_within_their_digits(digits, error):
     for count in np.geomspace(100, 9e12, 400).astype(int).tolist():
-        assert parse_size(size_name(count)) == pytest.approx(count, rel=0.051)
+        assert parse_size(size_name(count, digits)) == pytest.approx(count, rel=error)
+
+
+@pytest.mark.parametrize(
+    ("count", "name"), [(1536, "1.54k"), (2e9, "2B"), (9_994, "9.99k"), (99_960, "100k"), (99_940, "99.9k")]
+)
+def test_an_estimate_has_three_digits(count, name):
+    assert size_name(count, digits=3) == name
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from gaplaw.errors import LawError
+from gaplaw.law.answers import Optimum
 from gaplaw.law.decide.cost import (
     COSTS,
     TeacherChoice,
@@ -20,24 +21,35 @@ from gaplaw.law.decide.cost import (
     plain_row,
     teacher_tokens_of,
     tokens_for_flops,
+    tolerance_or_default,
     with_cost,
     with_flops,
 )
 from gaplaw.law.decide.rules_of_thumb import RuleChoice, rule_choices
+from gaplaw.law.decide.teachers import Teacher, read_teachers
+from gaplaw.law.fitted_law import FittedLaw
 from gaplaw.law.flags import Flag, worst_first
-from gaplaw.law.law import Law, Optimum
 from gaplaw.law.notebook_view import ChoiceView
-from gaplaw.law.table.teachers import Teacher, read_teachers
-from gaplaw.law.table.values import to_number
+from gaplaw.law.table.values import to_positive
+from gaplaw.law.text import choice_text
 
-DEFAULT_TOLERANCE_NATS = 0.002
 FAR_RANGES = 1.0  # extrapolation beyond this many measured ranges is called a guess
 HOPELESS_RANGES = 3.0  # and beyond this many there is no answer
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, repr=False)
 class Choice(ChoiceView):
-    """The answer: `recommended` is a teacher's name, or None when refused or when no teacher is worth it."""
+    """The answer to `choose`.
+
+    Attributes:
+        recommended: a teacher's name; None when the law refuses, or when no teacher is worth it.
+        optimum: the best possible teacher, available or not.
+        near_optimal: names of the teachers whose expected regret is within the tolerance.
+        teachers: all that were weighed, in the order of the question.
+        rules: what rules of thumb would pick, with the law's regret of each.
+        flags: the law's, and those of this question.
+        near_optimal_range: (low, high) of the near-optimal teachers that were measured; None at the edge.
+    """
 
     recommended: str | None
     optimum: Optimum
@@ -53,6 +65,7 @@ class Choice(ChoiceView):
     near_optimal_range: tuple[float | None, float | None] = field(default=(None, None))
 
     def teacher(self, name: str) -> TeacherChoice:
+        """The teacher of that name."""
         return next(teacher for teacher in self.teachers if teacher.name == name)
 
     def to_dict(self) -> dict:
@@ -75,13 +88,11 @@ class Choice(ChoiceView):
 
     def text(self) -> str:
         """The answer in a few lines for people."""
-        from gaplaw.law.text import choice_text
-
         return choice_text(self)
 
 
 def choose(
-    law: Law,
+    law: FittedLaw,
     *,
     student_params,
     teachers,
@@ -113,31 +124,31 @@ def choose(
     if price_per_flop is not None and not price_per_flop >= 0:
         raise LawError(f"price_per_flop: {price_per_flop} must not be negative")
     available = read_teachers(teachers, coordinate=law.coordinate, baseline=law.baseline)
-    params = _positive("student_params", student_params)
-    tokens = None if student_tokens is None else _positive("student_tokens", student_tokens)
+    params = to_positive("student_params", student_params)
+    tokens = None if student_tokens is None else to_positive("student_tokens", student_tokens)
     flags = [*law.flags, *extrapolation_flags(law, params, tokens, available)]
-    spent, token_flag = tokens_for_flops(law, params, tokens)
-    tolerance = (
-        tolerance_nats if tolerance_nats is not None else max(DEFAULT_TOLERANCE_NATS, law.noise.seed_sd_nats or 0.0)
-    )
+    flop_tokens, token_flag = tokens_for_flops(law, params, tokens)
+    tolerance = tolerance_or_default(law, tolerance_nats)
     if any(flag.severity == "refusal" for flag in flags):
-        rows = [with_flops(plain_row(teacher), teacher, params, spent, cost) for teacher in available]
+        rows = [with_flops(plain_row(teacher), teacher, params, flop_tokens, cost) for teacher in available]
         optimum, near, span, rules, recommended = Optimum(), (), (None, None), (), None
     else:
         regret = available_regret(law, params, tokens, available)
-        expected, p_best = regret.mean(0), share_best(regret)
+        expected_regret, p_best = regret.mean(0), share_best(regret)
         rows = [
-            replace(plain_row(teacher), expected_regret_nats=float(expected[i]), p_best=float(p_best[i]))
+            replace(plain_row(teacher), expected_regret_nats=float(expected_regret[i]), p_best=float(p_best[i]))
             for i, teacher in enumerate(available)
         ]
-        rows = [with_flops(row, teacher, params, spent, cost) for row, teacher in zip(rows, available, strict=True)]
-        rows, cost_flags = with_cost(law, rows, available, params, tokens, spent, cost, price_per_flop)
+        rows = [
+            with_flops(row, teacher, params, flop_tokens, cost) for row, teacher in zip(rows, available, strict=True)
+        ]
+        rows, cost_flags = with_cost(law, rows, available, params, tokens, flop_tokens, cost, price_per_flop)
         flags += cost_flags + ([token_flag] if token_flag and cost != "best" else [])
         optimum = law.optimum(params, tokens)
         flags += _optimum_flags(law, optimum) + _teacher_flags(rows)
         near = tuple(row.name for row in rows if row.expected_regret_nats <= tolerance)
         span = near_optimal_range(law, params, tokens, tolerance)
-        rules = rule_choices(law, available, params, tokens, expected)
+        rules = rule_choices(law, available, params, tokens, expected_regret)
         recommended, verdict = _recommend(rows, law)
         flags += verdict
     return Choice(
@@ -151,29 +162,49 @@ def choose(
         student_params=params,
         student_tokens=tokens,
         cost=cost,
-        tolerance_nats=float(tolerance),
+        tolerance_nats=tolerance,
         coordinate=law.coordinate,
     )
 
 
-def available_regret(law: Law, params: float, tokens: float | None, available: list[Teacher]) -> np.ndarray:
-    """Regret of each available teacher, nats ≥ 0, (R, n): against the best possible teacher, or the best available
-    where that is better, as a measured teacher can be that does more for its students than its size or loss says."""
-    places = coordinates(available, law)
-    regret = law.regret_draws(params, tokens, places, teacher_tokens_of(available))
-    regret = regret + law.teacher_draws(params, tokens, places)
+def available_regret(law: FittedLaw, params: float, tokens: float | None, available: list[Teacher]) -> np.ndarray:
+    """Regret of each available teacher, nats ≥ 0, (R, n).
+
+    Against the best possible teacher, or the best available where that is better: a measured teacher can do more for
+    its students than its size or loss says.
+
+    Args:
+        law: a fitted law.
+        params, tokens: the student, N_S and D_S.
+        available: n teachers.
+    """
+    positions_on_axis = coordinates(available, law)
+    regret = law.regret_draws(params, tokens, positions_on_axis, teacher_tokens_of(available))
+    regret = regret + law.teacher_draws(params, tokens, positions_on_axis)
     return regret - np.minimum(regret.min(1, keepdims=True), 0.0)
 
 
 def share_best(regret: np.ndarray) -> np.ndarray:
-    """Chance of each teacher to be the best available, (n,), from regrets (R, n); ties are shared."""
+    """Chance of each teacher to be the best available, (n,), summing to 1; ties are shared.
+
+    Args:
+        regret: (R, n), nats.
+    """
     best = regret <= regret.min(1, keepdims=True) + 1e-12
     return (best / best.sum(1, keepdims=True)).mean(0)
 
 
-def near_optimal_range(law: Law, params, tokens, tolerance_nats: float, points: int = 161):
-    """The measured stretch of teachers whose expected regret is within the tolerance; None where it reaches the
-    edge.
+def near_optimal_range(law: FittedLaw, params, tokens, tolerance_nats: float, points: int = 161):
+    """The measured stretch of teachers whose expected regret is within the tolerance.
+
+    Args:
+        law: a fitted law.
+        params, tokens: the student, N_S and D_S.
+        tolerance_nats: the regret that counts as none.
+        points: of the grid over the measured teachers.
+
+    Returns:
+        (low, high) on the law's axis; a side is None where the stretch reaches the edge of what was measured.
     """
     low, high = law.measured[law.coordinate]
     grid = np.geomspace(low, high, points)
@@ -184,13 +215,22 @@ def near_optimal_range(law: Law, params, tokens, tolerance_nats: float, points: 
     return (float(grid[first]) if first else None, float(grid[last]) if last < points - 1 else None)
 
 
-def extrapolation_flags(law: Law, params: float, tokens: float | None, available: list[Teacher]) -> list[Flag]:
-    """How far the question lies outside what was measured, in units of the measured range of each logarithm."""
+def extrapolation_flags(law: FittedLaw, params: float, tokens: float | None, available: list[Teacher]) -> list[Flag]:
+    """How far the question lies outside what was measured, in units of the measured range of each logarithm.
+
+    Args:
+        law: a fitted law.
+        params, tokens: the student, N_S and D_S.
+        available: the teachers.
+
+    Returns:
+        Flags: a note near the edge, a warning beyond a quarter of the range, a refusal beyond 3 ranges.
+    """
     flags = []
-    asked = {"student_params": params}
+    question = {"student_params": params}
     if tokens is not None and "student_tokens" in law.measured:
-        asked["student_tokens"] = tokens
-    for name, value in asked.items():
+        question["student_tokens"] = tokens
+    for name, value in question.items():
         distance = ranges_outside(law.measured[name], value)
         if distance <= 1e-9:
             continue
@@ -211,7 +251,7 @@ def extrapolation_flags(law: Law, params: float, tokens: float | None, available
     return flags
 
 
-def _optimum_flags(law: Law, optimum: Optimum) -> list[Flag]:
+def _optimum_flags(law: FittedLaw, optimum: Optimum) -> list[Flag]:
     """This student's optimum lies past what was measured: there is a choice among teachers, but its best place is
     open.
     """
@@ -227,24 +267,25 @@ def _teacher_flags(rows: list[TeacherChoice]) -> list[Flag]:
     """Teachers that are themselves no better than the student alone."""
     known = [row for row in rows if row.loss is not None and row.no_teacher_loss_nats is not None]
     weak = [row.name for row in known if row.loss >= row.no_teacher_loss_nats]
-    text = f"teachers no better than the student alone at equal compute: {', '.join(weak[:5])}{' and more' * (len(weak) > 5)}"
+    text = (
+        f"teachers no better than the student alone at equal compute: {', '.join(weak[:5])}"
+        f"{' and more' * (len(weak) > 5)}"
+    )
     return [Flag("teacher_no_better", text, "warning")] if weak else []
 
 
 def ranges_outside(measured: tuple[float, float], value: float) -> float:
-    """Distance of ln value beyond the measured interval, in units of its length (at least ln 2)."""
+    """Distance of ln value beyond the measured interval, in units of its length (at least ln 2); 0 inside.
+
+    Args:
+        measured: (low, high).
+        value: of the same unit, positive.
+    """
     low, high = np.log(measured)
     return max(low - np.log(value), np.log(value) - high, 0.0) / max(high - low, np.log(2.0))
 
 
-def _positive(name: str, value) -> float:
-    number = to_number(value)
-    if not (np.isfinite(number) and number > 0):
-        raise LawError(f"{name}: {value} must be positive and finite")
-    return number
-
-
-def _recommend(rows: list[TeacherChoice], law: Law) -> tuple[str | None, list[Flag]]:
+def _recommend(rows: list[TeacherChoice], law: FittedLaw) -> tuple[str | None, list[Flag]]:
     best = min(rows, key=lambda row: row.total_nats)
     if best.no_teacher_loss_nats is not None:
         gains = [row.no_teacher_loss_nats - row.predicted_loss_nats for row in rows]

@@ -14,13 +14,14 @@ import numpy as np
 import pandas as pd
 
 from gaplaw.errors import LawError
+from gaplaw.law.decide.teachers import Teacher
+from gaplaw.law.fitted_law import FittedLaw
 from gaplaw.law.flags import Flag
-from gaplaw.law.law import Law
 from gaplaw.law.no_teacher.baseline import baseline_loss, loss_at_equal_compute
-from gaplaw.law.table.teachers import Teacher
 
 COSTS = ("best", "inference", "pretraining", "both")
 DEFAULT_TOKENS_PER_PARAM = 20.0
+DEFAULT_TOLERANCE_NATS = 0.002
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,7 +50,8 @@ class TeacherChoice:
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
 
-def coordinates(available: list[Teacher], law: Law) -> np.ndarray:
+def coordinates(available: list[Teacher], law: FittedLaw) -> np.ndarray:
+    """The teachers on the law's axis, (n,): parameters, or nats."""
     return np.array([teacher.coordinate(law.coordinate) for teacher in available])
 
 
@@ -59,8 +61,14 @@ def teacher_tokens_of(available: list[Teacher]):
     return None if any(value is None for value in tokens) else np.array(tokens, dtype=float)
 
 
-def tokens_for_flops(law: Law, params: float, tokens: float | None) -> tuple[float, Flag | None]:
-    """D_S for the FLOPs, with a flag when it is an assumption."""
+def tokens_for_flops(law: FittedLaw, params: float, tokens: float | None) -> tuple[float, Flag | None]:
+    """D_S for the FLOPs, with a flag when it is an assumption.
+
+    Args:
+        law: a fitted law.
+        params: N_S.
+        tokens: D_S, or None: then the table's tokens per parameter, 20 where it has none.
+    """
     if tokens is not None:
         return tokens, None
     ratio, source = DEFAULT_TOKENS_PER_PARAM, "by convention"
@@ -71,7 +79,14 @@ def tokens_for_flops(law: Law, params: float, tokens: float | None) -> tuple[flo
     return ratio * params, Flag("tokens_assumed", message, "note")
 
 
+def tolerance_or_default(law: FittedLaw, tolerance_nats: float | None) -> float:
+    """The regret that counts as none, nats: as given, or 0.002, or one sd between seeds where larger."""
+    default = max(DEFAULT_TOLERANCE_NATS, law.noise.seed_sd_nats or 0.0)
+    return float(default if tolerance_nats is None else tolerance_nats)
+
+
 def plain_row(teacher: Teacher) -> TeacherChoice:
+    """A teacher's row before anything was computed."""
     return TeacherChoice(
         name=teacher.name,
         params=teacher.params,
@@ -83,6 +98,16 @@ def plain_row(teacher: Teacher) -> TeacherChoice:
 
 
 def with_flops(row: TeacherChoice, teacher: Teacher, params: float, tokens: float, cost: str) -> TeacherChoice:
+    """The row with its FLOPs: student training 6·S·D, teacher forward 2·T·D, teacher training 6·T·D_T.
+
+    Args:
+        row, teacher: of one available teacher.
+        params, tokens: the student, N_S and D_S.
+        cost: the cost case.
+
+    Raises:
+        LawError: the teacher's size or tokens are unknown and the cost case counts them.
+    """
     own = 6.0 * params * tokens
     if teacher.params is None:
         if cost != "best":
@@ -98,17 +123,33 @@ def with_flops(row: TeacherChoice, teacher: Teacher, params: float, tokens: floa
     )
 
 
-def with_cost(law, rows, available, params, tokens, spent, cost, price):
-    """Cost in nats and the student alone at equal compute, for each teacher; with flags for what cannot be said."""
+def with_cost(law, rows, available, params, tokens, flop_tokens, cost, price):
+    """Cost in nats, and the student alone at equal compute, for each teacher; with flags for what cannot be said.
+
+    Args:
+        law: a fitted law.
+        rows, available: the teachers, with their FLOPs.
+        params, tokens: the student, N_S and D_S (or None).
+        flop_tokens: D_S that the FLOPs were counted with.
+        cost: the cost case.
+        price: nats per FLOP, or None: what the student would gain from the same FLOPs.
+
+    Returns:
+        (rows, flags).
+    """
     flags: list[Flag] = []
-    counted = np.array([_counted(row, cost) for row in rows])
-    at = spent if tokens is None else tokens
-    predicted = None
+    counted_flops = np.array([_counted_flops(row, cost) for row in rows])
+    at = flop_tokens if tokens is None else tokens
+    predicted_losses = None
     if law.baseline is not None:
-        alone = np.asarray(loss_at_equal_compute(law.baseline, params, at, counted), dtype=float)
-        predicted = _predicted_losses(law, available, params, at)
-        rows = [replace(row, no_teacher_loss_nats=float(value)) for row, value in zip(rows, alone, strict=True)]
-        rows = [replace(row, predicted_loss_nats=float(value)) for row, value in zip(rows, predicted, strict=True)]
+        no_teacher_losses = np.asarray(loss_at_equal_compute(law.baseline, params, at, counted_flops), dtype=float)
+        predicted_losses = _predicted_losses(law, available, params, at)
+        rows = [
+            replace(row, no_teacher_loss_nats=float(value)) for row, value in zip(rows, no_teacher_losses, strict=True)
+        ]
+        rows = [
+            replace(row, predicted_loss_nats=float(value)) for row, value in zip(rows, predicted_losses, strict=True)
+        ]
         if law.baseline["kind"] == "path" and cost != "best":
             text = "the value of extra tokens is not measured: taken as half the slope along the measured path"
             flags.append(Flag("token_value_assumed", text, "note"))
@@ -116,18 +157,21 @@ def with_cost(law, rows, available, params, tokens, spent, cost, price):
         text = "the table has no no_teacher_loss: whether distillation beats the student alone cannot be said"
         flags.append(Flag("no_baseline", text, "note"))
     if price is not None:
-        cost_nats = price * counted
+        cost_nats = price * counted_flops
     elif law.baseline is not None:
         cost_nats = baseline_loss(law.baseline, params, at) - np.array([row.no_teacher_loss_nats for row in rows])
     else:
         cost_nats = np.zeros(len(rows))
         if cost != "best":
-            text = f"cost = {cost} has no price: give price_per_flop, or a table with no_teacher_loss; chosen by regret alone"
+            text = (
+                f"cost = {cost} has no price: give price_per_flop, or a table with no_teacher_loss; chosen by regret "
+                "alone"
+            )
             flags.append(Flag("no_price", text, "warning"))
     return [replace(row, cost_nats=float(value)) for row, value in zip(rows, cost_nats, strict=True)], flags
 
 
-def _counted(row: TeacherChoice, cost: str) -> float:
+def _counted_flops(row: TeacherChoice, cost: str) -> float:
     forward = row.teacher_forward_flops if cost in ("inference", "both") else 0.0
     training = row.teacher_training_flops if cost in ("pretraining", "both") else 0.0
     return forward + training

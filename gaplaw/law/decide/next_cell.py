@@ -8,10 +8,8 @@ removes the share
     rho² = Cov(theta, d)² / (Var(theta) (Var(d) + s²))
 
 of theta's variance, and to second order the same share of the expected regret that knowing T* better can remove. Cells
-are taken greedily: each taken cell is regressed out of the draws before the next is ranked, so two cells that say the
-same count
-  once.
-Related: V-optimal active design per cost, arXiv 2604.22753.
+are picked greedily: each pick is regressed out of the draws before the next is ranked, so two cells that say the same
+count once. Related: V-optimal active design per cost, arXiv 2604.22753.
 """
 
 from __future__ import annotations
@@ -22,13 +20,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from gaplaw.errors import LawError
-from gaplaw.law.decide.choose import DEFAULT_TOLERANCE_NATS
-from gaplaw.law.decide.cost import DEFAULT_TOKENS_PER_PARAM
-from gaplaw.law.law import Law
-from gaplaw.law.table.values import to_number
+from gaplaw.law.decide.candidates import candidate_cells, with_trained_teacher
+from gaplaw.law.decide.cost import DEFAULT_TOKENS_PER_PARAM, tolerance_or_default
+from gaplaw.law.fitted_law import FittedLaw
+from gaplaw.law.table.values import to_positive
 from gaplaw.law.text import size_words
 
-TEACHER_POINTS = 9  # candidate teachers over the measured range when none are named
 WORTHLESS_SHARE = 0.002  # of the tolerance: a cell that lowers regret by less is not worth naming
 
 
@@ -85,7 +82,7 @@ class NextCells:
 
 
 def next_cells(
-    law: Law,
+    law: FittedLaw,
     *,
     target_student_params,
     budget_flops: float,
@@ -111,72 +108,91 @@ def next_cells(
     Raises:
         LawError: a target, budget or candidate that is not positive.
     """
-    target = _positive("target_student_params", target_student_params)
-    tokens = None if target_student_tokens is None else _positive("target_student_tokens", target_student_tokens)
+    target = to_positive("target_student_params", target_student_params)
+    tokens = None if target_student_tokens is None else to_positive("target_student_tokens", target_student_tokens)
     if not budget_flops > 0:
         raise LawError(f"budget_flops: {budget_flops} must be positive")
-    tolerance = (
-        tolerance_nats if tolerance_nats is not None else max(DEFAULT_TOLERANCE_NATS, law.noise.seed_sd_nats or 0.0)
-    )
-    cells = _candidates(law, candidates, teacher_tokens_per_param)
-    places = [*law.measured[law.coordinate], *(cell[law.coordinate] for cell in cells)]
-    options = np.geomspace(min(places), max(places), 81)
+    tolerance = tolerance_or_default(law, tolerance_nats)
+    cells = candidate_cells(law, candidates, teacher_tokens_per_param)
+    positions_on_axis = [*law.measured[law.coordinate], *(cell[law.coordinate] for cell in cells)]
+    options = np.geomspace(min(positions_on_axis), max(positions_on_axis), 81)
     regret = law.regret_draws(target, tokens, options)
-    now = float(regret.mean(0).min())
-    if not law.refused and now <= tolerance:
-        statement = f"stop: the expected regret at {size_words(target)} is {now:.4f} nats, within the tolerance of {tolerance:.4f}"
-        return NextCells(cells=(), expected_regret_nats=now, expected_regret_after_nats=now, tolerance_nats=tolerance,
-                         budget_flops=budget_flops, stop=True, statement=statement)  # fmt: skip
-    taken, after = _greedy(law, cells, target, tokens, now, budget_flops, tolerance, most) if cells else ((), now)
-    if not cells:
-        statement = f"stop: no cell is left to run (regret {now:.4f}, tolerance {tolerance:.4f})"
-    elif taken:
-        spent = sum(cell.flops for cell in taken)
+    regret_now = float(regret.mean(0).min())
+    if not law.refused and regret_now <= tolerance:
         statement = (
-            f"{len(taken)} cells for {spent:.3g} FLOPs: expected regret at {size_words(target)} from {now:.4f} "
+            f"stop: the expected regret at {size_words(target)} is {regret_now:.4f} nats, within the tolerance of "
+            f"{tolerance:.4f}"
+        )
+        return NextCells(
+            cells=(),
+            expected_regret_nats=regret_now,
+            expected_regret_after_nats=regret_now,
+            tolerance_nats=tolerance,
+            budget_flops=budget_flops,
+            stop=True,
+            statement=statement,
+        )
+    picks, after = (
+        _greedy(law, cells, target, tokens, regret_now, budget_flops, tolerance, most) if cells else ((), regret_now)
+    )
+    if not cells:
+        statement = f"stop: no cell is left to run (regret {regret_now:.4f}, tolerance {tolerance:.4f})"
+    elif picks:
+        flops = sum(cell.flops for cell in picks)
+        statement = (
+            f"{len(picks)} cells for {flops:.3g} FLOPs: expected regret at {size_words(target)} from {regret_now:.4f} "
             f"to about {after:.4f} nats (tolerance {tolerance:.4f})"
         )
     elif any(cell["flops"] <= budget_flops for cell in cells):
         statement = (
-            f"stop: no cell within the budget lowers the expected regret of {now:.4f} nats by {WORTHLESS_SHARE * tolerance:.1e}; "
+            f"stop: no cell within the budget lowers the expected regret of {regret_now:.4f} nats by "
+            f"{WORTHLESS_SHARE * tolerance:.1e}; "
             "what remains is scatter between students"
         )
     else:
         statement = (
-            f"stop: no cell fits the budget of {budget_flops:.3g} FLOPs (regret {now:.4f}, tolerance {tolerance:.4f})"
+            f"stop: no cell fits the budget of {budget_flops:.3g} FLOPs (regret {regret_now:.4f}, tolerance "
+            f"{tolerance:.4f})"
         )
-    return NextCells(cells=taken, expected_regret_nats=now, expected_regret_after_nats=after, tolerance_nats=tolerance,
-                     budget_flops=budget_flops, stop=not taken, statement=statement)  # fmt: skip
+    return NextCells(
+        cells=picks,
+        expected_regret_nats=regret_now,
+        expected_regret_after_nats=after,
+        tolerance_nats=tolerance,
+        budget_flops=budget_flops,
+        stop=not picks,
+        statement=statement,
+    )
 
 
-def _greedy(law, cells, target, tokens, now, budget, tolerance, most) -> tuple[tuple[NextCell, ...], float]:
-    least = WORTHLESS_SHARE * min(now, tolerance)
-    theta = _finite(law, law.optimum_draws(target, tokens))
+def _greedy(law, cells, target, tokens, regret_now, budget, tolerance, most) -> tuple[tuple[NextCell, ...], float]:
+    least = WORTHLESS_SHARE * min(regret_now, tolerance)
+    theta = _clip_to_grid(law, law.optimum_draws(target, tokens))
     theta = theta - theta.mean()
     prior = float(theta @ theta) + 1e-300
     contrast, noise = _contrasts(law, cells)
     flops = np.array([cell["flops"] for cell in cells])
-    left, free = budget, np.ones(len(cells), dtype=bool)
-    taken, remaining = [], now
+    budget_left, free = budget, np.ones(len(cells), dtype=bool)
+    picks, regret_left = [], regret_now
     rows = contrast.shape[0]
     # A law that refuses has not shown a bowl yet: its regret says nothing, so it is never good enough to stop on.
-    while len(taken) < most and (remaining > tolerance or law.refused):
+    while len(picks) < most and (regret_left > tolerance or law.refused):
         variance = (contrast**2).sum(0) / rows
         share = (contrast.T @ theta) ** 2 / rows / (variance + noise**2)
-        drop = now * share / prior
-        rate = np.where(free & (flops <= left) & (drop >= least), drop / flops, -1.0)
+        drop = regret_now * share / prior
+        rate = np.where(free & (flops <= budget_left) & (drop >= least), drop / flops, -1.0)
         pick = int(np.argmax(rate)) if len(rate) else -1
         if pick < 0 or rate[pick] <= 0:
             break
         cell = cells[pick]
-        taken.append(NextCell(expected_drop_nats=float(drop[pick]), **cell))
-        remaining -= float(drop[pick])
-        left -= flops[pick]
+        picks.append(NextCell(expected_drop_nats=float(drop[pick]), **cell))
+        regret_left -= float(drop[pick])
+        budget_left -= flops[pick]
         free[pick] = False
         if cell["new_teacher"]:
-            flops, cells = _teacher_exists(law, flops, cells, cell)
+            flops, cells = with_trained_teacher(flops, cells, cell)
         theta, contrast = _regress_out(theta, contrast, pick, noise[pick])
-    return tuple(taken), max(remaining, 0.0)
+    return tuple(picks), max(regret_left, 0.0)
 
 
 def _regress_out(theta, contrast, pick, noise):
@@ -190,27 +206,13 @@ def _regress_out(theta, contrast, pick, noise):
     return theta, contrast - np.outer(d, gain * (d @ contrast) / rows)
 
 
-def _teacher_exists(law, flops, cells, taken):
-    """Once a cell trains a teacher, the other cells of that teacher no longer pay for it."""
-    flops, cells = flops.copy(), list(cells)
-    for index, cell in enumerate(cells):
-        if cell["new_teacher"] and cell["teacher_params"] == taken["teacher_params"]:
-            forward = (
-                2.0 * cell["teacher_params"] * cell["student_tokens"]
-                + 6.0 * cell["student_params"] * cell["student_tokens"]
-            )
-            cells[index] = cell | {"new_teacher": False, "flops": forward}
-            flops[index] = forward
-    return flops, cells
-
-
-def _finite(law: Law, log_places: np.ndarray) -> np.ndarray:
+def _clip_to_grid(law: FittedLaw, log_optima: np.ndarray) -> np.ndarray:
     """Draws without an interior optimum count as lying one ln unit past the measured teachers."""
     low, high = np.log(law.measured[law.coordinate])
-    return np.clip(log_places, low - 1.0, high + 1.0)
+    return np.clip(log_optima, low - 1.0, high + 1.0)
 
 
-def _contrasts(law: Law, cells) -> tuple[np.ndarray, np.ndarray]:
+def _contrasts(law: FittedLaw, cells) -> tuple[np.ndarray, np.ndarray]:
     """What each cell measures beyond its student's own offset, (R, cells) centred over draws, and its noise sd
     (cells,).
     """
@@ -234,51 +236,3 @@ def _contrasts(law: Law, cells) -> tuple[np.ndarray, np.ndarray]:
         values[:, members] = contrast - contrast.mean(0)
         noise[members] = sd * np.sqrt(1.0 + 1.0 / len(others)) if student else sd * np.sqrt(2.0)
     return values, noise
-
-
-def _candidates(law: Law, given, tokens_per_param: float) -> list[dict]:
-    """Candidate cells with their FLOPs."""
-    if given is not None:
-        return [_candidate(law, cell, tokens_per_param, position) for position, cell in enumerate(given)]
-    low, high = law.measured[law.coordinate]
-    out = []
-    seeds = law.noise.seeds
-    for student in law.students:
-        tokens = student.student_tokens or DEFAULT_TOKENS_PER_PARAM * student.student_params
-        for teacher in np.geomspace(low, high, TEACHER_POINTS):
-            cell = {"student_params": student.student_params, "student_tokens": tokens, law.coordinate: float(teacher)}
-            cell |= {"seed": seeds, "new_teacher": law.coordinate == "teacher_params"}
-            out.append(_candidate(law, cell, tokens_per_param, len(out)))
-    return out
-
-
-def _candidate(law: Law, cell: Mapping, tokens_per_param: float, position: int) -> dict:
-    known = {name: cell.get(name) for name in ("student_params", "student_tokens", "teacher_params", "teacher_loss")}
-    numbers = {
-        name: None if value is None else _positive(f"candidate {position}, {name}", value)
-        for name, value in known.items()
-    }
-    for name in ("student_params", law.coordinate):
-        if numbers[name] is None:
-            raise LawError(f"candidate {position}: {name} is needed")
-    tokens = numbers["student_tokens"] or DEFAULT_TOKENS_PER_PARAM * numbers["student_params"]
-    teacher = numbers["teacher_params"]
-    new = bool(cell.get("new_teacher", False)) and teacher is not None
-    flops = cell.get("flops")
-    if flops is None:
-        flops = 6.0 * numbers["student_params"] * tokens + (0.0 if teacher is None else 2.0 * teacher * tokens)
-        flops += 6.0 * teacher * tokens_per_param * teacher if new else 0.0
-    return {
-        **numbers,
-        "student_tokens": tokens,
-        "seed": int(cell.get("seed", 0)),
-        "flops": float(flops),
-        "new_teacher": new,
-    }
-
-
-def _positive(name: str, value) -> float:
-    number = to_number(value)
-    if not (np.isfinite(number) and number > 0):
-        raise LawError(f"{name}: {value} must be positive and finite")
-    return number

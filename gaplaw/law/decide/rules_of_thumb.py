@@ -12,10 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gaplaw.law.table.teachers import EQUIVALENT_TOKENS_PER_PARAM, Teacher
+from gaplaw.law.decide.teachers import EQUIVALENT_TOKENS_PER_PARAM, Teacher
+from gaplaw.law.no_teacher.scaling_law import law_loss
 
 PUBLISHED_RATIO = 2.5  # Zhang et al. 2023, arXiv 2311.07052: students pruned from their teachers
-SIZE_RULES = ("same size", "2.5 times", "constant ratio")
+LARGEST, CONSTANT_LOSS_RATIO = "largest available", "constant loss ratio"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,24 +33,56 @@ class RuleChoice:
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
 
+def size_rules(constant_ratio: float | None) -> dict[str, float | None]:
+    """Rule → the ratio of teacher to student size that it names; None where no ratio was measured."""
+    return {"same size": 1.0, "2.5 times": PUBLISHED_RATIO, "constant ratio": constant_ratio}
+
+
+def strongest(values, coordinate: str) -> int:
+    """Index of the teacher of lowest loss where loss is the coordinate, of the largest otherwise."""
+    return int(np.argmin(values) if coordinate == "teacher_loss" else np.argmax(values))
+
+
 def nearest(log_values: np.ndarray, log_target: float) -> int:
-    """Index of the available value nearest to the target, in log."""
+    """Index of the available value that is nearest to the target.
+
+    Args:
+        log_values: (n,) logs. log_target: a log.
+    """
     return int(np.argmin(np.abs(log_values - log_target)))
 
 
 def size_equivalents(losses, baseline: dict | None) -> np.ndarray | None:
-    """Sizes whose no-teacher loss at 20 tokens per parameter equals each loss; None when no law gives them."""
+    """Sizes whose no-teacher loss at 20 tokens per parameter equals each loss, (n,).
+
+    Args:
+        losses: (n,) nats.
+        baseline: the no-teacher law.
+
+    Returns:
+        Parameters, or None when no law over sizes and tokens gives them.
+    """
     if baseline is None or baseline["kind"] != "surface":
         return None
-    from gaplaw.law.no_teacher.scaling_law import law_loss
-
     log_sizes = np.linspace(np.log(1e4), np.log(1e16), 4000)
     curve = law_loss(baseline["parameters"], np.exp(log_sizes), EQUIVALENT_TOKENS_PER_PARAM * np.exp(log_sizes))
     return np.exp(np.interp(-np.asarray(losses, dtype=float), -curve, log_sizes))
 
 
-def rule_choices(law, available: list[Teacher], params: float, tokens, expected: np.ndarray) -> tuple[RuleChoice, ...]:
-    """Every rule's pick. `expected` is the law's expected regret of each available teacher, nats, (n,)."""
+def rule_choices(
+    law, available: list[Teacher], params: float, tokens, expected_regret: np.ndarray
+) -> tuple[RuleChoice, ...]:
+    """What every rule picks from the available teachers.
+
+    Args:
+        law: a fitted law, compared or not.
+        available: n teachers.
+        params, tokens: the student, N_S and D_S.
+        expected_regret: (n,) the law's expected regret of each teacher, nats.
+
+    Returns:
+        One RuleChoice per rule; its teacher is None where the rule does not apply, and `note` says why.
+    """
     sizes = [teacher.params for teacher in available]
     if any(size is None for size in sizes):
         losses = [teacher.loss for teacher in available]
@@ -57,9 +90,8 @@ def rule_choices(law, available: list[Teacher], params: float, tokens, expected:
         sizes, note = equivalent, "sizes from losses, at 20 tokens per parameter"
     else:
         note = ""
-    ratios = {"same size": 1.0, "2.5 times": PUBLISHED_RATIO, "constant ratio": law.comparison.get("constant_ratio")}
     out = []
-    for rule, ratio in ratios.items():
+    for rule, ratio in size_rules(law.comparison.get("constant_ratio")).items():
         if sizes is None or ratio is None:
             why = (
                 "not applicable: teachers are known by loss only"
@@ -69,23 +101,23 @@ def rule_choices(law, available: list[Teacher], params: float, tokens, expected:
             out.append(RuleChoice(rule=rule, teacher=None, expected_regret_nats=None, note=why))
             continue
         target = ratio * params
-        out.append(_picked(rule, nearest(np.log(sizes), np.log(target)), available, expected, target, note))
-    # The strongest teacher is the one of lowest loss where that is the axis, the largest otherwise.
-    strength = [-t.loss for t in available] if law.coordinate == "teacher_loss" else [t.params for t in available]
-    out.insert(2, _picked("largest available", int(np.argmax(strength)), available, expected, None, ""))
+        out.append(_rule_choice(rule, nearest(np.log(sizes), np.log(target)), available, expected_regret, target, note))
+    pick = strongest([teacher.coordinate(law.coordinate) for teacher in available], law.coordinate)
+    out.insert(2, _rule_choice(LARGEST, pick, available, expected_regret, None, ""))
     constant = law.comparison.get("loss_ratio")
     if law.coordinate == "teacher_loss" and constant is not None:
         target = constant * float(law.surface.scale_loss(params, tokens))
         losses = np.log([teacher.loss for teacher in available])
-        out.append(_picked("constant loss ratio", nearest(losses, np.log(target)), available, expected, target, ""))
+        pick = nearest(losses, np.log(target))
+        out.append(_rule_choice(CONSTANT_LOSS_RATIO, pick, available, expected_regret, target, ""))
     return tuple(out)
 
 
-def _picked(rule, index, available, expected, target, note) -> RuleChoice:
+def _rule_choice(rule, index, available, expected_regret, target, note) -> RuleChoice:
     return RuleChoice(
         rule=rule,
         teacher=available[index].name,
-        expected_regret_nats=float(expected[index]),
+        expected_regret_nats=float(expected_regret[index]),
         target=None if target is None else float(target),
         note=note,
     )

@@ -15,29 +15,40 @@ from __future__ import annotations
 import numpy as np
 
 from gaplaw.errors import LawError
-from gaplaw.law.no_teacher.scaling_law import fit_supervised, law_loss
+from gaplaw.law.no_teacher.scaling_law import law_loss
+from gaplaw.law.no_teacher.supervised_fit import fit_supervised
 
-FEWEST_STUDENTS = 3
+FEWEST_SIZES = 3
 FEWEST_FOR_SURFACE = 12
 
 
 def fit_baseline(table) -> dict | None:
-    """The no-teacher law of a `Table`, as plain data; None when its baselines are absent or of too few students.
+    """The no-teacher law of a table, as plain data.
+
+    Args:
+        table: a `Table` whose rows know no_teacher_loss.
 
     Returns:
-        {'kind': 'surface', 'parameters': {A, B, E, alpha, beta}, 'rows', 'rms_log'} or
-        {'kind': 'path', 'slope', 'level', 'tokens_per_param', 'rows', 'rms_log'} with ln L̃ = level + slope ln N.
+        {'kind': 'surface', 'parameters': {A, B, E, alpha, beta}, 'rows', 'rms_log'}, or {'kind': 'path', 'slope',
+        'level', 'tokens_per_param', 'rows', 'rms_log'} with ln L̃ = level + slope ln N; None when the table has no
+        baselines, or of fewer than 3 student sizes.
     """
     runs = baseline_rows(table)
-    if runs is None or runs["student_params"].nunique() < FEWEST_STUDENTS:
+    if runs is None or runs["student_params"].nunique() < FEWEST_SIZES:
         return None
     surface = _surface(runs) if "student_tokens" in runs else None
     return surface or _path(runs)
 
 
 def baseline_rows(table):
-    """One row per distinct no-teacher run: student_params, student_tokens (if known), no_teacher_loss; None without
-    any.
+    """One row per distinct run without a teacher.
+
+    Args:
+        table: a `Table`.
+
+    Returns:
+        DataFrame of student_params, student_tokens (if known) and no_teacher_loss (mean over seeds, nats); None
+        without any.
     """
     if "no_teacher_loss" not in table.frame:
         return None
@@ -86,7 +97,12 @@ def _path(runs) -> dict:
 
 
 def baseline_loss(baseline: dict, params, tokens=None) -> np.ndarray:
-    """L̃(N, D), nats: what a student reaches alone. `tokens` None means the measured tokens per parameter.
+    """L̃(N, D), nats: what a student reaches alone.
+
+    Args:
+        baseline: from `fit_baseline`.
+        params: N, a number or an array.
+        tokens: D, broadcasting with params; None means the measured tokens per parameter.
 
     Raises:
         LawError: a 'surface' baseline asked without tokens.
@@ -104,9 +120,17 @@ def baseline_loss(baseline: dict, params, tokens=None) -> np.ndarray:
 
 
 def loss_at_equal_compute(baseline: dict, params: float, tokens: float, extra_flops) -> np.ndarray:
-    """L̃ of the student alone when it also spends `extra_flops` on tokens of its own: D + extra / 6N.
+    """L̃ of the student alone when it also spends a teacher's FLOPs on tokens of its own: L̃(N, D + extra / 6N), nats.
 
     On a path, D is relative: only the extra tokens move the loss away from the path's value.
+
+    Args:
+        baseline: from `fit_baseline`.
+        params: N. tokens: D.
+        extra_flops: what the teacher would cost, a number or an array.
+
+    Raises:
+        LawError: as for `baseline_loss`.
     """
     more = np.asarray(extra_flops, dtype=float) / (6 * params)
     if baseline["kind"] == "surface" or baseline["tokens_per_param"] is not None:

@@ -1,11 +1,12 @@
 """How is a robust fit minimised so that it can be trusted? Many starts and many draws at once, by damped Newton steps.
 
-Helper of the law half: `supervised` and `loss_coordinate` state residuals with exact derivatives, this file minimises
+Helper of the law half: `no_teacher.supervised_fit` and `teacher_loss.forms` state residuals with exact derivatives.
+This file minimises
 
     F_b(theta) = sum_i w_bi Huber_delta(r_i(theta))        for every start or bootstrap draw b at once.
 
 With delta far below the residuals' size the problem is nearly least absolute deviations, where quasi-Newton codes stop
-early (../reference: the Chinchilla trap). Here every step uses the exact Hessian in a scaled basis, a step is kept only
+early (the Chinchilla trap). Here every step uses the exact Hessian in a scaled basis, a step is kept only
 when F falls, and convergence means a small predicted decrease relative to F, never "the optimiser stopped".
 """
 
@@ -38,10 +39,13 @@ class Minima:
 
 @dataclass(frozen=True, slots=True)
 class Residuals:
-    """Residuals at a batch of points: value (B, n), jacobian (B, n, P) and `bend(v)` = sum_i v_bi Hess r_i, (B, P, P).
+    """Residuals and their derivatives at a batch of points.
 
-    Without `bend` the curvature is Gauss-Newton on the IRLS majorant of the Huber loss: positive, and exact at small
-    residuals.
+    Attributes:
+        value: (B, n).
+        jacobian: (B, n, P).
+        bend: v (B, n) → Σ_i v_bi Hess r_i, (B, P, P). Without it the curvature is Gauss-Newton on the IRLS majorant
+            of the Huber loss: positive, and exact at small residuals.
     """
 
     value: np.ndarray
@@ -50,7 +54,11 @@ class Residuals:
 
 
 def huber(r: np.ndarray, delta: float) -> np.ndarray:
-    """Huber's loss, r²/2 inside delta and delta (|r| − delta/2) outside."""
+    """Huber's loss: r²/2 inside delta and delta (|r| − delta/2) outside.
+
+    Args:
+        r: residuals, any shape. delta: threshold, same unit.
+    """
     size = np.abs(r)
     return np.where(size <= delta, 0.5 * r * r, delta * (size - 0.5 * delta))
 
@@ -76,11 +84,15 @@ def minimise(
         starts: (B, P).
         delta: Huber's threshold, in the residuals' unit.
         weights: None, or (B, n) or (1, n) non-negative row weights (bootstrap counts).
-        penalty: None, or (centre, precision), each (P,) or (B, P): adds ½ Σ precision (theta − centre)², a weak ridge.
-        shift: None, or (B, n) taken from the residuals: other targets for every start (wild bootstrap draws).
+        penalty: None, or (centre, precision), each (P,) or (B, P): adds ½ Σ precision (theta − centre)², a weak
+            ridge.
+        shift: None, or (B, n), subtracted from the residuals: other targets for every start (wild bootstrap draws).
         iterations: most Newton steps.
         tolerance: a start has converged when the predicted decrease is below tolerance × F.
         chunk: starts handled together; keeps the work in cache.
+
+    Returns:
+        Minima.
     """
     batch, size = starts.shape
     centre, precision = (np.zeros(size), np.zeros(size)) if penalty is None else penalty
@@ -97,12 +109,12 @@ def minimise(
     for low in range(0, batch, chunk):
         index = np.arange(low, min(low + chunk, batch))
         parts.append(_chunk(problem, np.array(starts[index], dtype=np.float64), index, iterations, tolerance))
-    theta, objective, converged, used = (list(column) for column in zip(*parts, strict=True))
+    theta, objective, converged, steps = (list(column) for column in zip(*parts, strict=True))
     return Minima(
         theta=np.concatenate(theta),
         objective=np.concatenate(objective),
         converged=np.concatenate(converged),
-        iterations=max(used),
+        iterations=max(steps),
     )
 
 
@@ -142,12 +154,12 @@ class _Problem:
         precision = self.precision[index]
         objective = total.sum(1) + self.ridge(points, index)
         gradient = np.matmul(slope[:, None, :], r.jacobian)[:, 0] + precision * (points - self.centre[index])
-        transposed = r.jacobian.transpose(0, 2, 1)
+        jacobian_t = r.jacobian.transpose(0, 2, 1)
         if r.bend is None:
-            hessian = np.matmul(transposed * majorant[:, None, :], r.jacobian)
+            hessian = np.matmul(jacobian_t * majorant[:, None, :], r.jacobian)
             diagonal = np.einsum("bpp->bp", hessian) + precision
         else:
-            hessian = np.matmul(transposed * curve[:, None, :], r.jacobian) + r.bend(slope)
+            hessian = np.matmul(jacobian_t * curve[:, None, :], r.jacobian) + r.bend(slope)
             # The scale comes from the majorant (IRLS) curvature: positive even where no row is inside delta.
             diagonal = np.einsum("bnp,bn,bnp->bp", r.jacobian, majorant, r.jacobian) + precision
         hessian[:, np.arange(points.shape[1]), np.arange(points.shape[1])] += precision
@@ -165,30 +177,32 @@ def _chunk(problem: _Problem, theta, index, iterations, tolerance):
     active = np.flatnonzero(np.isfinite(objective))
     now = np.empty(batch)
     gradient, hessian, scale = np.empty((batch, size)), np.empty((batch, size, size)), np.empty((batch, size))
-    moved = active  # derivatives are computed again only where a step was taken
-    used = 0
-    for used in range(1, iterations + 1):  # noqa: B007
+    improving = active  # derivatives are computed again only where a step was taken
+    steps = 0
+    for steps in range(1, iterations + 1):  # noqa: B007
         if not len(active):
             break
-        if len(moved):
-            now[moved], gradient[moved], hessian[moved], scale[moved] = problem.derivatives(theta[moved], index[moved])
-        step, predicted = _step(gradient[active], hessian[active], scale[active], damping[active])
+        if len(improving):
+            now[improving], gradient[improving], hessian[improving], scale[improving] = problem.derivatives(
+                theta[improving], index[improving]
+            )
+        step, predicted_decrease = _step(gradient[active], hessian[active], scale[active], damping[active])
         trial = theta[active] + step
         with np.errstate(over="ignore", invalid="ignore"):
-            reached = problem.cost(trial, index[active])
-        fell = reached < objective[active]
+            trial_objective = problem.cost(trial, index[active])
+        improves = trial_objective < objective[active]
         # Small predicted decrease with little damping: at the floor, whether or not rounding lets F fall further.
-        done = (predicted <= tolerance * np.maximum(objective[active], 1e-300)) & (damping[active] <= 1e-2)
+        done = (predicted_decrease <= tolerance * np.maximum(objective[active], 1e-300)) & (damping[active] <= 1e-2)
         done |= damping[active] > 1e12
         gain = np.zeros(len(active))
-        np.divide(now[active] - reached, predicted, out=gain, where=predicted > 0)
-        moved = active[fell]
-        theta[moved], objective[moved] = trial[fell], reached[fell]
-        factor = np.where(fell, np.where(gain > 0.5, 0.1, 1.0), 8.0)
+        np.divide(now[active] - trial_objective, predicted_decrease, out=gain, where=predicted_decrease > 0)
+        improving = active[improves]
+        theta[improving], objective[improving] = trial[improves], trial_objective[improves]
+        factor = np.where(improves, np.where(gain > 0.5, 0.1, 1.0), 8.0)
         damping[active] = np.clip(damping[active] * factor, 1e-9, 1e13)
         converged[active] |= done
-        active, moved = active[~done], active[fell & ~done]
-    return theta, objective, converged, used
+        active, improving = active[~done], active[improves & ~done]
+    return theta, objective, converged, steps
 
 
 def _step(gradient, hessian, scale, damping):
@@ -199,5 +213,5 @@ def _step(gradient, hessian, scale, damping):
     slope = np.matmul((gradient * scale)[:, None, :], vectors)[:, 0]
     curvature = np.maximum(np.abs(values), 1e-10) + damping[:, None]
     move = -slope / curvature
-    predicted = 0.5 * (slope * slope / curvature).sum(1)
-    return np.matmul(vectors, move[:, :, None])[:, :, 0] * scale, predicted
+    predicted_decrease = 0.5 * (slope * slope / curvature).sum(1)
+    return np.matmul(vectors, move[:, :, None])[:, :, 0] * scale, predicted_decrease

@@ -8,12 +8,19 @@ Interval = tuple[float | None, float | None]  # an unbounded side is None
 
 
 def interval(draws_ln: np.ndarray, level: float) -> Interval:
-    """Central interval of exp(draws), a side that reaches ±inf as None.
+    """Central interval of exp(draws); a side that reaches ±inf is None.
 
-    Its ends are the k-th lowest and the k-th highest of R draws, k = (R + 1)(1 - level)/2 rounded down: one more draw
-    would fall between them with probability 1 - 2k/(R + 1), which is at least the level.
+    Its ends are the k-th lowest and the k-th highest of R draws, k = (R + 1)(1 − level)/2 rounded down: one more
+    draw would fall between them with probability 1 − 2k/(R + 1), which is at least the level.
+
+    Args:
+        draws_ln: (R,) logs.
+        level: such as 0.9.
+
+    Returns:
+        (low, high), in the unit of exp(draws).
     """
-    ordered = np.sort(draws_ln)
-    out = max(int((len(ordered) + 1) * (1 - level) / 2 + 1e-9), 1)
-    low, high = ordered[out - 1], ordered[-out]
+    sorted_draws = np.sort(draws_ln)
+    rank = max(int((len(sorted_draws) + 1) * (1 - level) / 2 + 1e-9), 1)
+    low, high = sorted_draws[rank - 1], sorted_draws[-rank]
     return (float(np.exp(low)) if np.isfinite(low) else None, float(np.exp(high)) if np.isfinite(high) else None)

@@ -26,7 +26,7 @@ CELL = ["student_params", "student_tokens", "teacher_params", "seed"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Adapted:
+class AdaptiveRun:
     """Where an adaptive run ended. `measured` holds every row that was run, in order; nothing else entered the fit."""
 
     law: Law
@@ -50,7 +50,7 @@ def adapt(
     most_rounds: int = 30,
     draws: int = 300,
     seed: int = 0,
-) -> Adapted:
+) -> AdaptiveRun:
     """Run cells until the target's expected regret is within the tolerance, nothing helps, or the budget is spent.
 
     Args:
@@ -63,24 +63,27 @@ def adapt(
     Raises:
         LawError: when the start alone is over the budget.
     """
-    trained: set[float] = set()
-    flops = cell_flops(start, trained)
+    trained_teachers: set[float] = set()
+    flops = cell_flops(start, trained_teachers)
     if flops > budget_flops:
         raise LawError(f"budget_flops: {budget_flops:.3g} must cover the start, {flops:.3g}")
-    trained |= set(start["teacher_params"])
+    trained_teachers |= set(start["teacher_params"])
     measured = start.assign(student_loss=measure(start))
     law, statement, rounds = None, "stop: the most rounds were run", 0
     for rounds in range(1, most_rounds + 1):  # noqa: B007
-        law = _fitted(measured, draws, seed)
-        left = candidates.merge(measured[CELL], on=CELL, how="left", indicator=True)
-        left = left[left["_merge"] == "left_only"].drop(columns="_merge")
-        asked = [cell | {"new_teacher": cell["teacher_params"] not in trained} for cell in left.to_dict("records")]
+        law = fit_cells(measured, draws, seed)
+        unmeasured = candidates.merge(measured[CELL], on=CELL, how="left", indicator=True)
+        unmeasured = unmeasured[unmeasured["_merge"] == "left_only"].drop(columns="_merge")
+        candidate_cells = [
+            cell | {"new_teacher": cell["teacher_params"] not in trained_teachers}
+            for cell in unmeasured.to_dict("records")
+        ]
         answer = next_cells(
             law,
             target_student_params=target_student_params,
             target_student_tokens=target_student_tokens,
             budget_flops=max(budget_flops - flops, 1.0),
-            candidates=asked,
+            candidates=candidate_cells,
             tolerance_nats=tolerance_nats,
             most=cells_per_round,
         )
@@ -88,30 +91,48 @@ def adapt(
             statement = answer.statement
             break
         rows = pd.DataFrame([cell.to_dict() for cell in answer.cells])[CELL].merge(candidates, on=CELL, how="left")
-        flops += cell_flops(rows, trained)
-        trained |= set(rows["teacher_params"])
+        flops += cell_flops(rows, trained_teachers)
+        trained_teachers |= set(rows["teacher_params"])
         measured = pd.concat([measured, rows.assign(student_loss=measure(rows))], ignore_index=True)
     else:
-        law = _fitted(measured, draws, seed)
-    return Adapted(
-        law=law, measured=measured, flops=flops, rounds=rounds, statement=statement,
-        expected_regret_nats=expected_regret(law, candidates["teacher_params"], target_student_params, target_student_tokens),
-    )  # fmt: skip
+        law = fit_cells(measured, draws, seed)
+    return AdaptiveRun(
+        law=law,
+        measured=measured,
+        flops=flops,
+        rounds=rounds,
+        statement=statement,
+        expected_regret_nats=expected_regret(
+            law, candidates["teacher_params"], target_student_params, target_student_tokens
+        ),
+    )
 
 
-def cell_flops(cells: pd.DataFrame, trained=()) -> float:
-    """6SD + 2TD of every cell, plus 6·T·D_T for every teacher that is not trained yet."""
+def cell_flops(cells: pd.DataFrame, trained_teachers=()) -> float:
+    """FLOPs of cells: 6SD + 2TD of each, plus 6·T·D_T for every teacher that is not trained yet.
+
+    Args:
+        cells: columns student_params, student_tokens, teacher_params.
+        trained_teachers: sizes that cost nothing more.
+    """
     own = (6 * cells["student_params"] + 2 * cells["teacher_params"]) * cells["student_tokens"]
-    new = np.array([size for size in cells["teacher_params"].unique() if size not in set(trained)])
+    new = np.array([size for size in cells["teacher_params"].unique() if size not in set(trained_teachers)])
     return float(own.sum() + (6 * DEFAULT_TOKENS_PER_PARAM * new**2).sum())
 
 
 def expected_regret(law: Law, teachers, params: float, tokens: float | None = None) -> float:
-    """The least expected regret that the law can promise at a student, over the range of the teachers at hand, nats."""
+    """The least expected regret that the law can promise at a student, over the range of the teachers at hand, nats.
+
+    Args:
+        law: a fitted law.
+        teachers: sizes at hand.
+        params, tokens: the student, N_S and D_S.
+    """
     return float(law.regret_draws(params, tokens, np.geomspace(min(teachers), max(teachers), 81)).mean(0).min())
 
 
-def _fitted(frame: pd.DataFrame, draws: int, seed: int) -> Law:
+def fit_cells(frame: pd.DataFrame, draws: int, seed: int) -> Law:
+    """The law of the cells that were run so far, not compared with rivals; pairing groups are left out."""
     keep = [name for name in frame.columns if name != "group"]
     table = Table(
         frame=frame[keep].reset_index(drop=True),
@@ -162,11 +183,11 @@ def rehearse(
     frame = simulate(students=students, teachers=teachers, seeds=seeds_available, rng=rng, **truth)
     pool = frame.drop(columns="group", errors="ignore")
     full = pool[pool["seed"] == 0]
-    full_law = _fitted(full, draws, rng)
+    full_law = fit_cells(full, draws, rng)
     goal = slack * expected_regret(full_law, teachers, target_student_params)
     small_teachers = np.sort(pool["teacher_params"].unique())[:start_teachers]
     small_students = np.sort(pool["student_params"].unique())[:start_students]
-    begin = full[full["student_params"].isin(small_students) & full["teacher_params"].isin(small_teachers)]
+    start = full[full["student_params"].isin(small_students) & full["teacher_params"].isin(small_teachers)]
     candidates = pool.drop(columns="student_loss")
     losses = pool.set_index(CELL)["student_loss"]
 
@@ -175,7 +196,7 @@ def rehearse(
 
     whole = cell_flops(full)
     run = adapt(
-        measure, candidates, begin.drop(columns="student_loss"), target_student_params=target_student_params,
+        measure, candidates, start.drop(columns="student_loss"), target_student_params=target_student_params,
         tolerance_nats=goal, budget_flops=whole, draws=draws, seed=rng,
     )  # fmt: skip
     return Rehearsal(
@@ -183,15 +204,22 @@ def rehearse(
         reached=run.expected_regret_nats <= goal and not run.law.refused,
         expected_regret_nats=run.expected_regret_nats,
         full_expected_regret_nats=goal / slack,
-        true_regret_nats=_true_regret(frame, run.law, teachers, target_student_params, truth),
-        full_true_regret_nats=_true_regret(frame, full_law, teachers, target_student_params, truth),
+        true_regret_nats=true_regret(frame, run.law, teachers, target_student_params, truth),
+        full_true_regret_nats=true_regret(frame, full_law, teachers, target_student_params, truth),
         cells=len(run.measured),
         full_cells=len(full),
     )
 
 
-def _true_regret(frame, law: Law, teachers, params: float, truth: dict) -> float:
-    """What the truth says of the law's own pick: the teacher of least expected regret in the range of the grid."""
+def true_regret(frame, law: Law, teachers, params: float, truth: dict) -> float:
+    """What the truth says of the law's own pick, nats: the teacher of least expected regret in the range of the grid.
+
+    Args:
+        frame: from `simulate`. law: fitted to it or to a part of it.
+        teachers: sizes of the grid.
+        params: N_S of the student that is asked about.
+        truth: what `simulate` was given (depth, shape, asymmetry).
+    """
     grid = np.geomspace(min(teachers), max(teachers), 201)
     pick = grid[int(np.argmin(law.regret_draws(params, None, grid).mean(0)))]
     u = np.log(pick / true_optimum(frame, params))

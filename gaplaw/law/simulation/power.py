@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gaplaw.errors import LawError
-from gaplaw.law.simulation.adaptive import _fitted, _true_regret, cell_flops, expected_regret
+from gaplaw.law.simulation.adaptive import cell_flops, expected_regret, fit_cells, true_regret
 from gaplaw.law.simulation.simulate import simulate, true_optimum
 from gaplaw.law.text import size_words
 
@@ -60,8 +60,10 @@ class Power:
             return f"no design reaches {goal}: more seeds, more teachers or a wider range of students are needed"
         d = self.enough
         return (
-            f"cheapest design that answers within {self.tolerance_nats:g} nats in {d.share_within:.0%} of {d.simulations} tables: "
-            f"{d.students} students, {d.teachers} teachers, {d.seeds} seed{'s' if d.seeds > 1 else ''} ({d.flops:.3g} FLOPs)"
+            f"cheapest design that answers within {self.tolerance_nats:g} nats in {d.share_within:.0%} of "
+            f"{d.simulations} tables: "
+            f"{d.students} students, {d.teachers} teachers, {d.seeds} seed{'s' if d.seeds > 1 else ''} ({d.flops:.3g}"
+            " FLOPs)"
         )
 
     def to_dict(self) -> dict:
@@ -77,13 +79,15 @@ class Power:
     def text(self) -> str:
         lines = [f"target student {size_words(self.target_student_params)}; truth assumed: "
                  + ", ".join(f"{name} {value}" for name, value in self.truth.items()),
-                 f"{'students':>9}{'teachers':>9}{'seeds':>6}{'FLOPs':>10}{'within':>8}{'refused':>9}{'regret, nats':>14}"
+                 f"{'students':>9}{'teachers':>9}{'seeds':>6}{'FLOPs':>10}{'within':>8}{'refused':>9}"
+                 f"{'regret, nats':>14}"
                  f"{'± ln T*, 90%':>14}{'covers':>8}"]  # fmt: skip
         for d in self.designs:
             lines.append(
-                f"{d.students:>9}{d.teachers:>9}{d.seeds:>6}{d.flops:>10.2g}{d.share_within:>8.0%}{d.share_refused:>9.0%}"
-                f"{_shown(d.median_true_regret_nats, '.5f'):>14}{_shown(d.interval_half_width_ln, '.2f'):>14}"
-                f"{_shown(d.coverage90, '.0%'):>8}"
+                f"{d.students:>9}{d.teachers:>9}{d.seeds:>6}{d.flops:>10.2g}{d.share_within:>8.0%}"
+                f"{d.share_refused:>9.0%}"
+                f"{_number(d.median_true_regret_nats, '.5f'):>14}{_number(d.interval_half_width_ln, '.2f'):>14}"
+                f"{_number(d.coverage90, '.0%'):>8}"
             )
         return "\n".join([*lines, self.statement])
 
@@ -154,11 +158,11 @@ def _design(sizes, ladder, seeds, target, tolerance, simulations, draws, rng, tr
     for number in range(simulations):
         frame = simulate(students=sizes, teachers=ladder, seeds=seeds, rng=[rng, number], **truth)
         flops = cell_flops(frame)
-        law = _fitted(frame, draws, number)
+        law = fit_cells(frame, draws, number)
         if law.refused:
             refused += 1
             continue
-        regrets.append(_true_regret(frame, law, ladder, target, truth))
+        regrets.append(true_regret(frame, law, ladder, target, truth))
         expected.append(expected_regret(law, ladder, target))
         low, high = law.optimum(target).interval90
         best = true_optimum(frame, target)
@@ -184,5 +188,5 @@ def _several(counts) -> tuple[int, ...]:
     return (counts,) if isinstance(counts, int) else tuple(counts)
 
 
-def _shown(value, form: str) -> str:
+def _number(value, form: str) -> str:
     return "-" if value is None else format(value, form)

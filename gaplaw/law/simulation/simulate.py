@@ -1,8 +1,8 @@
 """What would a table look like if the truth were known? Student losses from a known teacher law, for tests, docs and
 power checks.
 
-    L_S = E + A_0 N_S^-0.3 + B_0 D_S^-0.3 + depth · H(ln T − ln T*) + noise,      T* = k N_S^p (D_S / N_S)^q  (times
-    e^{tau ξ_i})
+    L_S = E + A N_S^-0.34 + B D_S^-0.28 + depth · H(ln T − ln T*) + noise
+    T* = k N_S^p (D_S / N_S)^q, times e^(tau ξ_i) for student i
 
 Stands beside the fitter in the law half of the walk and shares no code with it: the bowls H here are closed forms that
 the fitted family does not contain. Each has H(0) = H'(0) = 0 and mean curvature 1, with left : right curvature =
@@ -20,13 +20,20 @@ SHAPES = ("quadratic", "power", "logcosh", "two_sided", "flat", "falling", "risi
 
 
 def bowl(u, shape: str = "power", asymmetry: float = 1.0) -> np.ndarray:
-    """H(u), u = ln(T / T*), for one of `SHAPES`; asymmetry = steepness of the weak-teacher side over the strong side.
+    """H(u), nats per unit of depth, for one of `SHAPES`; H(0) = 0.
 
-    quadratic: c u² / 2, with c switching between 2a/(1+a) and 2/(1+a) at 0 (a = asymmetry): the second derivative
-      jumps.
-    two_sided: the same curvatures blended by a logistic of width 0.35.
-    power: a r^-x + b r^y with r = T / T*: exponentials in u; x, y chosen so that H(-1) / H(1) = asymmetry.
-    logcosh: linear tails of slopes ±, whose ratio is the asymmetry. flat, falling, rising: no optimum (for refusals).
+    quadratic: c u² / 2, with c switching between 2a/(1+a) and 2/(1+a) at 0 (a = asymmetry): a jump in the second
+    derivative. two_sided: the same curvatures blended by a logistic of width 0.35. power: a r^-x + b r^y with r = T
+    / T*; x, y chosen so that H(-1) / H(1) = asymmetry. logcosh: linear tails of slopes ± whose ratio is the
+    asymmetry. flat, falling, rising: no optimum (for refusals).
+
+    Args:
+        u: ln(T / T*), any shape.
+        shape: one of `SHAPES`.
+        asymmetry: steepness of the weak-teacher side over the strong side.
+
+    Raises:
+        LawError: another shape.
     """
     u = np.asarray(u, dtype=np.float64)
     if asymmetry < 1:
@@ -91,19 +98,21 @@ def simulate(
     """One table from a known law; the truth is in `frame.attrs["truth"]`.
 
     Args:
-        students, teachers: parameters. Every student meets every teacher.
-        seeds: paired replicates per cell (column `group` = seed when there are several).
-        k, p, q: T* = k N_ref (N/N_ref)^p ((D/N)/(D/N)_ref)^q with N_ref, (D/N)_ref geometric means, so k is the ratio
-          T*/N there.
+        students, teachers: parameters; every student meets every teacher.
+        seeds: paired replicates per cell (column `group` says the seed when there are several).
+        k, p, q: T* = k N_ref (N/N_ref)^p ((D/N)/(D/N)_ref)^q with N_ref and (D/N)_ref geometric means, so that k is
+            the ratio T*/N there.
         shape, asymmetry, depth: the bowl, see `bowl`; depth is the mean curvature at the minimum, nats per ln².
-        noise_nats: sd of each run; seed_offset_nats: sd of what one (student, seed) shares under all teachers;
-            teacher_sd_nats: sd of what a teacher does to all its students; scatter_ln: sd of ln T* from student to
-              student.
+        noise_nats: sd of each run.
+        seed_offset_nats: sd of what one (student, seed) shares under all teachers.
+        teacher_sd_nats: sd of what a teacher does to all its students.
+        scatter_ln: sd of ln T* from student to student.
         student_tokens: tokens per parameter: one number, or several (every student is then trained at each of them).
-        rng: numpy Generator or seed.
+        rng: NumPy generator or seed.
 
     Returns:
-        DataFrame of student_params, student_tokens, teacher_params, teacher_tokens, student_loss, seed[, group].
+        DataFrame of student_params, student_tokens, teacher_params, teacher_tokens, student_loss (nats), seed[,
+        group].
     """
     rng = np.random.default_rng(rng)
     students, teachers = np.asarray(students, np.float64), np.asarray(teachers, np.float64)
@@ -112,9 +121,9 @@ def simulate(
     d = n * np.tile(per_param, len(students))
     reference, per_reference = np.exp(np.log(students).mean()), np.exp(np.log(per_param).mean())
     best = np.log(k * reference) + p * np.log(n / reference) + q * np.log(d / n / per_reference)
-    moved = best + np.repeat(scatter_ln * rng.standard_normal(len(students)), len(per_param))
+    optima = best + np.repeat(scatter_ln * rng.standard_normal(len(students)), len(per_param))
     floor = 1.7 + 400 * n**-0.34 + 400 * d**-0.28
-    loss = floor[:, None] + depth * bowl(np.log(teachers)[None, :] - moved[:, None], shape, asymmetry)
+    loss = floor[:, None] + depth * bowl(np.log(teachers)[None, :] - optima[:, None], shape, asymmetry)
     loss = loss + teacher_sd_nats * rng.standard_normal(len(teachers))
     loss = loss[:, :, None] + seed_offset_nats * rng.standard_normal((len(n), 1, seeds))
     loss = loss + noise_nats * rng.standard_normal((len(n), len(teachers), seeds))
@@ -140,7 +149,13 @@ def simulate(
 
 
 def true_optimum(frame: pd.DataFrame, student_params: float, tokens_per_param: float | None = None) -> float:
-    """T* of the law that made `frame`, for any student (without that student's own scatter)."""
+    """T* of the law that made a simulated table, for any student (without that student's own scatter), parameters.
+
+    Args:
+        frame: from `simulate`; the truth is in its attrs.
+        student_params: N_S.
+        tokens_per_param: D_S / N_S; None means the table's geometric mean.
+    """
     truth = frame.attrs["truth"]
     per = 1.0 if tokens_per_param is None else tokens_per_param / truth["reference_tokens_per_param"]
     reference = truth["reference_params"]

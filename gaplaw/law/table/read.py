@@ -1,9 +1,8 @@
 """What was measured? Any results table, read into one canonical frame with typed refusals.
 
 First file of the law half of the walk: the parquet folder (or an outside CSV) comes in here and nothing later reads
-  files.
-Letters used in the law half: N_S student parameters, D_S student tokens, N_T teacher parameters, L_T teacher loss, L_S
-student loss. It refuses, naming row and column, what a fit could not honestly use; it never drops a row without saying
+files. Letters used in the law half: N_S student parameters, D_S student tokens, N_T teacher parameters, L_T teacher
+loss, L_S student loss. It refuses, naming row and column, what a fit could not honestly use; it never drops a row without saying
 so in `notes`.
 """
 
@@ -16,34 +15,42 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 
 from gaplaw.credentials import mask_credentials
 from gaplaw.errors import MixedProtocolsError, TableError
 from gaplaw.law.table.values import (
     CANONICAL,
     COORDINATES,
-    Where,
+    TableLocation,
     parse_numbers,
     read_numbers,
     refuse_duplicates,
     scores_to_losses,
 )
 from gaplaw.objects import brought_here, is_url
+from gaplaw.results import read as read_folder
 from gaplaw.spec import Role
 
 # What a sweep of our own calls the two losses, and the columns in which its rows must agree to be compared at all.
 SWEEP_NAMES = {"loss_student_ce_nats": "student_loss", "loss_teacher_ce_nats": "teacher_loss"}
-ANSWERS = ("student_loss", "no_teacher_loss", "seed", "group", "weight")  # what a question to a law need not have
-ONE_OF = ("data_source", "data_tokenizer", "data_manifest")
+# What a question to a law need not have.
+ANSWER_COLUMNS = ("student_loss", "no_teacher_loss", "seed", "group", "weight")
+SAME_IN_ALL_ROWS = ("data_source", "data_tokenizer", "data_manifest")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Table:
     """One row per distilled student, under canonical names.
 
-    `frame` has student_params, student_loss and the coordinate always; student_tokens, teacher_tokens, the other
-    teacher coordinate, seed, group, weight and no_teacher_loss when the source knows them. Floats are float64; order is
-    the source's.
+    Attributes:
+        frame: student_params, student_loss and the coordinate always; student_tokens, teacher_tokens, the other
+            teacher coordinate, seed, group, weight and no_teacher_loss where the source knows them. Sizes in
+            parameters or tokens, losses in nats per token, floats as float64; the order is the source's.
+        coordinate: 'teacher_params' or 'teacher_loss'.
+        protocol: the rows' protocol, None where the source has none.
+        notes: what was left out or changed on the way in.
+        source: the file or folder, for messages.
     """
 
     frame: pd.DataFrame
@@ -54,10 +61,13 @@ class Table:
 
 
 def parse_columns(text: str | Mapping[str, str] | None) -> dict[str, str]:
-    """Canonical name → name in the file, from a mapping or from 'student_params=NS,student_loss=LS'.
+    """Canonical name → name in the file.
+
+    Args:
+        text: a mapping, or 'student_params=NS,student_loss=LS'; None is an empty mapping.
 
     Raises:
-        TableError: for a pair without '=' or a name that is not canonical.
+        TableError: a pair without '=', or a name that is not canonical.
     """
     if text is None:
         return {}
@@ -80,7 +90,7 @@ def read_table(
     protocol: str | None = None,
     higher_is_better: bool = False,
     coordinate: str | None = None,
-    predicting: bool = False,
+    for_prediction: bool = False,
 ) -> Table:
     """Read a DataFrame, a CSV or parquet file, or a sweep folder into a canonical `Table`.
 
@@ -92,7 +102,7 @@ def read_table(
           percentages).
         coordinate: 'teacher_params' or 'teacher_loss'; without it teacher_params is preferred when both are there,
             unless `columns` maps teacher_loss alone.
-        predicting: the table asks a question of a law, so student_loss may be absent and repeated rows are allowed.
+        for_prediction: the table asks a question of a law, so student_loss may be absent and repeated rows are allowed.
 
     Raises:
         TableError: missing column, NaN, text that is no number, non-positive size or loss coordinate, duplicate,
@@ -102,30 +112,29 @@ def read_table(
         raise TableError(f"coordinate: {coordinate!r} must be one of {', '.join(COORDINATES)}")
     mapping = parse_columns(columns)
     raw, label, is_text = _load(source)
-    if predicting:  # a question may use the fit's own mapping and lack the answers that it names
-        mapping = {name: column for name, column in mapping.items() if column in raw or name not in ANSWERS}
+    if for_prediction:  # a question may use the fit's own mapping and lack the answers that it names
+        mapping = {name: column for name, column in mapping.items() if column in raw or name not in ANSWER_COLUMNS}
     notes: list[str] = []
     frame = _rename(raw, mapping, label)
-    where = Where(label=label, lines=is_text)
+    location = TableLocation(label=label, lines=is_text)
     frame, baseline = _split_roles(frame, notes, label)
-    frame, protocol = _one_protocol(frame, protocol, label, predicting)
+    frame, protocol = _one_protocol(frame, protocol, label, for_prediction)
     if frame.empty:
         raise TableError(f"{label}: no finished student rows to fit")
     coordinate = coordinate or _coordinate(frame, mapping, label)
-    required = ["student_params", coordinate] + ([] if predicting else ["student_loss"])
+    required = ["student_params", coordinate] + ([] if for_prediction else ["student_loss"])
     _require(frame, required, label)
-    frame = read_numbers(frame, required, where)
+    frame = read_numbers(frame, required, location)
     if higher_is_better:
         frame, baseline = scores_to_losses(frame, baseline, notes)
         if coordinate == "teacher_loss" and (frame["teacher_loss"] <= 0).any():
             index = frame.index[frame["teacher_loss"] <= 0][0]
-            raise TableError(f"{where.row(index)}, column teacher_loss: a perfect score leaves no error to scale by")
-    if not predicting:
-        refuse_duplicates(frame, coordinate, where, notes)
-    frame = _with_baseline(frame, baseline, notes, where)
-    return Table(
-        frame=frame.reset_index(drop=True), coordinate=coordinate, protocol=protocol, notes=tuple(notes), source=label
-    )
+            raise TableError(f"{location.row(index)}, column teacher_loss: a perfect score leaves no error to scale by")
+    if not for_prediction:
+        refuse_duplicates(frame, coordinate, location, notes)
+    frame = _with_baseline(frame, baseline, notes, location)
+    frame = frame.reset_index(drop=True)
+    return Table(frame=frame, coordinate=coordinate, protocol=protocol, notes=tuple(notes), source=label)
 
 
 def _load(source) -> tuple[pd.DataFrame, str, bool]:
@@ -133,11 +142,9 @@ def _load(source) -> tuple[pd.DataFrame, str, bool]:
         return source.frame.copy(), source.source, False
     if isinstance(source, pd.DataFrame):
         return source.copy(), "frame", False
-    if is_url(source) and not PurePosixPath(source).suffix:
-        from gaplaw.results import read
-
-        return read(source), mask_credentials(source), False
     if is_url(source):
+        if not PurePosixPath(source).suffix:
+            return read_folder(source), mask_credentials(source), False
         with brought_here(source) as (path, _):
             return _load(path)[0], mask_credentials(source), path.suffix not in (".parquet", ".pq")
     path = Path(source)
@@ -157,8 +164,6 @@ def _load(source) -> tuple[pd.DataFrame, str, bool]:
 
 
 def _load_parquet(path: Path) -> pd.DataFrame:
-    import pyarrow.parquet as pq
-
     try:
         return pq.ParquetFile(path).read().to_pandas()
     except (ValueError, OSError, KeyError) as error:  # pyarrow's own errors derive from these
@@ -167,9 +172,7 @@ def _load_parquet(path: Path) -> pd.DataFrame:
 
 def _load_folder(path: Path) -> pd.DataFrame:
     if (path / "cells").is_dir():
-        from gaplaw.results import read
-
-        return read(path)
+        return read_folder(path)
     files = sorted(file for file in path.glob("*.parquet") if not file.name.startswith("."))
     if not files:
         raise TableError(f"{path}: neither cells/*.parquet (a sweep folder) nor *.parquet files")
@@ -202,9 +205,7 @@ def _rename(raw: pd.DataFrame, mapping: Mapping[str, str], label: str) -> pd.Dat
 
 
 def roles_of(frame: pd.DataFrame) -> pd.Series:
-    """The role of each row of a sweep. Earlier versions called an assistant a student: it is one that teaches another
-    row.
-    """
+    """The role of each row; in rows of earlier versions a student that teaches another row is an assistant."""
     role = frame["role"].astype(str)
     if {"fingerprint", "teacher_fingerprint"} <= set(frame):
         teaches = frame["fingerprint"].isin(frame["teacher_fingerprint"].dropna())
@@ -218,9 +219,9 @@ def _split_roles(frame: pd.DataFrame, notes: list[str], label: str) -> tuple[pd.
     if "status" in frame:
         done = frame["status"].astype(str).eq("done")
         if (~done).any():
-            counts = frame.loc[~done, "status"].astype(str).value_counts().to_dict()
-            listed = ", ".join(f"{count} {status}" for status, count in counts.items())
-            notes.append(f"rows left out because they are not done: {listed}")
+            counts = frame.loc[~done, "status"].astype(str).value_counts()
+            left_out = ", ".join(f"{count} {status}" for status, count in counts.items())
+            notes.append(f"rows left out because they are not done: {left_out}")
         frame = frame[done]
     if "role" not in frame:
         return frame, frame.iloc[:0]
@@ -229,16 +230,15 @@ def _split_roles(frame: pd.DataFrame, notes: list[str], label: str) -> tuple[pd.
     if others:
         known = ", ".join(typing.get_args(Role))
         raise TableError(f"{label}: column role holds {others[0]!r}; it must be one of {known}")
-    assistants = int((role == "assistant").sum())
-    if assistants:
+    if assistants := int((role == "assistant").sum()):
         notes.append(f"rows left out because they are teacher assistants, not students: {assistants}")
     return frame[role == "student"], frame[role == "baseline"]
 
 
-def _one_protocol(frame, protocol, label, predicting) -> tuple[pd.DataFrame, str | None]:
+def _one_protocol(frame, protocol, label, for_prediction) -> tuple[pd.DataFrame, str | None]:
     # one content hash for all rows: the same text and tokenizer, whatever their paths on the machines that ran them
     same = "data_manifest" in frame and frame["data_manifest"].notna().all() and frame["data_manifest"].nunique() == 1
-    for name in () if predicting or same else ONE_OF:
+    for name in () if for_prediction or same else SAME_IN_ALL_ROWS:
         if name in frame and frame[name].nunique() > 1:
             first, second = frame[name].dropna().unique()[:2]
             raise TableError(f"{label}: column {name}: mixes {first!r} and {second!r}; their losses cannot be compared")
@@ -251,7 +251,7 @@ def _one_protocol(frame, protocol, label, predicting) -> tuple[pd.DataFrame, str
         if protocol not in present:
             raise TableError(f"{label}: protocol {protocol!r} is not in the table; it has {'; '.join(present)}")
         return frame[frame["protocol"].astype(str) == protocol], protocol
-    if len(present) > 1 and not predicting:
+    if len(present) > 1 and not for_prediction:
         row = frame.index[frame["protocol"].astype(str) != str(frame["protocol"].iloc[0])][0]
         raise MixedProtocolsError(
             f"{label}: row {row}, column protocol: mixed protocols ({'; '.join(present)}); choose one with protocol="
@@ -277,21 +277,23 @@ def _require(frame: pd.DataFrame, names, label: str) -> None:
                          f"{', '.join(map(str, frame.columns[:20]))}")  # fmt: skip
 
 
-def _with_baseline(frame, baseline, notes, where) -> pd.DataFrame:
+def _with_baseline(frame, baseline, notes, location) -> pd.DataFrame:
     """Attach each student's own loss without a teacher: same size, tokens and seed; the mean over seeds otherwise."""
     if baseline.empty or "student_loss" not in baseline:
         return frame
     names = [name for name in ("student_params", "student_tokens") if name in frame and name in baseline]
-    known = baseline[[*names, "student_loss"]].apply(lambda column: parse_numbers(column, column.name, where))
+    known = baseline[[*names, "student_loss"]].apply(lambda column: parse_numbers(column, column.name, location))
     known = known.rename(columns={"student_loss": "no_teacher_loss"})
     frame = frame.drop(columns="no_teacher_loss", errors="ignore")
     mean = known.groupby(names, as_index=False)["no_teacher_loss"].mean()
-    merged = frame.merge(mean, on=names, how="left")["no_teacher_loss"].to_numpy()
+    no_teacher_loss = frame.merge(mean, on=names, how="left")["no_teacher_loss"].to_numpy()
     if "seed" in frame and "seed" in baseline:
-        seeded = known.assign(seed=baseline["seed"]).groupby([*names, "seed"], as_index=False)["no_teacher_loss"].mean()
-        own = frame.merge(seeded, on=[*names, "seed"], how="left")["no_teacher_loss"].to_numpy()
-        merged = np.where(np.isnan(own), merged, own)
-    unknown = int(np.isnan(merged).sum())
+        seed_losses = (
+            known.assign(seed=baseline["seed"]).groupby([*names, "seed"], as_index=False)["no_teacher_loss"].mean()
+        )
+        own = frame.merge(seed_losses, on=[*names, "seed"], how="left")["no_teacher_loss"].to_numpy()
+        no_teacher_loss = np.where(np.isnan(own), no_teacher_loss, own)
+    unknown = int(np.isnan(no_teacher_loss).sum())
     if unknown:
         notes.append(f"{unknown} rows have no baseline of their own student")
-    return frame.assign(no_teacher_loss=merged)
+    return frame.assign(no_teacher_loss=no_teacher_loss)

@@ -1,7 +1,6 @@
-"""How sure is a law in teacher loss, and what does it refuse? Profile likelihoods and typed flags of the
-loss-coordinate fit.
+"""How sure is a law in teacher loss, and what does it refuse? Profile likelihoods and typed flags.
 
-Helper of `loss_fit`, in the law half.
+Between `fit`, whose averaged forms it looks at, and `summary`, which puts the answers into the law.
 """
 
 from __future__ import annotations
@@ -12,61 +11,87 @@ from scipy.special import chdtri
 from gaplaw.law.data_flags import text_flags
 from gaplaw.law.flags import FEWEST_STUDENTS, FEWEST_TEACHERS, Flag
 from gaplaw.law.numeric.minimise import minimise
+from gaplaw.law.teacher_loss.form_average import correction_inputs
 from gaplaw.law.teacher_loss.forms import residual_functions, whitener
-from gaplaw.law.teacher_loss.stacking import HUBER_TUNING, places, ridge_of
+from gaplaw.law.teacher_loss.stacking import HUBER_TUNING, ridge_of
 
 FEWEST_INSIDE = 0.1  # share of measured students with an optimum inside, when no rise past it is shown
 NO_SLOPE = 1e-4  # d ln L_S / d ln L_T that counts as none
 
 
-def profile(part, points, z, log_loss, weight, column: int) -> dict[float, tuple]:
-    """50 and 90 % profile intervals of exp(theta[column]); the likelihood is discounted by what clusters cost.
+def profile(part, inputs, z, log_loss, weight, column: int) -> dict[float, tuple]:
+    """Profile intervals of exp(theta[column]): one parameter pinned at a grid of values, everything else refitted.
 
-    One parameter is pinned at a grid of values and everything else refitted; see `pinned` for the discount.
+    Args:
+        part: the fitted form. inputs: its rows. z: (n, 4) where they sit for the correction.
+        log_loss: (n,) ln L_S. weight: (n,) or None.
+        column: of theta.
+
+    Returns:
+        Level (0.5, 0.9) → (low, high); a side that is never reached is None. See `pin_parameter` for the discount.
     """
-    places, rise = pinned(part, points, z, log_loss, weight, column, None)
+    values, rise = pin_parameter(part, inputs, z, log_loss, weight, column, None)
     lowest = int(np.argmin(rise))
     out = {}
     for level in (0.5, 0.9):
         limit = chdtri(1, 1 - level)
         low, high = rise[: lowest + 1][::-1], rise[lowest:]
-        ends = [np.interp(limit, low, places[: lowest + 1][::-1]) if low[-1] > limit else None,
-                np.interp(limit, high, places[lowest:]) if high[-1] > limit else None]  # fmt: skip
+        ends = [np.interp(limit, low, values[: lowest + 1][::-1]) if low[-1] > limit else None,
+                np.interp(limit, high, values[lowest:]) if high[-1] > limit else None]  # fmt: skip
         out[level] = tuple(None if end is None else float(np.exp(end)) for end in ends)
     return out
 
 
-def pinned(part, points, z, log_loss, weight, column: int, places) -> tuple[np.ndarray, np.ndarray]:
-    """(places, rise): 2 Δ ln likelihood with theta[column] pinned at each place (by default ±4 sd), everything else
-    refitted.
+def pin_parameter(part, inputs, z, log_loss, weight, column: int, values) -> tuple[np.ndarray, np.ndarray]:
+    """2 Δ ln likelihood with theta[column] pinned at each value and everything else refitted.
 
-    Rows share teachers and students, so the likelihood is divided by the median over parameters of (cluster bootstrap
-    variance / independent-rows variance), where that exceeds 1.
+    Rows share teachers and students, so the likelihood is divided by the median over parameters of (cluster
+    bootstrap variance / independent-rows variance), where that exceeds 1.
+
+    Args:
+        part, inputs, z, log_loss, weight, column: as for `profile`.
+        values: (g,) of theta[column]; None means 41 values over ± 4 sd.
+
+    Returns:
+        (values (g,), rise (g,) ≥ 0).
     """
-    value, residuals = residual_functions(part.form, points, log_loss, whitener(part.correction.levels(z)))
+    value, residuals = residual_functions(part.form, inputs, log_loss, whitener(part.correction.levels(z)))
     centre, precision = ridge_of(part.form, part.scale)
     at = residuals(part.theta[None]).jacobian[0]
     normal = (at.T @ at + np.diag(precision)) / part.scale**2
     plain = np.diag(np.linalg.pinv(normal))
     spread = part.theta_draws.var(0)
-    told = (plain > 0) & (spread > 0)
-    inflation = max(float(np.median(spread[told] / plain[told])), 1.0)
-    if places is None:
-        places = part.theta[column] + np.sqrt(plain[column] * inflation) * np.linspace(-4, 4, 41)
-    centres = np.repeat(centre[None], len(places), axis=0)
-    precisions = np.repeat(precision[None], len(places), axis=0)
-    centres[:, column], precisions[:, column] = places, 1e8 * max(float(at[:, column] @ at[:, column]), 1e-12)
-    starts = np.repeat(part.theta[None], len(places), axis=0)
-    starts[:, column] = places
+    estimable = (plain > 0) & (spread > 0)
+    inflation = max(float(np.median(spread[estimable] / plain[estimable])), 1.0)
+    if values is None:
+        values = part.theta[column] + np.sqrt(plain[column] * inflation) * np.linspace(-4, 4, 41)
+    centres = np.repeat(centre[None], len(values), axis=0)
+    precisions = np.repeat(precision[None], len(values), axis=0)
+    centres[:, column], precisions[:, column] = (
+        values,
+        1e8 * max(float(at[:, column] @ at[:, column]), 1e-12),
+    )
+    starts = np.repeat(part.theta[None], len(values), axis=0)
+    starts[:, column] = values
     minima = minimise(
         value, residuals, starts, delta=HUBER_TUNING * part.scale, weights=None if weight is None else weight[None],
         penalty=(centres, precisions), tolerance=1e-8,
     )  # fmt: skip
-    return places, 2 * (minima.objective - minima.objective.min()) / part.scale**2 / inflation
+    return values, 2 * (minima.objective - minima.objective.min()) / part.scale**2 / inflation
 
 
-def doubts(table, surface, stack, frame) -> tuple[str, list[Flag]]:
-    flags = []
+def fit_status(average) -> str:
+    """'converged', or what is wrong with the first form that did not."""
+    return next((part.status for part in average.components if part.status != "converged"), "converged")
+
+
+def diagnostics(table, average) -> list[Flag]:
+    """What the table's size, seeds, protocol and text say against the law, and which forms did not converge.
+
+    Args:
+        table: the `Table` that was fitted. average: the fitted forms.
+    """
+    frame, flags = table.frame, []
     students, teachers = frame["student_params"].nunique(), frame["teacher_loss"].round(3).nunique()
     if students < FEWEST_STUDENTS:
         flags.append(
@@ -88,30 +113,34 @@ def doubts(table, surface, stack, frame) -> tuple[str, list[Flag]]:
             flags.append(Flag("teacher_no_better", text, "note"))
     flags += text_flags(frame)
     flags += [Flag("table_note", note, "note") for note in table.notes]
-    bad = [part for part in stack.components if part.status != "converged"]
-    status = bad[0].status if bad else "converged"
-    for part in bad:
-        flags.append(Flag(part.status.replace(" ", "_"), f"{part.form.name}: {part.status}", "warning"))
-    return status, flags
+    for part in average.components:
+        if part.status != "converged":
+            flags.append(Flag(part.status.replace(" ", "_"), f"{part.form.name}: {part.status}", "warning"))
+    return flags
 
 
-def shape_flags(stack, surface, points, log_loss, weight, frame) -> list[Flag]:
+def shape_flags(average, surface, inputs, log_loss, weight, frame) -> list[Flag]:
     """Is there a bowl at all, and is its bottom inside the measured teachers?
 
     Refused: a loss that does not rise significantly towards weaker teachers; no measured student with its optimum
     inside the measured losses, or almost none where the rise towards stronger teachers is not significant. A side's
     rise is significant when pinning its slope at nothing costs likelihood in the better fitting of the bowl forms.
-    Optima past the strongest teacher are
-    ordinary for large students: flagged, and an open side of the interval, but no refusal.
+    Optima past the strongest teacher are ordinary for large students: flagged, and an open side of the interval, but
+    no refusal.
+
+    Args:
+        average, surface: the fitted forms and their answers.
+        inputs, log_loss, weight: the rows that were fitted.
+        frame: the table's.
     """
-    rises, z = {}, places(stack.reach_theta, points)
+    rises, z = {}, correction_inputs(average.reach_theta, inputs)
     for name in ("p", "q"):
-        forms = [part for part in stack.components if name in part.form.names]
+        forms = [part for part in average.components if name in part.form.names]
         gains = []
         for part in forms:
             column = part.form.names.index(name)
-            _, rise = pinned(
-                part, points, z, log_loss, weight, column, np.array([np.log(NO_SLOPE), part.theta[column]])
+            _, rise = pin_parameter(
+                part, inputs, z, log_loss, weight, column, np.array([np.log(NO_SLOPE), part.theta[column]])
             )
             gains.append(rise[0] - rise[1])
         rises[name] = max(gains) >= chdtri(1, 0.1)
@@ -126,11 +155,17 @@ def shape_flags(stack, surface, points, log_loss, weight, frame) -> list[Flag]:
         text = "student loss does not rise towards weaker teachers by more than the noise: no optimum can be named"
         return [Flag("curvature_not_significant", text, "refusal")]
     if share == 0 or (not rises["p"] and share < FEWEST_INSIDE):
-        text = f"{share:.0%} of the measured students have their best teacher inside the measured losses: no interior minimum"
+        text = (
+            f"{share:.0%} of the measured students have their best teacher inside the measured losses: no interior "
+            "minimum"
+        )
         return [Flag("no_interior_minimum", text, "refusal")]
     flags = []
     if not rises["p"]:
-        text = "the rise of student loss towards stronger teachers is not significant: how strong is too strong is not shown"
+        text = (
+            "the rise of student loss towards stronger teachers is not significant: how strong is too strong is not "
+            "shown"
+        )
         flags.append(Flag("strong_side_not_significant", text, "warning"))
     if share < 1:
         edge = len(inside) - sum(inside)

@@ -1,8 +1,8 @@
 """How can a student's loss depend on its teacher's loss? The competing forms, each with exact first derivatives.
 
-Helper of `loss_coordinate`, in the law half. Letters: x, y centred ln N_S, ln D_S; t = ln L_T; the student's capacity
-term is s = ln(A / N_S^alpha + B / D_S^beta). All forms give ln L_S, are batched over parameter vectors, and let a
-student beat its teacher (L_S < L_T) where they can express it.
+Helper of `form_average` and `stacking`, in the law half. Letters: x, y centred ln N_S, ln D_S; t = ln L_T; the
+student's capacity term is s = ln(A / N_S^alpha + B / D_S^beta). All forms give ln L_S, are batched over parameter
+vectors, and let a student beat its teacher (L_S < L_T) where they can express it.
 
 * `ReachForm`: the bowl on the student's own reachable loss. M = E + (e^s)^gamma is the least loss that distillation
   reaches; ln L_S = ln M + h(ln L_T − ln M − kappa), h an asymmetric bowl with minimum 0 at 0, so that L_T* = c M with c
@@ -31,15 +31,13 @@ NO_TOKENS = -60.0  # ln B of a table without tokens: no data term
 
 
 @dataclass(frozen=True, slots=True)
-class Points:
-    """Centred inputs of n rows: x = ln N_S, y = ln D_S (None without tokens), t = ln L_T; `alone` = ln L̃_S where
-    known.
-    """
+class Inputs:
+    """What a form is asked about, n rows, each (n,); a student's own terms may have length one and broadcast."""
 
-    x: np.ndarray
-    y: np.ndarray | None
-    t: np.ndarray
-    alone: np.ndarray | None = None
+    x: np.ndarray  # ln N_S, centred
+    y: np.ndarray | None  # ln D_S, centred; None without tokens
+    t: np.ndarray  # ln L_T, nats
+    no_teacher_log_loss: np.ndarray | None = None  # ln L̃_S where known, nats
 
     @property
     def ratio(self) -> np.ndarray:
@@ -48,40 +46,45 @@ class Points:
 
 
 def softplus(v):
+    """ln(1 + e^v)."""
     return np.logaddexp(0.0, v)
 
 
 def sigmoid(v):
+    """1 / (1 + e^-v), without overflow."""
     return 0.5 * (1.0 + np.tanh(0.5 * v))
 
 
-def _terms(theta, points: Points, at: int):
+def _terms(theta, inputs: Inputs, at: int):
     """ln of the parameters' and of the tokens' part of the capacity term at columns at..at+3, with the exponents; (B,
     n).
     """
     alpha, beta = np.exp(theta[:, at + 1 : at + 2]), np.exp(theta[:, at + 3 : at + 4])
-    y = np.zeros_like(points.x) if points.y is None else points.y
-    return theta[:, at : at + 1] - alpha * points.x, theta[:, at + 2 : at + 3] - beta * y, alpha, beta, y
+    y = np.zeros_like(inputs.x) if inputs.y is None else inputs.y
+    return theta[:, at : at + 1] - alpha * inputs.x, theta[:, at + 2 : at + 3] - beta * y, alpha, beta, y
 
 
-def capacity(theta, points: Points, at: int) -> np.ndarray:
-    """s, (B, n)."""
-    return np.logaddexp(*_terms(theta, points, at)[:2])
+def capacity(theta, inputs: Inputs, at: int) -> np.ndarray:
+    """s = ln(A / N^alpha + B / D^beta), (B, n), from columns at..at+3 of theta."""
+    return np.logaddexp(*_terms(theta, inputs, at)[:2])
 
 
-def capacity_slopes(theta, points: Points, at: int):
+def capacity_slopes(theta, inputs: Inputs, at: int):
     """s and its derivatives by (a, ln alpha, b, ln beta); (B, n) and (B, n, 4)."""
-    z1, z2, alpha, beta, y = _terms(theta, points, at)
+    z1, z2, alpha, beta, y = _terms(theta, inputs, at)
     s = np.logaddexp(z1, z2)
     w1 = np.exp(z1 - s)
     w2 = 1.0 - w1
-    return s, np.stack([w1, -w1 * alpha * points.x, w2, -w2 * beta * y], axis=2)
+    return s, np.stack([w1, -w1 * alpha * inputs.x, w2, -w2 * beta * y], axis=2)
 
 
 def bowl(u, p, q, omega) -> np.ndarray:
     """h(u) with slopes −e^p far left and e^q far right, width e^omega, minimum 0 at u = 0.
 
     h' goes from −e^p to e^q as a logistic; its integral is closed.
+
+    Args:
+        u: (B, n) ln units. p, q, omega: (B, 1).
     """
     both = np.exp(p) + np.exp(q)
     width = np.exp(omega)
@@ -110,14 +113,14 @@ class ReachForm:
     names = ("e", "a", "ln_alpha", "b", "ln_beta", "ln_gamma", "kappa", "p", "q", "omega")
     ridge = (_FLAT, _FLAT, _EXPONENT, _FLAT, _EXPONENT, _GAMMA, (-0.15, 0.3), (-2.0, 1.5), (0.0, 0.5), (-2.5, 0.8))
 
-    def floor(self, theta, points: Points) -> np.ndarray:
+    def floor(self, theta, inputs: Inputs) -> np.ndarray:
         """ln M, (B, n)."""
-        return np.logaddexp(theta[:, 0:1], np.exp(theta[:, 5:6]) * capacity(theta, points, 1))
+        return np.logaddexp(theta[:, 0:1], np.exp(theta[:, 5:6]) * capacity(theta, inputs, 1))
 
-    def floor_slopes(self, theta, points: Points):
+    def floor_slopes(self, theta, inputs: Inputs):
         """ln M (B, n) and its derivatives by the first six columns (B, n, 6)."""
         gamma = np.exp(theta[:, 5:6])
-        s, ds = capacity_slopes(theta, points, 1)
+        s, ds = capacity_slopes(theta, inputs, 1)
         m = np.logaddexp(theta[:, 0:1], gamma * s)
         share = np.exp(gamma * s - m)
         dm = np.empty((*m.shape, 6))
@@ -126,21 +129,24 @@ class ReachForm:
         dm[:, :, 5] = share * gamma * s
         return m, dm
 
-    def value(self, theta, points: Points):
-        m = self.floor(theta, points)
-        return m + bowl(points.t - m - theta[:, 6:7], theta[:, 7:8], theta[:, 8:9], theta[:, 9:10])
+    def value(self, theta, inputs: Inputs):
+        """ln L_S, (B, n)."""
+        m = self.floor(theta, inputs)
+        return m + bowl(inputs.t - m - theta[:, 6:7], theta[:, 7:8], theta[:, 8:9], theta[:, 9:10])
 
-    def jacobian(self, theta, points: Points):
-        m, dm = self.floor_slopes(theta, points)
+    def jacobian(self, theta, inputs: Inputs):
+        """ln L_S (B, n) and its derivatives (B, n, P)."""
+        m, dm = self.floor_slopes(theta, inputs)
         h, h_u, h_p, h_q, h_omega = bowl_slopes(
-            points.t - m - theta[:, 6:7], theta[:, 7:8], theta[:, 8:9], theta[:, 9:10]
+            inputs.t - m - theta[:, 6:7], theta[:, 7:8], theta[:, 8:9], theta[:, 9:10]
         )
         rest = np.stack([-h_u, h_p, h_q, h_omega], axis=2)
         return m + h, np.concatenate([(1 - h_u)[:, :, None] * dm, rest], axis=2)
 
-    def starts(self, points: Points, log_loss) -> np.ndarray:
+    def starts(self, inputs: Inputs, log_loss) -> np.ndarray:
+        """Starts (S, P): the reachable loss from a grid, four bowls on each."""
         out = []
-        for base in floor_starts(points, log_loss):
+        for base in floor_starts(inputs, log_loss):
             for kappa, p, omega in ((-0.1, -1.5, -3.0), (-0.2, -2.5, -2.0), (-0.1, -3.0, -2.5), (-0.3, -2.0, -1.5)):
                 out.append([*base, kappa, p, 0.0, omega])
         return np.array(out)
@@ -153,24 +159,24 @@ class DriftForm(ReachForm):
     names = (*ReachForm.names, "kappa_r", "p_r")
     ridge = (*ReachForm.ridge, (0.0, 0.05), (0.0, 0.3))
 
-    def _parts(self, theta, points):
-        ratio = points.ratio
+    def _parts(self, theta, inputs):
+        ratio = inputs.ratio
         return theta[:, 6:7] + theta[:, 10:11] * ratio, theta[:, 7:8] + theta[:, 11:12] * ratio, ratio
 
-    def value(self, theta, points: Points):
-        m = self.floor(theta, points)
-        kappa, p, _ = self._parts(theta, points)
-        return m + bowl(points.t - m - kappa, p, theta[:, 8:9], theta[:, 9:10])
+    def value(self, theta, inputs: Inputs):
+        m = self.floor(theta, inputs)
+        kappa, p, _ = self._parts(theta, inputs)
+        return m + bowl(inputs.t - m - kappa, p, theta[:, 8:9], theta[:, 9:10])
 
-    def jacobian(self, theta, points: Points):
-        m, dm = self.floor_slopes(theta, points)
-        kappa, p, ratio = self._parts(theta, points)
-        h, h_u, h_p, h_q, h_omega = bowl_slopes(points.t - m - kappa, p, theta[:, 8:9], theta[:, 9:10])
+    def jacobian(self, theta, inputs: Inputs):
+        m, dm = self.floor_slopes(theta, inputs)
+        kappa, p, ratio = self._parts(theta, inputs)
+        h, h_u, h_p, h_q, h_omega = bowl_slopes(inputs.t - m - kappa, p, theta[:, 8:9], theta[:, 9:10])
         rest = np.stack([-h_u, h_p, h_q, h_omega, -h_u * ratio, h_p * ratio], axis=2)
         return m + h, np.concatenate([(1 - h_u)[:, :, None] * dm, rest], axis=2)
 
-    def starts(self, points: Points, log_loss) -> np.ndarray:
-        base = super().starts(points, log_loss)
+    def starts(self, inputs: Inputs, log_loss) -> np.ndarray:
+        base = super().starts(inputs, log_loss)
         return np.hstack([base, np.zeros((len(base), 2))])
 
 
@@ -185,65 +191,65 @@ class BrokenPowerForm:
     names = ("a", "ln_alpha", "b", "ln_beta", "ln_gamma", "c0", "lambda", "ln_f1", "epsilon")
     ridge = (_FLAT, _EXPONENT, _FLAT, _EXPONENT, _GAMMA, (2.0, 2.0), _FLAT, (-2.0, 0.8), (0.3, 0.15))
 
-    def _parts(self, theta, points, s):
+    def _parts(self, theta, inputs, s):
         k, f = np.exp(theta[:, 4:5]) * s, np.exp(theta[:, 7:8])
-        tied = points.alone is None
-        log_break = theta[:, 6:7] + (theta[:, 8:9] * k if tied else points.alone)
-        apart = (points.t - log_break) / f
-        z = np.exp(np.minimum(apart, 7.0))
-        g = k - theta[:, 5:6] * points.t - z
-        return k, f, tied, apart, z, np.logaddexp(points.t, g), g
+        break_follows_capacity = inputs.no_teacher_log_loss is None
+        log_break = theta[:, 6:7] + (theta[:, 8:9] * k if break_follows_capacity else inputs.no_teacher_log_loss)
+        log_loss_over_break = (inputs.t - log_break) / f
+        z = np.exp(np.minimum(log_loss_over_break, 7.0))
+        g = k - theta[:, 5:6] * inputs.t - z
+        return k, f, break_follows_capacity, log_loss_over_break, z, np.logaddexp(inputs.t, g), g
 
-    def value(self, theta, points: Points):
-        return self._parts(theta, points, capacity(theta, points, 0))[-2]
+    def value(self, theta, inputs: Inputs):
+        return self._parts(theta, inputs, capacity(theta, inputs, 0))[-2]
 
-    def jacobian(self, theta, points: Points):
-        s, ds = capacity_slopes(theta, points, 0)
-        k, f, tied, apart, z, out, g = self._parts(theta, points, s)
+    def jacobian(self, theta, inputs: Inputs):
+        s, ds = capacity_slopes(theta, inputs, 0)
+        k, f, break_follows_capacity, log_loss_over_break, z, out, g = self._parts(theta, inputs, s)
         share = np.exp(g - out)
-        dk = share * (1.0 + (theta[:, 8:9] * z / f if tied else 0.0))
+        dk = share * (1.0 + (theta[:, 8:9] * z / f if break_follows_capacity else 0.0))
         jacobian = np.empty((*k.shape, 9))
         jacobian[:, :, 0:4] = (dk * np.exp(theta[:, 4:5]))[:, :, None] * ds
         jacobian[:, :, 4] = dk * k
-        jacobian[:, :, 5] = -share * points.t
+        jacobian[:, :, 5] = -share * inputs.t
         jacobian[:, :, 6] = share * z / f
-        jacobian[:, :, 7] = share * z * apart
-        jacobian[:, :, 8] = share * z / f * k if tied else 0.0
+        jacobian[:, :, 7] = share * z * log_loss_over_break
+        jacobian[:, :, 8] = share * z / f * k if break_follows_capacity else 0.0
         return out, jacobian
 
-    def starts(self, points: Points, log_loss) -> np.ndarray:
+    def starts(self, inputs: Inputs, log_loss) -> np.ndarray:
         """Exponents on a grid; the capacity term's level from rows of strong teachers, where the break is far away."""
         out = []
-        excess = np.maximum(np.exp(log_loss) - np.exp(points.t), 1e-3)
-        strong = points.t <= np.median(points.t)
+        excess = np.maximum(np.exp(log_loss) - np.exp(inputs.t), 1e-3)
+        strong = inputs.t <= np.median(inputs.t)
         for c0 in (1.0, 2.5):
-            level = np.log(np.median(excess[strong] * np.exp(c0 * points.t[strong])))
+            level = np.log(np.median(excess[strong] * np.exp(c0 * inputs.t[strong])))
             for alpha in (0.25, 0.5):
                 for gamma in (0.6, 1.0):
                     for depth in (0.0, 0.15):
                         for f in (0.08, 0.2):
                             half = level / gamma - np.log(2.0)
-                            data = NO_TOKENS if points.y is None else half
-                            middle = np.median(points.t) + depth
-                            lam = depth if points.alone is not None else middle - 0.3 * level
+                            data = NO_TOKENS if inputs.y is None else half
+                            middle = np.median(inputs.t) + depth
+                            lam = depth if inputs.no_teacher_log_loss is not None else middle - 0.3 * level
                             out.append(
                                 [half, np.log(alpha), data, np.log(alpha), np.log(gamma), c0, lam, np.log(f), 0.3]
                             )
         return np.array(out)
 
 
-def floor_starts(points: Points, log_loss) -> np.ndarray:
+def floor_starts(inputs: Inputs, log_loss) -> np.ndarray:
     """Starts (e, a, ln alpha, b, ln beta, ln gamma) of the reachable loss: E, A, B by relative least squares on a
     grid.
     """
-    loss, lowest, out = np.exp(log_loss), float(np.exp(log_loss).min()), []
+    loss, curve_minima, out = np.exp(log_loss), float(np.exp(log_loss).min()), []
     for alpha in (0.2, 0.4, 0.8):
-        for beta in (0.2, 0.4, 0.8) if points.y is not None else (0.4,):
-            data_term = np.zeros_like(loss) if points.y is None else np.exp(-beta * points.y)
-            basis = np.stack([np.exp(-alpha * points.x), data_term, np.ones_like(loss)], axis=1)
+        for beta in (0.2, 0.4, 0.8) if inputs.y is not None else (0.4,):
+            data_term = np.zeros_like(loss) if inputs.y is None else np.exp(-beta * inputs.y)
+            basis = np.stack([np.exp(-alpha * inputs.x), data_term, np.ones_like(loss)], axis=1)
             coef, *_ = np.linalg.lstsq(basis / loss[:, None], np.ones_like(loss), rcond=None)
-            big, data, floor = np.maximum(coef, [0.05 * lowest, 0.02 * lowest, 0.3 * lowest])
-            log_data = NO_TOKENS if points.y is None else np.log(data)
+            big, data, floor = np.maximum(coef, [0.05 * curve_minima, 0.02 * curve_minima, 0.3 * curve_minima])
+            log_data = NO_TOKENS if inputs.y is None else np.log(data)
             out.append([np.log(floor), np.log(big), np.log(alpha), log_data, np.log(beta), 0.0])
     return np.array(out)
 
@@ -255,20 +261,20 @@ def whitener(levels):
     return lambda rows: rows + ((rows @ vectors) * shrink) @ vectors.T
 
 
-def residual_functions(form, points: Points, log_loss, white=np.asarray):
-    """(value, residuals) for `minimise`; curvature is Gauss-Newton, which the small residuals of a law make exact
-    enough.
+def residual_functions(form, inputs: Inputs, log_loss, white=np.asarray):
+    """(value, residuals) for `minimise`; curvature is Gauss-Newton, which a law's small residuals make exact enough.
 
     Args:
+        form: one of the forms. inputs: the rows. log_loss: (n,) ln L_S.
         white: applied to residuals and to each column of the Jacobian; a `whitener` makes the fit generalised least
-          squares.
+            squares.
     """
 
     def value(theta):
-        return white(form.value(theta, points) - log_loss)
+        return white(form.value(theta, inputs) - log_loss)
 
     def residuals(theta):
-        at, jacobian = form.jacobian(theta, points)
+        at, jacobian = form.jacobian(theta, inputs)
         return Residuals(white(at - log_loss), white(jacobian.transpose(0, 2, 1)).transpose(0, 2, 1), None)
 
     return value, residuals

@@ -76,7 +76,7 @@ class Bowl:
     """h / A and its derivatives for a batch of shapes b (B, SHAPES), exact for curvature linear in u within a cell.
 
     Continuous curvature matters: with steps, every cell edge that passes a data point is a false optimum of the
-      location.
+    location.
     """
 
     def __init__(self, shape: np.ndarray):
@@ -91,13 +91,13 @@ class Bowl:
         return u, cell, cell + self._rows, *_weights(_EDGES[cell], _LENGTH[cell], u - _EDGES[cell])
 
     def value(self, u: np.ndarray) -> np.ndarray:
-        """h(u) / A, (B, n) for u (B, n)."""
+        """h(u) / A, nats per unit of A, (B, n) for u (B, n) in ln units."""
         _, _, at, w0, w1 = self._at(u)
         curvature = self.curvature.ravel()
         return self.height.ravel()[at] + curvature[at] * w0 + curvature[at + 1] * w1
 
     def slope(self, u: np.ndarray) -> np.ndarray:
-        """h'(u) / A, (B, n)."""
+        """h'(u) / A, (B, n) for u (B, n)."""
         u, cell, at, _, _ = self._at(u)
         return u * self._between(u, cell, at)
 

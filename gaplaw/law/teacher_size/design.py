@@ -16,12 +16,22 @@ from gaplaw.law.flags import Flag
 from gaplaw.law.teacher_size.problem import Design
 from gaplaw.law.teacher_size.surface import References
 
-APART = 0.05  # ln units by which a covariate must vary on its own to earn a coefficient
+LEAST_SPREAD_LN = 0.05  # ln units by which a covariate must vary on its own to earn a coefficient
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Layout:
-    """The design, and what its indices mean."""
+class TableDesign:
+    """The design of a table, and what its indices mean.
+
+    Attributes:
+        design: cells, rows and coefficients for the joint fit.
+        references: where the logs are measured from.
+        fixed: coefficients that the table cannot tell, at their assumed value.
+        student_params, student_tokens: per student configuration, N_S and D_S (None without tokens).
+        offset_student: offset → student configuration.
+        has_pairs: whether offsets are per student and pairing group.
+        flags: what was noticed on the way.
+    """
 
     design: Design
     references: References
@@ -29,12 +39,15 @@ class Layout:
     student_params: np.ndarray  # per student configuration
     student_tokens: np.ndarray | None
     offset_student: np.ndarray  # offset → student configuration
-    paired: bool
+    has_pairs: bool
     flags: tuple[Flag, ...]
 
 
-def lay_out(table) -> Layout:
-    """Lay a teacher_params table out for the joint fit.
+def design_of_table(table) -> TableDesign:
+    """Lay a table of teacher sizes out for the joint fit.
+
+    Args:
+        table: a `Table` in teacher_params.
 
     Raises:
         LawError: no student meets two teachers, so that nothing about teachers can be learnt.
@@ -46,12 +59,12 @@ def lay_out(table) -> Layout:
     student, student_first = _label(n, tokens)
     teacher, _ = _label(t, teacher_tokens)
     cell, first = _label(student, teacher)
-    offset, paired = student, False
+    offset, has_pairs = student, False
     if "group" in frame:
-        grouped, _ = _label(student, np.unique(frame["group"].astype(str), return_inverse=True)[1])
-        if grouped.max() > student.max() and np.mean(np.bincount(grouped)) >= 2:
-            offset, paired = grouped, True
-        elif grouped.max() > student.max():
+        group_label, _ = _label(student, np.unique(frame["group"].astype(str), return_inverse=True)[1])
+        if group_label.max() > student.max() and np.mean(np.bincount(group_label)) >= 2:
+            offset, has_pairs = group_label, True
+        elif group_label.max() > student.max():
             flags.append(
                 Flag("pairing_ignored", "the pairing groups hold one run each, so offsets are per student", "note")
             )
@@ -72,20 +85,28 @@ def lay_out(table) -> Layout:
     v = v - center_v
 
     names, columns = ["kappa"], [np.ones_like(z)]
-    if np.ptp(z[student_first]) > APART:
+    if np.ptp(z[student_first]) > LEAST_SPREAD_LN:
         names.append("p")
         columns.append(z)
     else:
         fixed["p"] = 1.0
-    if tokens is not None and _own(w[student_first], z[student_first]) > APART and len(student_first) >= 3:
+    if (
+        tokens is not None
+        and _own_spread(w[student_first], z[student_first]) > LEAST_SPREAD_LN
+        and len(student_first) >= 3
+    ):
         names.append("q")
         columns.append(w)
-    elif tokens is not None and np.ptp(w[student_first]) > APART:
+    elif tokens is not None and np.ptp(w[student_first]) > LEAST_SPREAD_LN:
         flags.append(
-            Flag("tokens_confounded", "students' tokens per parameter vary only with their size: p holds along this path, "
-                 "and the effect of tokens alone is unknown", "warning")
-        )  # fmt: skip
-    if teacher_tokens is not None and _own(v[first], x[first]) > APART:
+            Flag(
+                "tokens_confounded",
+                "students' tokens per parameter vary only with their size: p holds along this path, "
+                "and the effect of tokens alone is unknown",
+                "warning",
+            )
+        )
+    if teacher_tokens is not None and _own_spread(v[first], x[first]) > LEAST_SPREAD_LN:
         names.append("r")
         columns.append(-v)
     design = Design(
@@ -100,14 +121,14 @@ def lay_out(table) -> Layout:
         weight=_weights(frame),
     )
     _, offset_first = np.unique(offset, return_index=True)
-    return Layout(
+    return TableDesign(
         design=design,
         references=References(student=center_z, tokens_per_param=center_w, teacher_tokens_per_param=center_v),
         fixed=fixed,
         student_params=n[student_first],
         student_tokens=None if tokens is None else tokens[student_first],
         offset_student=student[offset_first],
-        paired=paired,
+        has_pairs=has_pairs,
         flags=tuple(flags),
     )
 
@@ -125,12 +146,12 @@ def _weights(frame) -> np.ndarray:
 
 def _label(*columns) -> tuple[np.ndarray, np.ndarray]:
     """Dense labels of unique rows, (n,), and the first row of each."""
-    stacked = np.stack([np.asarray(c, np.float64) for c in columns if c is not None], axis=1)
-    _, first, label = np.unique(stacked, axis=0, return_index=True, return_inverse=True)
+    rows = np.stack([np.asarray(c, np.float64) for c in columns if c is not None], axis=1)
+    _, first, label = np.unique(rows, axis=0, return_index=True, return_inverse=True)
     return label.ravel(), first
 
 
-def _own(values: np.ndarray, other: np.ndarray) -> float:
+def _own_spread(values: np.ndarray, other: np.ndarray) -> float:
     """sd of what is left of `values` after a line in `other`."""
     lines = np.stack([np.ones_like(other), other], axis=1)
     return float(np.std(values - lines @ np.linalg.lstsq(lines, values, rcond=None)[0]))

@@ -1,12 +1,12 @@
 """How sure is the law? Draws from the joint fit, profile likelihood, and a wild cluster bootstrap as independent check.
 
-Follows `joint` and `noise`. Draws: the data are perturbed by the noise that the fit found in them, the exponents'
+Follows `joint` and `variance`. Draws: the data are perturbed by the noise that the fit found in them, the exponents'
 priors by their own width, and the whole fit is repeated from the optimum, all draws as one batch: the sampling spread
 of the penalised estimate (randomise, then optimise; Bardsley et al. 2014).
 Profile: one coefficient held on a grid, the rest refitted, the interval where the objective stays within Student's
 threshold, scaled to the sampling spread.
 Bootstrap: residuals flipped by Webb's six-point weights per cluster (students, and teachers), design fixed, one Newton
-  step each.
+step each.
 """
 
 from __future__ import annotations
@@ -14,21 +14,28 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from scipy.special import stdtrit
 
 from gaplaw.law.teacher_size.bowl import SHAPES, Bowl
-from gaplaw.law.teacher_size.joint import JointFit, Points, degrees, information, solve
-from gaplaw.law.teacher_size.problem import BEYOND, Design, project
+from gaplaw.law.teacher_size.joint import JointFit, Solutions, degrees_of_freedom, information, solve
+from gaplaw.law.teacher_size.problem import MOST_PAST_GRID_LN, Design, project
 
 REACH = np.array([0, 0.4, 0.8, 1.2, 1.6, 2, 2.5, 3, 4, 6, 10, 20])  # profile grid, in sd's
 WEBB = np.sqrt([1.5, 1.0, 0.5])
 
 
-def draw(fit: JointFit, count: int, rng: np.random.Generator) -> Points:
-    """`count` refits to perturbed data and exponent priors, warm-started at the best fit.
+def draw_refits(fit: JointFit, count: int, rng: np.random.Generator) -> Solutions:
+    """Refits to perturbed data and exponent priors, warm-started at the best fit and its other basins.
 
-    The shape's priors are penalties, so wide that they bias little, and stay as they are: were they redrawn as if bowls
-    came from them, the spread of a parabola's optimum would be overstated (by 14 to 32 % with 7 teachers and 6
+    The shape's priors are penalties, so wide that they bias little, and stay as they are: were they redrawn as if
+    bowls came from them, the spread of a parabola's optimum would be overstated (by 14 to 32 % with 7 teachers and 6
     students).
+
+    Args:
+        fit: the best fit. count: how many draws, R. rng: of the perturbations.
+
+    Returns:
+        Solutions, a batch of R.
     """
     problem = fit.problem
     m = problem.design.columns.shape[1]
@@ -41,26 +48,30 @@ def draw(fit: JointFit, count: int, rng: np.random.Generator) -> Points:
     basins = np.concatenate([fit.basins.location, fit.basins.shape], axis=1)
     many = len(basins)
     start = np.tile(basins, (count, 1))
-    got = solve(
+    refits = solve(
         problem, start[:, :m], start[:, m:], variance=np.repeat(sd**2, many), targets=np.repeat(targets, many, axis=0),
         prior_shift=np.repeat(shift, many, axis=0), iterations=12, tolerance=1e-3,
     )  # fmt: skip
-    best = got.objective.reshape(count, many).argmin(axis=1)
-    return got.take(np.arange(count) * many + best)
+    best = refits.objective.reshape(count, many).argmin(axis=1)
+    return refits.take(np.arange(count) * many + best)
 
 
 def threshold(level: float, freedom: float) -> float:
     """Rise of the objective at the end of a central interval: Student's t squared."""
-    from scipy.special import stdtrit
-
     return float(stdtrit(freedom, 0.5 + level / 2) ** 2)
 
 
 def profile(fit: JointFit, name: str, sd: float, levels=(0.5, 0.9)) -> list[tuple]:
-    """Profile intervals of one location coefficient, (low, high) per level; a side never reached is None.
+    """Profile intervals of one location coefficient.
 
     Args:
+        fit: the best fit.
+        name: of the coefficient, in ln units ('kappa') or an exponent.
         sd: rough standard deviation (from the draws), which sets the grid (out to ± 20 sd).
+        levels: of the intervals.
+
+    Returns:
+        (low, high) per level; a side that is never reached is None.
     """
     column = fit.problem.design.names.index(name)
     low, high = (edge[column] for edge in fit.problem.design.bounds)
@@ -70,10 +81,16 @@ def profile(fit: JointFit, name: str, sd: float, levels=(0.5, 0.9)) -> list[tupl
     grid = np.unique(np.clip(best + sd * np.concatenate([-REACH[:0:-1], REACH]), low, high))
     start = np.tile(fit.theta, (len(grid), 1))
     start[:, column] = grid
-    got = solve(
-        fit.problem, start[:, :m], start[:, m:], variance=fit.variance, hold=(column,), iterations=20, tolerance=1e-5
+    refits = solve(
+        fit.problem,
+        start[:, :m],
+        start[:, m:],
+        variance=fit.variance,
+        fixed_columns=(column,),
+        iterations=20,
+        tolerance=1e-5,
     )
-    rise = got.objective - min(fit.best.objective[0], got.objective.min())
+    rise = refits.objective - min(fit.best.objective[0], refits.objective.min())
     root = np.sign(grid - best) * np.sqrt(np.maximum(rise, 0))
     out, share = [], _sampling_share(fit, column)
     for level in levels:
@@ -84,7 +101,7 @@ def profile(fit: JointFit, name: str, sd: float, levels=(0.5, 0.9)) -> list[tupl
 
 def _sampling_share(fit: JointFit, column: int) -> float:
     """Sampling sd of a location coefficient over the sd that the penalised objective's curvature shows, at most 1 (see
-    `draw`).
+    `draw_refits`).
     """
     normal, precision = information(fit.problem, fit.theta[None], fit.amplitude, fit.variance)
     precision = precision + 1e-9
@@ -105,21 +122,31 @@ def _cross(grid, root, target, side) -> float | None:
     return None
 
 
-def centred(fit: JointFit, columns: np.ndarray) -> JointFit:
-    """The same fit with κ moved to another student, whose location columns (m,) are given: κ is then that student's ln
-    T*.
+def recentre(fit: JointFit, columns: np.ndarray) -> JointFit:
+    """The same fit with κ moved to another student: κ is then that student's ln T*.
+
+    Args:
+        fit: any fit. columns: (m,) location columns of the student.
     """
     design = fit.problem.design
-    shifted = design.columns.copy()
-    shifted[:, 1:] -= columns[1:]
+    columns_of_student = design.columns.copy()
+    columns_of_student[:, 1:] -= columns[1:]
     location = fit.best.location.copy()
     location[:, 0] = fit.best.location @ columns
     best = replace(fit.best, location=location)
-    return replace(fit, problem=replace(fit.problem, design=replace(design, columns=shifted)), best=best)
+    return replace(fit, problem=replace(fit.problem, design=replace(design, columns=columns_of_student)), best=best)
 
 
 def wild_bootstrap(fit: JointFit, count: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Draws of the location coefficients, (count, m), under keys 'student' and 'teacher' (the clusters)."""
+    """Draws of the location coefficients by flipped residuals, clusters kept whole; the design and one Newton step
+    each.
+
+    Args:
+        fit: the best fit. count: how many draws. rng: of the signs.
+
+    Returns:
+        (count, m) draws under keys 'student' and 'teacher', the clusters. Reference: Webb 2014, six-point weights.
+    """
     design = fit.problem.design
     m = design.columns.shape[1]
     # Row-level quantities: weights, offsets removed, so that a cluster's score is a sum over its rows.
@@ -151,9 +178,11 @@ def _within(columns: np.ndarray, label: np.ndarray, weight: np.ndarray) -> np.nd
     return columns - means[label]
 
 
-def no_bowl(fit: JointFit) -> tuple[float, float]:
-    """How much better the bowl is than its rivals without an interior optimum, in units of the objective (2 Δ ln
-    likelihood).
+def gains_over_no_bowl(fit: JointFit) -> tuple[float, float]:
+    """How much better the bowl is than its rivals without an interior optimum, in units of the objective (2 Δ ln L).
+
+    Args:
+        fit: the best fit.
 
     Returns:
         (gain over a flat line, gain over the best fit whose optimum lies at or past one end of the grid for EVERY
@@ -162,34 +191,34 @@ def no_bowl(fit: JointFit) -> tuple[float, float]:
     problem, design = fit.problem, fit.problem.design
     m = design.columns.shape[1]
     low, high = design.x.min(), design.x.max()
-    held = {"p"} & set(design.names)
-    exponents = sorted({float(fit.theta[design.names.index("p")]), 0.0, 0.5, 1.0}) if held else [None]
+    exponent = {"p"} & set(design.names)
+    exponents = sorted({float(fit.theta[design.names.index("p")]), 0.0, 0.5, 1.0}) if exponent else [None]
     rows = []
     for p in exponents:
         location = fit.theta[:m].copy()
         if p is not None:
             location[design.names.index("p")] = p
         rest = design.columns[:, 1:] @ location[1:]
-        for beyond in (0.0, 0.7, 1.4, BEYOND):
+        for beyond in (0.0, 0.7, 1.4, MOST_PAST_GRID_LN):
             for kappa in (low - beyond - rest.max(), high + beyond - rest.min()):
                 rows.append(np.concatenate([[kappa], location[1:]]))
     rows = np.array(rows)
-    wide = replace(problem, design=_Unbounded.of(design))
-    hold = (0, *(design.names.index(name) for name in held))
+    wide = replace(problem, design=_DesignWithoutBounds.of(design))
+    fixed_columns = (0, *(design.names.index(name) for name in exponent))
     lean = np.zeros((len(rows), SHAPES))
-    got = solve(wide, rows, lean, variance=fit.variance, hold=hold, iterations=25, tolerance=1e-5)
+    refits = solve(wide, rows, lean, variance=fit.variance, fixed_columns=fixed_columns, iterations=25, tolerance=1e-5)
     flat = (problem.target @ problem.target + problem.rest) / fit.variance
     best = fit.best.objective[0]
-    return float(flat - best), float(min(flat, got.objective.min()) - best)
+    return float(flat - best), float(min(flat, refits.objective.min()) - best)
 
 
-class _Unbounded(Design):
+class _DesignWithoutBounds(Design):
     """A design whose κ may be held anywhere."""
 
     __slots__ = ()
 
     @classmethod
-    def of(cls, design: Design) -> _Unbounded:
+    def of(cls, design: Design) -> _DesignWithoutBounds:
         return cls(**{name: getattr(design, name) for name in Design.__dataclass_fields__})
 
     @property
@@ -199,14 +228,20 @@ class _Unbounded(Design):
 
 
 def refit(design: Design, fit: JointFit, effects: np.ndarray, variance: float, rounds: int = 3) -> JointFit:
-    """The fit again with random effects in its covariance, warm-started at `fit` and its other basins."""
+    """The fit again with random effects in its covariance, warm-started at `fit` and its other basins.
+
+    Args:
+        design: of the table. fit: the pilot.
+        effects: (n, e) columns in units of the noise sd. variance: first guess of the noise, nats².
+        rounds: of fit and noise.
+    """
     problem = project(design, effects=effects, robust=fit.robust)
-    points, freedom = fit.basins, fit.freedom
+    solutions, freedom = fit.basins, fit.freedom
     for _ in range(rounds):
-        points = solve(problem, points.location, points.shape, variance=variance, iterations=40)
-        points = points.take(np.argsort(points.objective))
-        theta = np.concatenate([points.location, points.shape], axis=1)[:1]
-        freedom = degrees(problem, theta, points.amplitude[0], variance, fit.robust)
-        variance = max(float(points.rss[0]) / freedom, 1e-14)
-    best = points.take(slice(0, 1))
-    return replace(fit, problem=problem, best=best, variance=variance, freedom=freedom, basins=points)
+        solutions = solve(problem, solutions.location, solutions.shape, variance=variance, iterations=40)
+        solutions = solutions.take(np.argsort(solutions.objective))
+        theta = np.concatenate([solutions.location, solutions.shape], axis=1)[:1]
+        freedom = degrees_of_freedom(problem, theta, solutions.amplitude[0], variance, fit.robust)
+        variance = max(float(solutions.rss[0]) / freedom, 1e-14)
+    best = solutions.take(slice(0, 1))
+    return replace(fit, problem=problem, best=best, variance=variance, freedom=freedom, basins=solutions)

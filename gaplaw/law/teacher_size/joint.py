@@ -16,14 +16,20 @@ from dataclasses import dataclass
 import numpy as np
 
 from gaplaw.law.teacher_size.bowl import SHAPES, Bowl
-from gaplaw.law.teacher_size.problem import Design, Problem, observed, project, row_weights
+from gaplaw.law.teacher_size.problem import Design, Problem, heights_and_noise_guess, project, row_weights
 
 BASIN_GAP, MOST_BASINS = 6.0, 3  # other optima that the draws must visit too, in units of the objective
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Points:
-    """A batch of fits: location (B, m), shape (B, SHAPES), amplitude (B,), rss (B,), objective (B,), promise (B,)."""
+class Solutions:
+    """A batch of B fits.
+
+    Attributes:
+        location: (B, m) coefficients of ln T*. shape: (B, SHAPES). amplitude: (B,) nats.
+        rss: (B,) nats². objective: (B,) rss / variance plus priors.
+        promise: (B,) decrease of the objective that a full Gauss-Newton step still promises.
+    """
 
     location: np.ndarray
     shape: np.ndarray
@@ -32,8 +38,8 @@ class Points:
     objective: np.ndarray
     promise: np.ndarray  # decrease of the objective that a full Gauss-Newton step still promises
 
-    def take(self, index) -> Points:
-        return Points(**{name: getattr(self, name)[index] for name in self.__dataclass_fields__})
+    def take(self, index) -> Solutions:
+        return Solutions(**{name: getattr(self, name)[index] for name in self.__dataclass_fields__})
 
 
 def solve(
@@ -42,20 +48,26 @@ def solve(
     shape: np.ndarray,
     *,
     variance: float | np.ndarray,
-    hold: tuple[int, ...] = (),
+    fixed_columns: tuple[int, ...] = (),
     targets: np.ndarray | None = None,
     prior_shift: np.ndarray | None = None,
     iterations: int = 30,
     tolerance: float = 1e-7,
     chunk: int = 96,
-) -> Points:
-    """Minimise rss / variance + |b|² + exponent priors, from every start at once.
+) -> Solutions:
+    """Minimise rss / variance + |b|² + exponent priors, from every start at once, by damped Gauss-Newton steps.
 
     Args:
-        location: (B, m) starts; shape: (B, SHAPES).
+        problem: from `project`.
+        location, shape: (B, m) and (B, SHAPES) starts.
         variance: noise variance, nats², scalar or (B,).
-        hold: location coefficients kept at their start (profiles, restricted forms).
-        targets: (B, k) other targets than the problem's (draws); prior_shift (B, m + SHAPES) other prior means.
+        fixed_columns: location coefficients that stay at their start (profiles, restricted forms).
+        targets: (B, k) other targets than the problem's (draws).
+        prior_shift: (B, m + SHAPES) other prior means.
+        iterations, tolerance: when to stop. chunk: starts handled together.
+
+    Returns:
+        Solutions, in the order of the starts.
     """
     parts = []
     total = len(location)
@@ -68,17 +80,17 @@ def solve(
                 location[rows],
                 shape[rows],
                 variance[rows],
-                hold,
+                fixed_columns,
                 None if targets is None else targets[rows],
                 None if prior_shift is None else prior_shift[rows],
                 iterations,
                 tolerance,
             )
         )
-    return Points(**{f: np.concatenate([getattr(p, f) for p in parts]) for f in Points.__dataclass_fields__})
+    return Solutions(**{f: np.concatenate([getattr(p, f) for p in parts]) for f in Solutions.__dataclass_fields__})
 
 
-def _solve_chunk(problem, location, shape, variance, hold, targets, shift, iterations, tolerance) -> Points:
+def _solve_chunk(problem, location, shape, variance, fixed_columns, targets, shift, iterations, tolerance) -> Solutions:
     design = problem.design
     batch, m = location.shape
     low, high = design.bounds
@@ -86,7 +98,7 @@ def _solve_chunk(problem, location, shape, variance, hold, targets, shift, itera
     mean, precision = design.prior
     centre = np.concatenate([mean, np.zeros(SHAPES)]) + (np.zeros((batch, 1)) if shift is None else shift)
     precision = np.concatenate([precision, np.ones(SHAPES)])
-    free = np.array([k for k in range(m + SHAPES) if k not in hold])
+    free = np.array([k for k in range(m + SHAPES) if k not in fixed_columns])
     diagonal = np.arange(len(free))
 
     theta = np.concatenate([np.clip(location, low, high), shape], axis=1)
@@ -116,7 +128,7 @@ def _solve_chunk(problem, location, shape, variance, hold, targets, shift, itera
         active = active[~done]
         if not len(active):
             break
-    return Points(
+    return Solutions(
         location=theta[:, :m], shape=theta[:, m:], amplitude=amplitude, rss=rss, objective=value, promise=promise
     )
 
@@ -157,13 +169,13 @@ class JointFit:
     """The best fit and how it was reached."""
 
     problem: Problem
-    best: Points  # batch of one
+    best: Solutions  # batch of one
     variance: float  # noise, nats²
     freedom: float  # rows − offsets − effective parameters
     share_of_starts: float
     gap: float  # objective of the best other basin minus the best, in units of 2 Δ ln likelihood
     robust: np.ndarray  # row weights of the robust loss
-    basins: Points  # the distinct optima within BASIN_GAP of the best, best first, at most MOST_BASINS
+    basins: Solutions  # the distinct optima within BASIN_GAP of the best, best first, at most MOST_BASINS
 
     @property
     def theta(self) -> np.ndarray:
@@ -174,70 +186,82 @@ class JointFit:
         return float(self.best.amplitude[0])
 
 
-def fit_joint(design: Design, *, effects: np.ndarray | None = None, hold: dict | None = None) -> JointFit:
+def fit_joint(design: Design, *, effects: np.ndarray | None = None, fixed_values: dict | None = None) -> JointFit:
     """Fit the shared bowl from many starts, with the noise variance and Huber's row weights found by iteration.
 
     Args:
+        design: of the table.
         effects: random-effect columns in units of the noise sd (see `project`).
-        hold: location coefficient → value, for a restricted law (p = 1).
+        fixed_values: location coefficient → value, for a restricted law (p = 1).
+
+    Returns:
+        JointFit, with the share of starts that reached it and the other optima nearby.
     """
-    hold = hold or {}
-    held = tuple(design.names.index(name) for name in hold)
-    location, shape = starts(design, hold)
-    height, sd = observed(design)
+    fixed_values = fixed_values or {}
+    fixed_columns = tuple(design.names.index(name) for name in fixed_values)
+    location, shape = starts(design, fixed_values)
+    height, sd = heights_and_noise_guess(design)
     robust = row_weights(design, height, sd)
     problem = project(design, effects=effects, robust=robust)
     variance = sd**2
-    reached = solve(problem, location, shape, variance=variance, hold=held, iterations=12)
-    points = reached.take(np.argsort(reached.objective)[: max(6, len(location) // 6)])
+    from_starts = solve(problem, location, shape, variance=variance, fixed_columns=fixed_columns, iterations=12)
+    solutions = from_starts.take(np.argsort(from_starts.objective)[: max(6, len(location) // 6)])
     for round_ in range(8):
-        points = solve(problem, points.location, points.shape, variance=variance, hold=held, iterations=40)
-        best = int(np.argmin(points.objective))
-        theta = np.concatenate([points.location, points.shape], axis=1)[best : best + 1]
-        freedom = degrees(problem, theta, points.amplitude[best], variance, robust, held)
-        previous, variance = variance, max(points.rss[best] / freedom, 1e-14)
+        solutions = solve(
+            problem, solutions.location, solutions.shape, variance=variance, fixed_columns=fixed_columns, iterations=40
+        )
+        best = int(np.argmin(solutions.objective))
+        theta = np.concatenate([solutions.location, solutions.shape], axis=1)[best : best + 1]
+        freedom = degrees_of_freedom(problem, theta, solutions.amplitude[best], variance, robust, fixed_columns)
+        previous, variance = variance, max(solutions.rss[best] / freedom, 1e-14)
         if round_ < 5:
-            robust = row_weights(design, height, np.sqrt(variance), theta, points.amplitude[best], freedom, robust)
+            robust = row_weights(design, height, np.sqrt(variance), theta, solutions.amplitude[best], freedom, robust)
             problem = project(design, effects=effects, robust=robust)
         elif abs(np.log(variance / previous)) < 0.02:
             break
     # Every start on to the final variance and weights: which of them reach the best answer is part of the result.
-    final = solve(problem, reached.location, reached.shape, variance=variance, hold=held, iterations=60)
-    again = solve(problem, points.location, points.shape, variance=variance, hold=held, iterations=60)
-    points = Points(**{f: np.concatenate([getattr(final, f), getattr(again, f)]) for f in Points.__dataclass_fields__})
-    points = points.take(np.argsort(points.objective))
-    low = points.objective[0]
+    final = solve(
+        problem, from_starts.location, from_starts.shape, variance=variance, fixed_columns=fixed_columns, iterations=60
+    )
+    second_pass = solve(
+        problem, solutions.location, solutions.shape, variance=variance, fixed_columns=fixed_columns, iterations=60
+    )
+    solutions = Solutions(
+        **{f: np.concatenate([getattr(final, f), getattr(second_pass, f)]) for f in Solutions.__dataclass_fields__}
+    )
+    solutions = solutions.take(np.argsort(solutions.objective))
+    low = solutions.objective[0]
     share = float(np.mean(final.objective <= low + 1e-2))
-    away = np.abs(points.location[:, 0] - points.location[0, 0]) > 0.1
-    gap = float(np.min(points.objective[away]) - low) if away.any() else np.inf
+    away = np.abs(solutions.location[:, 0] - solutions.location[0, 0]) > 0.1
+    gap = float(np.min(solutions.objective[away]) - low) if away.any() else np.inf
     return JointFit(
-        problem=problem, best=points.take(slice(0, 1)), variance=float(variance), freedom=float(freedom),
-        share_of_starts=share, gap=gap, robust=robust, basins=_distinct(points),
+        problem=problem, best=solutions.take(slice(0, 1)), variance=float(variance), freedom=float(freedom),
+        share_of_starts=share, gap=gap, robust=robust, basins=_distinct(solutions),
     )  # fmt: skip
 
 
-def _distinct(points: Points) -> Points:
+def _distinct(solutions: Solutions) -> Solutions:
     """Optima (sorted, best first) that are near the best in objective and apart from each other in location."""
-    kept: list[int] = []
-    for i in np.flatnonzero(points.objective <= points.objective[0] + BASIN_GAP):
-        if all(np.abs(points.location[i] - points.location[j]).max() > 0.03 for j in kept):
-            kept.append(int(i))
-    return points.take(np.array(kept[:MOST_BASINS]))
+    basin_rows: list[int] = []
+    for i in np.flatnonzero(solutions.objective <= solutions.objective[0] + BASIN_GAP):
+        if all(np.abs(solutions.location[i] - solutions.location[j]).max() > 0.03 for j in basin_rows):
+            basin_rows.append(int(i))
+    return solutions.take(np.array(basin_rows[:MOST_BASINS]))
 
 
-def starts(design: Design, hold: dict) -> tuple[np.ndarray, np.ndarray]:
-    """A grid over κ, p and the lean of the bowl; other coefficients start at their prior mean."""
+def starts(design: Design, fixed_values: dict) -> tuple[np.ndarray, np.ndarray]:
+    """A grid over κ, p and the lean of the bowl, (B, m) and (B, SHAPES); the rest starts at its prior mean."""
     mean, _ = design.prior
     span = design.x.min(), design.x.max()
     rows, shapes = [], []
     for kappa in np.linspace(span[0] - 0.3, span[1] + 0.3, 9):
-        for p in (0.6, 1.2) if "p" in design.names and "p" not in hold else (None,):
+        for p in (0.6, 1.2) if "p" in design.names and "p" not in fixed_values else (None,):
             for lean in (-0.8, 0.8):
                 row = mean.copy()
                 row[0] = kappa
                 if p is not None:
                     row[design.names.index("p")] = p
-                for name, value in hold.items():
+                for name, value in fixed_values.items():
                     row[design.names.index(name)] = value
                 rows.append(row)
                 shapes.append(np.eye(SHAPES)[0] * lean)
@@ -247,23 +271,26 @@ def starts(design: Design, hold: dict) -> tuple[np.ndarray, np.ndarray]:
 def information(
     problem: Problem, theta: np.ndarray, amplitude: float, variance: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Of (A, location, shape) at a fit theta (1, m + SHAPES): what the data say, (K, K), and the precision of their
-    priors (K,).
-    """
+    """What the data say of (A, location, shape) at theta (1, m + SHAPES), (K, K), and their priors' precision, (K,)."""
     h, by = jacobian(problem, theta)
     columns = np.concatenate([h[0][:, None], amplitude * by[0]], axis=1)
     return columns.T @ columns / variance, np.concatenate([[0.0], problem.design.prior[1], np.ones(SHAPES)])
 
 
-def degrees(problem: Problem, theta: np.ndarray, amplitude: float, variance: float, robust, held=()) -> float:
-    """Degrees of freedom of the weighted residual sum of squares: Σ robust_i (1 − leverage_i), penalised fit and
-    offsets counted.
+def degrees_of_freedom(
+    problem: Problem, theta: np.ndarray, amplitude: float, variance: float, robust, fixed_columns=()
+) -> float:
+    """Σ robust_i (1 − leverage_i): degrees of freedom of the weighted residual sum of squares, offsets counted.
 
     A down-weighted row adds less than one, so that distrust in the far walls of a bowl does not shrink the noise
     estimate.
+
+    Args:
+        problem: from `project`. theta: (1, m + SHAPES). amplitude: A, nats. variance: nats².
+        robust: (n,) row weights. fixed_columns: coefficients that were not fitted.
     """
     normal, precision = information(problem, theta, amplitude, variance)
-    free = np.array([k for k in range(len(precision)) if k - 1 not in held])
+    free = np.array([k for k in range(len(precision)) if k - 1 not in fixed_columns])
     normal, precision = normal[free[:, None], free], precision[free]
     used = float(np.trace(np.linalg.solve(normal + np.diag(precision + 1e-9), normal)))
     trust = float(robust.sum() / (robust > 0).sum())

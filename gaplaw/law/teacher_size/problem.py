@@ -19,15 +19,20 @@ EXPONENTS = {"p": (1.0, 1.0), "q": (0.0, 1.0), "r": (0.0, 1.0)}
 BOUND = 3.0  # in prior sd's
 HUBER = 2.5  # residuals beyond this many noise sd's pull with constant force
 MISFIT = 0.01  # relative error of any bowl's height that must not move its minimum
-BEYOND = 2.0  # how far past the measured teachers (ln units) an optimum is followed
+MOST_PAST_GRID_LN = 2.0  # how far past the measured teachers (ln units) an optimum is followed
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Design:
-    """The cells of a table (unique student, teacher pairs) and how rows average them. All logs natural.
+    """The cells of a table (distinct pairs of student and teacher) and how rows average them; all logs natural.
 
-    names: location coefficients, 'kappa' first. columns (n_cells, m): d location / d coefficient; x (n_cells,): ln
-      teacher size.
+    Attributes:
+        names: location coefficients, 'kappa' first.
+        x: (n_cells,) ln teacher size.
+        columns: (n_cells, m) d location / d coefficient.
+        cell, offset: (n,) of each row.
+        student, teacher: (n_cells,) of each cell.
+        y: (n,) student loss, nats. weight: (n,).
     """
 
     names: tuple[str, ...]
@@ -49,7 +54,7 @@ class Design:
     @property
     def bounds(self) -> tuple[np.ndarray, np.ndarray]:
         spread = self.columns[:, 0] * 0.0 + self.x
-        low, high = [spread.min() - BEYOND], [spread.max() + BEYOND]
+        low, high = [spread.min() - MOST_PAST_GRID_LN], [spread.max() + MOST_PAST_GRID_LN]
         for name in self.names[1:]:
             mean, sd = EXPONENTS[name]
             low.append(mean - BOUND * sd)
@@ -61,7 +66,11 @@ class Design:
 class Problem:
     """The table with offsets (and correlated effects) projected out: minimise |target − A · mix · h(cells)|².
 
-    mix (k, n_cells), target (k,), rest: residual sum of squares that no h can reach (seed noise), dof: rows − offsets.
+    Attributes:
+        design: of the table.
+        mix: (k, n_cells). target: (k,).
+        rest: residual sum of squares that no h can reach (seed noise), nats².
+        dof: rows − offsets.
     """
 
     design: Design
@@ -104,7 +113,11 @@ def project(design: Design, *, effects: np.ndarray | None = None, robust: np.nda
 def fitted_rows(
     design: Design, theta: np.ndarray, amplitude: float, weight: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(fitted loss per row (n,), offsets c (n_offsets,)) with offsets as weighted means."""
+    """Fitted loss per row (n,) and the offsets c (n_offsets,), weighted means of what the bowl leaves; nats.
+
+    Args:
+        design: of the table. theta: (1, m + SHAPES). amplitude: A, nats. weight: (n,).
+    """
     m = design.columns.shape[1]
     u = design.x - theta[:, :m] @ design.columns.T
     h = amplitude * Bowl(theta[:, m:]).value(u)[0][design.cell]
@@ -114,7 +127,15 @@ def fitted_rows(
 
 
 def row_weights(design, height, sd, theta=None, amplitude=0.0, freedom=1.0, previous=1.0):
-    """Huber's weights, and less trust in a bowl's far walls: any bowl is believed only to MISFIT of its height."""
+    """Huber's weights, and less trust in a bowl's far walls: any bowl is believed only to MISFIT of its height.
+
+    Args:
+        design: of the table. height: (n,) above the student's best cell, nats. sd: of the noise, nats.
+        theta, amplitude, freedom, previous: of the last fit; without theta only the heights count.
+
+    Returns:
+        (n,) in (0, 1].
+    """
     if theta is None:
         return 1.0 / (1.0 + (MISFIT * height / sd) ** 2)
     fitted, _ = fitted_rows(design, theta, amplitude, design.weight * previous)
@@ -126,7 +147,7 @@ def row_weights(design, height, sd, theta=None, amplitude=0.0, freedom=1.0, prev
     return trust * np.minimum(1.0, HUBER * sd / np.maximum(size * np.sqrt(trust), 1e-300))
 
 
-def observed(design: Design) -> tuple[np.ndarray, float]:
+def heights_and_noise_guess(design: Design) -> tuple[np.ndarray, float]:
     """Before any fit: each row's height above its student's best cell, nats (n,), and a low first guess of the noise
     sd.
 
@@ -135,9 +156,9 @@ def observed(design: Design) -> tuple[np.ndarray, float]:
     minimum.
     """
     count = np.bincount(design.offset)
-    centred = design.y - (np.bincount(design.offset, design.y) / count)[design.offset]
+    above_mean = design.y - (np.bincount(design.offset, design.y) / count)[design.offset]
     size = np.bincount(design.cell, minlength=len(design.x))
-    mean = np.bincount(design.cell, centred, minlength=len(design.x)) / size
+    mean = np.bincount(design.cell, above_mean, minlength=len(design.x)) / size
     height, gaps = np.zeros(len(design.x)), []
     for s in np.unique(design.student):
         cells = np.flatnonzero(design.student == s)

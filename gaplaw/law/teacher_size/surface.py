@@ -46,46 +46,18 @@ class Floor:
         return e + a_ * (params / self.reference[0]) ** -a + data
 
 
-def fit_floor(params: np.ndarray, tokens: np.ndarray | None, c: np.ndarray) -> Floor:
-    """Fit E + A N^-a + B D^-b to the offsets: exponents on a grid, the rest by non-negative least squares.
-
-    With one student the floor is constant, with two a power law without E; the data term needs tokens that vary on
-    their own.
-    """
-    from scipy.optimize import nnls
-
-    reference = (
-        float(np.exp(np.log(params).mean())),
-        float(np.exp(np.log(tokens).mean())) if tokens is not None else 1.0,
-    )
-    n = params / reference[0]
-    own = False
-    if tokens is not None and len(c) >= 4:
-        logs = np.stack([np.ones_like(n), np.log(n)], axis=1)
-        d = np.log(tokens)
-        own = np.std(d - logs @ np.linalg.lstsq(logs, d, rcond=None)[0]) > 0.05
-    best = (np.inf, (float(c.mean()), 0.0, 0.0, 0.0, 0.0))
-    exponents = np.linspace(0.02, 1.5, 38)
-    for a in exponents if np.ptp(np.log(n)) > 1e-9 else ():
-        for b in exponents[::3] if own else (0.0,):
-            columns = (
-                [n**-a] + ([(tokens / reference[1]) ** -b] if own else []) + ([np.ones_like(n)] if len(c) > 2 else [])
-            )
-            solution, residual = nnls(np.stack(columns, axis=1), c)
-            if residual < best[0] - 1e-12:
-                e = solution[-1] if len(c) > 2 else 0.0
-                best = (
-                    residual,
-                    (float(e), float(solution[0]), float(a), float(solution[1]) if own else 0.0, float(b)),
-                )
-    known = tuple((float(p), None if tokens is None else float(tokens[i]), float(c[i])) for i, p in enumerate(params))
-    return Floor(students=known, coefficients=best[1], reference=reference)
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BowlSurface:
-    """Best fit and R draws of (location, shape, amplitude), the between-student scatter of each draw, and the floor
-    c(N, D).
+    """A law over teacher sizes as arrays: the fitted bowl, R draws of it, and the floor; implements `Surface`.
+
+    Attributes:
+        names: location coefficients. fixed: those that the table cannot tell, at their assumed value.
+        references: where the logs are measured from.
+        location, shape, amplitude: the best fit, (m,), (SHAPES,) and nats.
+        draws_location, draws_shape, draws_amplitude: (R, m), (R, SHAPES), (R,).
+        draws_scatter: (R,) shift of ln T* of a new student.
+        bounds: κ at which a draw has run off the grid.
+        floor: the student's loss under its best teacher.
     """
 
     names: tuple[str, ...]
@@ -111,6 +83,7 @@ class BowlSurface:
         return np.array([values[name] for name in self.names]), sum(values[k] * v for k, v in self.fixed.items())
 
     def optimum_point(self, student_params: float, student_tokens: float | None) -> float:
+        """See `Surface`; NaN where the bowl is flat."""
         if self.amplitude <= 0:
             return float("nan")
         if not self.bounds[0] < self.location[0] < self.bounds[1]:
@@ -123,6 +96,7 @@ class BowlSurface:
         return self.draws_location @ columns + fixed
 
     def optimum_draws(self, student_params: float, student_tokens: float | None) -> np.ndarray:
+        """See `Surface`; a draw without a bowl counts half on each side."""
         draws = self._draws(student_params, student_tokens) + self.draws_scatter
         kappa = self.draws_location[:, 0]
         flat = self.draws_amplitude <= 0
@@ -140,19 +114,22 @@ class BowlSurface:
         return self.draws_amplitude[:, None] * Bowl(self.draws_shape).value(u)
 
     def regret_draws(self, student_params: float, student_tokens: float | None, teachers, teacher_tokens=None):
+        """See `Surface`."""
         location = self._draws(student_params, student_tokens) + self.draws_scatter
         return self._heights(location, np.asarray(teachers, np.float64), teacher_tokens)
 
     def loss_draws(self, student_params: float, student_tokens: float | None, teachers, teacher_tokens=None):
+        """See `Surface`."""
         return self._heights(
             self._draws(student_params, student_tokens), np.asarray(teachers, np.float64), teacher_tokens
         )
 
     def teacher_draws(self, student_params: float, student_tokens: float | None, teachers) -> np.ndarray:
-        """None are kept: a size names a family of teachers, not one that was measured."""
+        """Zeros (R, n): a size names a family of teachers, not one that was measured."""
         return np.zeros((len(self.draws_amplitude), len(np.atleast_1d(teachers))))
 
     def predict(self, frame) -> np.ndarray:
+        """See `Surface`. Raises LawError without student_tokens where the law depends on them."""
         tokens = frame["student_tokens"].to_numpy(np.float64) if "student_tokens" in frame else None
         if tokens is None and "q" in self.names:
             raise LawError(
@@ -172,6 +149,7 @@ class BowlSurface:
         return out
 
     def to_dict(self) -> dict:
+        """JSON-ready but for its arrays, with the version of the bowl."""
         data = {name: getattr(self, name) for name in self.__dataclass_fields__}
         data["references"] = {f: getattr(self.references, f) for f in References.__dataclass_fields__}
         data["floor"] = {f: getattr(self.floor, f) for f in Floor.__dataclass_fields__}
@@ -179,6 +157,7 @@ class BowlSurface:
 
     @classmethod
     def from_dict(cls, data: dict) -> BowlSurface:
+        """The surface that `to_dict` gave. Raises LawError for a bowl of another version."""
         data = dict(data)
         if data.pop("bowl_version") != BOWL_VERSION or len(data["shape"]) != SHAPES:
             raise LawError("law: its bowl was written by another version of gaplaw; fit the table again")

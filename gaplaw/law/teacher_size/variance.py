@@ -21,13 +21,18 @@ EVIDENCE = 1.0  # gain in 2 ln likelihood that a teacher effect must bring to be
 # Weight of 'students follow the law exactly' before the table is seen, and the scale of tau otherwise (half-normal, in
 # ln T). With fewer than five students tau is barely estimable, so that the stated prior, not the table, keeps the
 # interval honest.
-EXACT, EXACT_FEW, TAU_SCALE = 0.8, 0.5, 0.25
+EXACT_WEIGHT, EXACT_WEIGHT_FEW, TAU_SCALE = 0.8, 0.5, 0.25
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Components:
-    """Effects in units of the noise sd (teacher, cell), tau in ln T with its posterior over `SCATTERS`, and seed noise
-    in nats.
+class VarianceComponents:
+    """Where the scatter comes from.
+
+    Attributes:
+        teacher, cell: sd of an effect in units of the noise sd; 0 where the table cannot separate it.
+        tau: scatter of students around the law, ln T. tau_weights: its posterior over `SCATTERS`.
+        seed_sd_nats: sd between runs of one cell. paired_sd_nats: the same without the pairing offset.
+        variance: noise left when the effects are removed, nats².
     """
 
     teacher: float
@@ -43,14 +48,18 @@ class Components:
         return self.teacher > 0 or self.cell > 0 or self.tau > 0
 
 
-def components(fit: JointFit) -> Components:
-    """REML estimates at the fit; a component that the table cannot separate is 0."""
+def variance_components(fit: JointFit) -> VarianceComponents:
+    """REML estimates of the variance components at a fit; one that the table cannot separate is 0.
+
+    Args:
+        fit: the pilot.
+    """
     design = fit.problem.design
     students = len(np.unique(design.student))
     teachers = len(np.unique(design.teacher))
     variance = fit.variance
     for _ in range(ROUNDS):  # a pilot that took effects for noise must not set the scale in which tau is measured
-        likelihood = _Restricted(fit, variance)
+        likelihood = _RestrictedLikelihood(fit, variance)
         teacher = cell = tau = 0.0
         weights = np.eye(len(SCATTERS))[0]
         if likelihood.replicated:
@@ -65,7 +74,7 @@ def components(fit: JointFit) -> Components:
         if abs(np.log(variance / previous)) < 0.05:
             break
     seed, paired = seed_noise(design)
-    return Components(
+    return VarianceComponents(
         teacher=teacher,
         cell=cell,
         tau=tau,
@@ -78,7 +87,7 @@ def components(fit: JointFit) -> Components:
 
 def _scatter_weights(logs: np.ndarray, students: int) -> np.ndarray:
     """Posterior of tau over `SCATTERS` from its log likelihood."""
-    exact = EXACT if students >= 5 else EXACT_FEW
+    exact = EXACT_WEIGHT if students >= 5 else EXACT_WEIGHT_FEW
     grid = np.array(SCATTERS[1:])
     slab = np.gradient(grid) * np.exp(-0.5 * (grid / TAU_SCALE) ** 2)
     weights = np.concatenate([[exact], (1 - exact) * slab / slab.sum()]) * np.exp(logs - logs.max())
@@ -91,8 +100,12 @@ def _best(likelihood, grid) -> float:
     return float(grid[k]) if 2 * (logs[k] - logs[0]) > EVIDENCE else 0.0
 
 
-def effect_columns(fit: JointFit, parts: Components) -> np.ndarray:
-    """Random-effect columns per row in units of the noise sd, (n, e), for `joint.project`."""
+def effect_columns(fit: JointFit, parts: VarianceComponents) -> np.ndarray:
+    """Random-effect columns per row in units of the noise sd, (n, e), for `problem.project`.
+
+    Args:
+        fit: the pilot. parts: its components.
+    """
     design = fit.problem.design
     blocks = []
     if parts.teacher:
@@ -119,7 +132,7 @@ def _slopes(fit: JointFit) -> np.ndarray:
     return -slope[:, None] * _indicators(design.student)
 
 
-class _Restricted:
+class _RestrictedLikelihood:
     """Restricted log likelihood of (teacher, cell, tau), noise variance profiled out, up to a constant."""
 
     def __init__(self, fit: JointFit, variance: float):
@@ -163,7 +176,11 @@ class _Restricted:
 
 
 def seed_noise(design: Design) -> tuple[float | None, float | None]:
-    """(sd between runs of one cell, the same after the pairing offset is removed), nats; None without replicates."""
+    """Sd between runs of one cell, and the same after the pairing offset is removed, nats; None without replicates.
+
+    Args:
+        design: of the table.
+    """
     counts = np.bincount(design.cell, minlength=len(design.x))
     extra = int((counts - 1).clip(0).sum())
     if extra < 2:

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from gaplaw.law.compare.cases import Case, cases_of, learn_loss_ratio, learn_ratio, rule_picks
-from gaplaw.law.compare.compare import compare, verdict
-from gaplaw.law.compare.size_forms import FORMS, aicc, fit_forms
+from gaplaw.law.compare.compare import compare_loss_law, compare_size_law, verdict
+from gaplaw.law.compare.size_forms import SIZE_FORMS, aicc, fit_forms
 from gaplaw.law.decide.rules_of_thumb import size_equivalents
 from gaplaw.law.fitting import fit
 from gaplaw.law.simulation.simulate import simulate
@@ -20,7 +20,7 @@ GRID = {"students": np.geomspace(5e7, 1.6e9, 6), "teachers": np.geomspace(1e8, 2
 
 def compared(**truth):
     table = read_table(simulate(**(GRID | {"noise_nats": 0.003, "asymmetry": 2.0, "rng": 1} | truth)))
-    return compare(table, fit(table, compare=False, draws=200))
+    return compare_size_law(table, fit(table, compare=False, draws=200))
 
 
 def scores(law, column="loso_regret_nats"):
@@ -76,7 +76,7 @@ def test_aicc_penalises_small_samples_and_refuses_too_small_ones():
 
 def test_fit_forms_recovers_exact_places():
     """Sharp likelihood curves at known places: every form that contains the truth finds it."""
-    places = np.linspace(15, 28, 2401)
+    log_optima = np.linspace(15, 28, 2401)
     log_size = np.linspace(-1.5, 1.5, 6)
     log_ratio = np.array([-1.0, 1.0] * 3)
     truth = {
@@ -86,11 +86,11 @@ def test_fit_forms_recovers_exact_places():
         "T = k S^p (D/S)^q": 21 + 0.6 * log_size + 0.3 * log_ratio,
     }
     for name, at in truth.items():
-        likes = -0.5 * ((places[None] - at[:, None]) / 0.05) ** 2
-        form, theta, value = fit_forms(likes, places, log_size, log_ratio, drift=True)[name]
+        log_likelihoods = -0.5 * ((log_optima[None] - at[:, None]) / 0.05) ** 2
+        form, theta, value = fit_forms(log_likelihoods, log_optima, log_size, log_ratio, with_tokens=True)[name]
         assert value > -0.05, name
-        assert form.places(theta[None], log_size, log_ratio)[0] == pytest.approx(at, abs=0.02)
-    assert {form.name for form in FORMS} == set(truth)
+        assert form.log_optima(theta[None], log_size, log_ratio)[0] == pytest.approx(at, abs=0.02)
+    assert {form.name for form in SIZE_FORMS} == set(truth)
 
 
 def test_a_small_aicc_gap_is_not_distinguishable():
@@ -103,7 +103,7 @@ def test_the_no_teacher_law_of_a_table_is_stored():
     frame = simulate(**GRID, noise_nats=0.003, rng=2)
     frame["no_teacher_loss"] = 2.0 + 300 / frame["student_params"] ** 0.3
     table = read_table(frame)
-    law = compare(table, fit(table, compare=False, draws=100))
+    law = compare_size_law(table, fit(table, compare=False, draws=100))
     assert law.baseline["kind"] == "path" and law.baseline["tokens_per_param"] == pytest.approx(20.0)
     choice = law.choose(student_params="300M", teachers=["1B", "2B"])
     assert choice.teachers[0].no_teacher_loss_nats == pytest.approx(2.0 + 300 / 3e8**0.3, rel=0.02)
@@ -111,7 +111,7 @@ def test_the_no_teacher_law_of_a_table_is_stored():
 
 def test_two_students_are_too_few_and_say_so():
     table = read_table(simulate(**(GRID | {"students": (1e8, 2e8)}), noise_nats=0.003, rng=3))
-    law = compare(table, fit(table, compare=False, draws=50))
+    law = compare_size_law(table, fit(table, compare=False, draws=50))
     assert law.rivals == () and "too few" in law.comparison["verdict"]
 
 
@@ -136,3 +136,13 @@ def test_the_choice_does_not_depend_on_whether_rivals_were_compared():
         assert plain.to_dict()[part] == compared.to_dict()[part]
     assert plain.recommended is None
     assert all("not_worth_it" in {flag.kind for flag in found.flags} for found in (plain, compared))
+
+
+def test_a_law_in_teacher_loss_has_rivals_only_when_asked_and_recommends_the_same():
+    table = read_table(ROOT / "experiments" / "results" / "quickstart", coordinate="teacher_loss")
+    alone = fit(table, draws=20, compare=False)
+    assert alone.rivals == () and alone.comparison == {}
+    compared = compare_loss_law(table, alone)
+    assert compared.rivals and compared.comparison["verdict"]
+    one, two = (law.choose(student_params=2000, teachers=[2.5, 2.6]) for law in (alone, compared))
+    assert one.recommended == two.recommended and one.teachers == two.teachers

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from gaplaw.errors import LawError, TableError
+from gaplaw.law.answers import Noise
 from gaplaw.law.decide.choose import choose, ranges_outside, share_best
+from gaplaw.law.decide.teachers import read_teachers
 from gaplaw.law.flags import Flag
-from gaplaw.law.law import Law, Noise
+from gaplaw.law.law import Law
 from gaplaw.law.no_teacher.baseline import baseline_loss, loss_at_equal_compute
-from gaplaw.law.table.teachers import read_teachers
 
 CURVATURE = 0.01
 ALONE = {"kind": "surface", "parameters": {"A": 400.0, "B": 2000.0, "E": 1.8, "alpha": 0.34, "beta": 0.37}}

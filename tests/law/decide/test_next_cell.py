@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from gaplaw.errors import LawError
+from gaplaw.law.answers import Noise, StudentOptimum
 from gaplaw.law.decide.next_cell import _regress_out, next_cells
 from gaplaw.law.flags import Flag
-from gaplaw.law.law import Law, Noise, StudentOptimum
+from gaplaw.law.law import Law
 
 SD = 0.002
 
@@ -42,15 +43,31 @@ class Linear:
 
 def law_with(flags=()):
     students = tuple(
-        StudentOptimum(student_params=n, student_tokens=20 * n, teachers=5, lowest=n, highest=16 * n, methods=(), spread=None,
-                       disagree=False)
+        StudentOptimum(
+            student_params=n,
+            student_tokens=20 * n,
+            teachers=5,
+            lowest=n,
+            highest=16 * n,
+            methods=(),
+            spread=None,
+            disagree=False,
+        )
         for n in (1e8, 2e8)
-    )  # fmt: skip
+    )
     return Law(
-        coordinate="teacher_params", form="linear", status="converged", share_of_starts=1.0, parameters={}, students=students,
-        flags=tuple(flags), measured={"student_params": (1e8, 2e8), "teacher_params": (1e8, 3.2e9)},
-        noise=Noise(residual_sd_nats=SD), surface=Linear(), provenance={},
-    )  # fmt: skip
+        coordinate="teacher_params",
+        form="linear",
+        status="converged",
+        share_of_starts=1.0,
+        parameters={},
+        students=students,
+        flags=tuple(flags),
+        measured={"student_params": (1e8, 2e8), "teacher_params": (1e8, 3.2e9)},
+        noise=Noise(residual_sd_nats=SD),
+        surface=Linear(),
+        provenance={},
+    )
 
 
 def cell(n, teacher, **more):
@@ -118,8 +135,8 @@ def test_it_stops_within_tolerance_and_when_nothing_helps_or_fits():
     assert useless.stop and "no cell within the budget lowers" in useless.statement
     poor = next_cells(law_with(), budget_flops=1e10, tolerance_nats=1e-5, **ask)
     assert poor.stop and "no cell fits the budget" in poor.statement
-    spent = next_cells(law_with(), target_student_params=2e8, budget_flops=1e30, candidates=[], tolerance_nats=1e-5)
-    assert spent.stop and "no cell is left to run" in spent.statement
+    answer = next_cells(law_with(), target_student_params=2e8, budget_flops=1e30, candidates=[], tolerance_nats=1e-5)
+    assert answer.stop and "no cell is left to run" in answer.statement
     # A law that refuses is never 'good enough', whatever its draws say.
     refused = law_with([Flag("few_students", "2 students", "refusal")])
     assert not next_cells(refused, budget_flops=1e30, tolerance_nats=1.0, **ask).stop

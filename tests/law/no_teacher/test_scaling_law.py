@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from gaplaw.errors import LawError, TableError
-from gaplaw.law.no_teacher.scaling_law import _Form, fit_supervised, law_loss
+from gaplaw.law.no_teacher.scaling_law import law_loss
+from gaplaw.law.no_teacher.supervised_fit import _Form, fit_supervised
 from gaplaw.law.numeric.minimise import huber, minimise
 
 CHINCHILLA = Path(__file__).parents[3].parent / "shared" / "data" / "chinchilla" / "svg_extracted_data.csv"

@@ -24,15 +24,15 @@ def test_flops_by_hand():
     )
     own = (6e8 + 2e9) * 2e9 + (1.2e9 + 2e9) * 4e9
     assert cell_flops(cells) == pytest.approx(own + 6 * 20 * 1e18)
-    assert cell_flops(cells, trained=[1e9]) == pytest.approx(own)
+    assert cell_flops(cells, trained_teachers=[1e9]) == pytest.approx(own)
 
 
 def test_only_asked_cells_are_measured_and_the_budget_holds():
     frame, start = pool()
-    losses, asked = frame.set_index(CELL)["student_loss"], []
+    losses, batches = frame.set_index(CELL)["student_loss"], []
 
     def measure(rows):
-        asked.append(rows)
+        batches.append(rows)
         return losses.loc[list(rows[CELL].itertuples(index=False, name=None))].to_numpy()
 
     budget = 3 * cell_flops(start)
@@ -40,7 +40,7 @@ def test_only_asked_cells_are_measured_and_the_budget_holds():
         measure, frame.drop(columns="student_loss"), start, target_student_params=1.6e9, tolerance_nats=1e-5,
         budget_flops=budget, draws=100, most_rounds=4,
     )  # fmt: skip
-    measured = pd.concat(asked, ignore_index=True)
+    measured = pd.concat(batches, ignore_index=True)
     pd.testing.assert_frame_equal(run.measured[CELL], measured[CELL], check_dtype=False)
     assert not run.measured.duplicated(CELL).any()
     assert len(run.measured) > len(start)

@@ -11,11 +11,17 @@ from gaplaw.law.table.read import parse_columns, read_table
 @pytest.fixture
 def frame():
     rows = [
-        {"student_params": s, "student_tokens": 20.0 * s, "teacher_params": t, "student_loss": 3 - s / 1e9 + t / 1e11, "seed": seed}
+        {
+            "student_params": s,
+            "student_tokens": 20.0 * s,
+            "teacher_params": t,
+            "student_loss": 3 - s / 1e9 + t / 1e11,
+            "seed": seed,
+        }
         for s in (1e8, 2e8)
         for t in (2e8, 4e8, 8e8)
         for seed in (0, 1)
-    ]  # fmt: skip
+    ]
     return pd.DataFrame(rows)
 
 
@@ -24,8 +30,18 @@ def sweep_rows(protocol="scratch|soft=1.0,T=1|token-matched"):
     rows = [base | {"role": "teacher", "student_params": None, "teacher_params": 4e8, "student_loss": 2.0, "seed": 0}]
     for seed in (0, 1):
         for t in (2e8, 4e8):
-            rows.append(base | {"role": "student", "student_params": 1e8, "teacher_params": t, "student_loss": 3 + t / 1e9 + seed,
-                                "teacher_loss": 2.5, "seed": seed, "pair": f"100M/{seed}"})  # fmt: skip
+            rows.append(
+                base
+                | {
+                    "role": "student",
+                    "student_params": 1e8,
+                    "teacher_params": t,
+                    "student_loss": 3 + t / 1e9 + seed,
+                    "teacher_loss": 2.5,
+                    "seed": seed,
+                    "pair": f"100M/{seed}",
+                }
+            )
         rows.append(base | {"role": "baseline", "student_params": 1e8, "student_loss": 3.5 + seed, "seed": seed})
     rows.append(rows[1] | {"status": "failed", "student_loss": np.nan, "seed": 2})
     return rows
@@ -166,16 +182,18 @@ def test_higher_is_better_keeps_differences(frame):
 
 def test_a_question_needs_no_losses_and_keeps_every_row_in_order(frame):
     question = frame.drop(columns=["student_loss", "seed"])
-    table = read_table(question, predicting=True)
+    table = read_table(question, for_prediction=True)
     assert table.frame["teacher_params"].tolist() == question["teacher_params"].tolist()
 
 
 def test_a_question_may_use_the_fits_own_mapping(frame):
     asked = frame.rename(columns={"student_params": "NS"}).drop(columns=["student_loss", "seed"])
     mapping = "student_params=NS,student_loss=LS,seed=run"
-    assert read_table(asked, columns=mapping, predicting=True).frame["student_params"].tolist() == asked["NS"].tolist()
+    assert (
+        read_table(asked, columns=mapping, for_prediction=True).frame["student_params"].tolist() == asked["NS"].tolist()
+    )
     with pytest.raises(TableError, match="column 'DS'"):
-        read_table(asked, columns=mapping + ",student_tokens=DS", predicting=True)
+        read_table(asked, columns=mapping + ",student_tokens=DS", for_prediction=True)
 
 
 def test_one_content_hash_makes_the_paths_of_machines_equal(frame):

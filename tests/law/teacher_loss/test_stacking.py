@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from gaplaw.law import fit
-from gaplaw.law.teacher_loss.correction import Correction, fit_correction
+from gaplaw.law.teacher_loss.correction import Correction
+from gaplaw.law.teacher_loss.correction_fit import fit_correction
 from gaplaw.law.teacher_loss.forms import whitener
 from gaplaw.law.teacher_loss.stacking import EQUAL_PULL, stacking_weights
 from tests.law.worlds import world
@@ -32,8 +33,8 @@ def test_levels_of_students_and_teachers_are_recovered_apart_from_the_smooth_mis
     )
     assert found.noise == pytest.approx(0.002, rel=0.2)
     coefficients = found.posterior(found.features(z), np.ones(250)) @ residual
-    told = found.teacher.features(z) @ coefficients[-len(found.teacher.landmarks) :]
-    assert np.corrcoef(told, shared[teacher])[0, 1] > 0.9
+    teacher_levels = found.teacher.features(z) @ coefficients[-len(found.teacher.landmarks) :]
+    assert np.corrcoef(teacher_levels, shared[teacher])[0, 1] > 0.9
     again = Correction.from_dict(found.to_dict())
     assert again.features(z) == pytest.approx(found.features(z))
 

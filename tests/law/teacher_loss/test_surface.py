@@ -7,19 +7,20 @@ import pandas as pd
 import pytest
 
 from gaplaw.errors import LawError
+from gaplaw.law.fitting import fit
 from gaplaw.law.law import Law
 from gaplaw.law.table.read import read_table
-from gaplaw.law.teacher_loss.forms import BrokenPowerForm, DriftForm, Points, ReachForm, bowl, bowl_slopes
-from gaplaw.law.teacher_loss.surface import fit_loss_law, lowest, read_off
+from gaplaw.law.teacher_loss.forms import BrokenPowerForm, DriftForm, Inputs, ReachForm, bowl, bowl_slopes
+from gaplaw.law.teacher_loss.surface import curve_minima, interpolate_curves
 from tests.law.worlds import STUDENTS, TEACHERS, alone, truth, world
 
 COLUMNS = ["student_params", "student_tokens", "teacher_loss", "student_loss"]
 
 
 @cache
-def law_of(kind):
-    frame = world(kind)
-    return fit_loss_law(read_table(frame[COLUMNS]), draws=120), frame
+def law_of(kind, seed=0):
+    frame = world(kind, seed)
+    return fit(read_table(frame[COLUMNS]), draws=120), frame
 
 
 @pytest.fixture(
@@ -101,7 +102,7 @@ def test_a_no_teacher_column_gives_c_and_the_size_rules():
     ratio = frame["student_tokens"] / frame["student_params"]
     frame = frame[np.isclose(ratio, 20) | np.isclose(ratio, 80)].copy()  # a part that is quick to fit
     frame["no_teacher_loss"] = alone(frame["student_params"], frame["student_tokens"])
-    law = fit_loss_law(read_table(frame[[*COLUMNS, "no_teacher_loss"]]), draws=60)
+    law = fit(read_table(frame[[*COLUMNS, "no_teacher_loss"]]), draws=60)
     assert law.baseline["kind"] == "surface"
     grid = np.linspace(1.6, 3.0, 3001)
     ratios = [grid[truth("broken power", n, 80 * n, grid).argmin()] / alone(n, 80 * n) for n in STUDENTS]
@@ -119,11 +120,11 @@ def test_monotone_and_flat_tables_are_refused():
     frame = world("broken power")
     noise = 0.003 * np.random.default_rng(1).standard_normal(len(frame))
     worse = frame.assign(student_loss=1.0 + 0.5 * frame["teacher_loss"] + 200 / frame["student_params"] ** 0.3 + noise)
-    law = fit_loss_law(read_table(worse[COLUMNS]), draws=40)
+    law = fit(read_table(worse[COLUMNS]), draws=40)
     assert law.refused and {"no_interior_minimum", "curvature_not_significant"} & {flag.kind for flag in law.flags}
     rng = np.random.default_rng(0)
     flat = 1.5 + 300 / frame["student_params"] ** 0.3 + 0.004 * rng.standard_normal(len(frame))
-    law = fit_loss_law(read_table(frame.assign(student_loss=flat)[COLUMNS]), draws=40)
+    law = fit(read_table(frame.assign(student_loss=flat)[COLUMNS]), draws=40)
     assert law.refused
     assert law.optimum(5e8, 1e10).teacher_loss is None
     assert law.choose(student_params=5e8, teachers=[2.0, 2.2]).recommended is None
@@ -132,18 +133,18 @@ def test_monotone_and_flat_tables_are_refused():
 def test_few_students_and_few_rows():
     frame = world("bowl")
     two = frame[frame["student_params"].isin(STUDENTS[:2])]
-    assert any(f.kind == "few_students" for f in fit_loss_law(read_table(two[COLUMNS]), draws=60).flags)
+    assert any(f.kind == "few_students" for f in fit(read_table(two[COLUMNS]), draws=60).flags)
     with pytest.raises(LawError, match="too few"):
-        fit_loss_law(read_table(frame[COLUMNS][:10]))
+        fit(read_table(frame[COLUMNS][:10]))
 
 
 def test_a_table_without_tokens_still_gives_a_law_and_one_budget_is_no_tokens():
     frame = world("broken power")
     frame = frame[np.isclose(frame["student_tokens"], 80 * frame["student_params"])]
-    law = fit_loss_law(read_table(frame[["student_params", "teacher_loss", "student_loss"]]), draws=60)
+    law = fit(read_table(frame[["student_params", "teacher_loss", "student_loss"]]), draws=60)
     predicted = law.predict(frame[["student_params", "teacher_loss"]])
     assert np.sqrt(np.mean((predicted - frame["truth"]) ** 2)) < 0.005
-    same = fit_loss_law(read_table(frame[COLUMNS].assign(student_tokens=1e11)), draws=60)
+    same = fit(read_table(frame[COLUMNS].assign(student_tokens=1e11)), draws=60)
     assert same.predict(frame[COLUMNS]) == pytest.approx(predicted) and "beta" not in same.parameters
 
 
@@ -152,14 +153,14 @@ def test_a_table_without_tokens_still_gives_a_law_and_one_budget_is_no_tokens():
 def test_derivatives_match_finite_differences(form, known):
     rng = np.random.default_rng(0)
     x, y, t = rng.normal(size=(3, 12)) * 0.4
-    points = Points(x, y, 0.8 + 0.2 * t, 0.9 + 0.1 * x if known else None)
+    inputs = Inputs(x, y, 0.8 + 0.2 * t, 0.9 + 0.1 * x if known else None)
     theta = np.array([centre for centre, _ in form.ridge])[None] + 0.05
-    value, jacobian = form.jacobian(theta, points)
-    assert value == pytest.approx(form.value(theta, points), abs=1e-12)
+    value, jacobian = form.jacobian(theta, inputs)
+    assert value == pytest.approx(form.value(theta, inputs), abs=1e-12)
     for column in range(theta.shape[1]):
         step = np.zeros_like(theta)
         step[0, column] = 1e-6
-        slope = (form.value(theta + step, points) - form.value(theta - step, points)) / 2e-6
+        slope = (form.value(theta + step, inputs) - form.value(theta - step, inputs)) / 2e-6
         assert jacobian[0, :, column] == pytest.approx(slope[0], abs=1e-7), form.names[column]
 
 
@@ -174,19 +175,19 @@ def test_the_bowl_has_its_minimum_at_zero_and_its_slopes():
 def test_lowest_refines_and_marks_the_edges():
     grid = np.linspace(0, 1, 11)
     curves = np.stack([(grid - 0.33) ** 2, grid, -grid])
-    place, value = lowest(curves, grid, (0.2, 0.8))
+    place, value = curve_minima(curves, grid, (0.2, 0.8))
     assert place == pytest.approx([0.33, -np.inf, np.inf])
     assert value[0] == pytest.approx(0.0, abs=1e-12)
     # Just past the span it is followed downhill; a deeper dip beyond a hill is extrapolation and does not count.
     past, dip = (grid - 0.11) ** 2, np.where(grid < 0.15, -1.0, (grid - 0.5) ** 2)
-    assert lowest(np.stack([past, dip]), grid, (0.2, 0.8))[0] == pytest.approx([0.11, 0.5])
-    assert read_off(curves[1:2], grid, np.array([[0.25, 0.55]])) == pytest.approx(np.array([[0.25, 0.55]]))
+    assert curve_minima(np.stack([past, dip]), grid, (0.2, 0.8))[0] == pytest.approx([0.11, 0.5])
+    assert interpolate_curves(curves[1:2], grid, np.array([[0.25, 0.55]])) == pytest.approx(np.array([[0.25, 0.55]]))
 
 
 def test_frames_of_another_order_give_the_same_law():
     frame = world("bowl")[COLUMNS]
     frame = frame[np.isclose(frame["student_tokens"], 80 * frame["student_params"])]
     shuffled = frame.sample(frac=1, random_state=0)
-    one, two = (fit_loss_law(read_table(pd.DataFrame(f)), draws=20) for f in (frame, shuffled))
+    one, two = (fit(read_table(pd.DataFrame(f)), draws=20) for f in (frame, shuffled))
     ask = frame[:20]
     assert one.predict(ask) == pytest.approx(two.predict(ask), abs=2e-3)

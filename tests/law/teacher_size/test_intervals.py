@@ -10,9 +10,8 @@ import pytest
 from gaplaw.law.simulation.coverage import BOWLS, NOISES, coverage, one_table
 from gaplaw.law.simulation.simulate import simulate
 from gaplaw.law.table.read import read_table
-from gaplaw.law.teacher_size import intervals
-from gaplaw.law.teacher_size import variance as noise
-from gaplaw.law.teacher_size.design import lay_out
+from gaplaw.law.teacher_size import intervals, variance
+from gaplaw.law.teacher_size.design import design_of_table
 from gaplaw.law.teacher_size.joint import fit_joint
 
 STUDENTS = 5e7 * 2.0 ** np.arange(6)
@@ -21,7 +20,7 @@ TEACHERS = np.geomspace(1e8, 1.28e10, 7)
 
 def fitted(**world):
     frame = simulate(**{"students": STUDENTS, "teachers": TEACHERS, "rng": 0} | world)
-    return fit_joint(lay_out(read_table(frame)).design)
+    return fit_joint(design_of_table(read_table(frame)).design)
 
 
 def test_coverage_of_unfitted_bowls_quick():
@@ -59,36 +58,39 @@ def test_refuses_without_a_minimum(shape):
 
 def test_profile_draws_and_bootstrap_agree():
     fit = fitted(noise_nats=0.003, asymmetry=2)
-    points = intervals.draw(fit, 500, np.random.default_rng(0))
+    refits = intervals.draw_refits(fit, 500, np.random.default_rng(0))
     for name, column in (("kappa", 0), ("p", 1)):
-        draws = points.location[:, column]
+        draws = refits.location[:, column]
         low, high = intervals.profile(fit, name, draws.std())[1]
         assert high - low == pytest.approx(np.subtract(*np.quantile(draws, [0.95, 0.05])), rel=0.25)
         assert low < fit.theta[column] < high
     for clusters in intervals.wild_bootstrap(fit, 1500, np.random.default_rng(1)).values():
-        assert 0.3 < clusters[:, 1].std() / points.location[:, 1].std() < 3
+        assert 0.3 < clusters[:, 1].std() / refits.location[:, 1].std() < 3
         assert clusters[:, 1].mean() == pytest.approx(fit.theta[1], abs=0.02)
 
 
 def test_profile_of_another_student_is_centred_on_its_optimum():
     fit = fitted(noise_nats=0.003)
     columns = np.array([1.0, 0.7])
-    here = intervals.centred(fit, columns)
+    here = intervals.recentre(fit, columns)
     low, high = intervals.profile(here, "kappa", 0.05)[1]
     assert low < fit.theta[:2] @ columns < high
 
 
 def test_noise_components_are_found():
-    quiet = noise.components(fitted(noise_nats=0.003))
+    quiet = variance.variance_components(fitted(noise_nats=0.003))
     assert quiet.tau == 0
-    stray = [noise.components(fitted(noise_nats=0.001, scatter_ln=0.4, rng=seed)).tau for seed in range(4)]
+    stray = [variance.variance_components(fitted(noise_nats=0.001, scatter_ln=0.4, rng=seed)).tau for seed in range(4)]
     assert np.mean(stray) == pytest.approx(0.4, rel=0.4)
-    columns = [noise.components(fitted(noise_nats=0.001, teacher_sd_nats=0.006, rng=seed)).teacher for seed in range(4)]
+    columns = [
+        variance.variance_components(fitted(noise_nats=0.001, teacher_sd_nats=0.006, rng=seed)).teacher
+        for seed in range(4)
+    ]
     assert np.median(columns) >= 2
 
 
 def test_paired_seeds_cancel_the_offset():
     fit = fitted(noise_nats=0.003, seed_offset_nats=0.03, seeds=4, students=STUDENTS[:3])
-    raw, paired = noise.seed_noise(fit.problem.design)
+    raw, paired = variance.seed_noise(fit.problem.design)
     assert paired == pytest.approx(0.003, rel=0.25) and raw > 5 * paired
     assert np.sqrt(fit.variance) == pytest.approx(0.003, rel=0.25)

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from gaplaw.errors import GaplawError, LawError, TableError
+from gaplaw.law.no_teacher.baseline import baseline_loss
 from gaplaw.law.table.values import to_number
 
 FIELDS = ("name", "params", "tokens", "loss")
@@ -52,12 +53,12 @@ def read_teachers(source, *, coordinate: str, baseline: dict | None = None) -> l
     teachers = [_teacher(item, coordinate, position) for position, item in enumerate(items)]
     if not teachers:
         raise LawError("teachers: at least one is needed")
-    seen: dict[str, int] = {}
+    name_counts: dict[str, int] = {}
     for position, teacher in enumerate(teachers):
-        seen[teacher.name] = seen.get(teacher.name, 0) + 1
-        if seen[teacher.name] > 1:
-            teachers[position] = replace(teacher, name=f"{teacher.name} #{seen[teacher.name]}")
-    return [_placed(teacher, coordinate, baseline) for teacher in teachers]
+        name_counts[teacher.name] = name_counts.get(teacher.name, 0) + 1
+        if name_counts[teacher.name] > 1:
+            teachers[position] = replace(teacher, name=f"{teacher.name} #{name_counts[teacher.name]}")
+    return [_with_coordinate(teacher, coordinate, baseline) for teacher in teachers]
 
 
 def _items(source) -> list:
@@ -92,15 +93,15 @@ def _teacher(item, coordinate: str, position: int) -> Teacher:
     unknown = set(fields) - set(FIELDS)
     if unknown:
         raise LawError(f"teachers: teacher {position} has {sorted(unknown)[0]!r}; it may have {', '.join(FIELDS)}")
-    numbers = {key: _number(fields[key], key, position) for key in FIELDS[1:] if not _missing(fields.get(key))}
+    numbers = {key: _number(fields[key], key, position) for key in FIELDS[1:] if not _is_missing(fields.get(key))}
     name = fields.get("name")
-    if _missing(name):
-        size = fields.get("params") if not _missing(fields.get("params")) else fields.get("loss")
-        name = f"teacher {position}" if _missing(size) else f"{size:.6g}" if isinstance(size, float) else str(size)
+    if _is_missing(name):
+        size = fields.get("params") if not _is_missing(fields.get("params")) else fields.get("loss")
+        name = f"teacher {position}" if _is_missing(size) else f"{size:.6g}" if isinstance(size, float) else str(size)
     return Teacher(name=str(name), **numbers)
 
 
-def _missing(value) -> bool:
+def _is_missing(value) -> bool:
     return value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value)) or value == ""
 
 
@@ -114,12 +115,10 @@ def _number(value, field: str, position: int) -> float:
     return number
 
 
-def _placed(teacher: Teacher, coordinate: str, baseline: dict | None) -> Teacher:
+def _with_coordinate(teacher: Teacher, coordinate: str, baseline: dict | None) -> Teacher:
     if teacher.coordinate(coordinate) is not None:
         return teacher
     if coordinate == "teacher_loss" and teacher.params and baseline is not None and baseline["kind"] == "surface":
-        from gaplaw.law.no_teacher.baseline import baseline_loss
-
         tokens = teacher.tokens or EQUIVALENT_TOKENS_PER_PARAM * teacher.params
         return replace(teacher, loss=float(baseline_loss(baseline, teacher.params, tokens)))
     need = "params" if coordinate == "teacher_params" else "loss"
