@@ -42,13 +42,12 @@ def size_name(count: float, digits: int = 2) -> str:
 
     `digits`: significant digits; 2 in the names of cells, 3 for an estimate (1536 → "1.54k").
     """
-    for unit, scale in (("T", 10**12), ("B", 10**9), ("M", 10**6), ("k", 10**3), ("", 1)):
-        # 0.9995: a count that would be shown as 1000 of the smaller unit is shown as 1 of this one
-        if count >= 0.9995 * scale or scale == 1:
-            value = count / scale
-            before_point = 1 + sum(value >= 10**n - 0.5 * 10 ** (n - digits) for n in (1, 2))
-            text = f"{value:.{max(digits - before_point, 0)}f}"
-            break
+    units = (("T", 10**12), ("B", 10**9), ("M", 10**6), ("k", 10**3), ("", 1))
+    # 0.9995: a count that would be shown as 1000 of the smaller unit is shown as 1 of this one
+    unit, scale = next(pair for pair in units if count >= 0.9995 * pair[1] or pair[1] == 1)
+    value = count / scale
+    before_point = 1 + sum(value >= 10**n - 0.5 * 10 ** (n - digits) for n in (1, 2))
+    text = f"{value:.{max(digits - before_point, 0)}f}"
     return (text.rstrip("0").rstrip(".") if "." in text else text) + unit
 
 
