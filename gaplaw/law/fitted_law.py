@@ -26,10 +26,13 @@ class Surface(Protocol):
 
     Sizes and losses come in as plain floats or 1-d arrays (params, tokens, nats), never as logs. One draw is one
     plausible world: column order and row order of draws are the same in every method, so differences between methods'
-      draws are paired.
+    draws are paired.
     """
 
-    kind: str
+    @property
+    def kind(self) -> str:
+        """'bowl' or 'loss'; the key of `law.SURFACES`."""
+        ...
 
     def predict(self, frame) -> np.ndarray:
         """Expected student loss of every row of a canonical frame, nats, (n,).
@@ -37,24 +40,35 @@ class Surface(Protocol):
         Raises:
             LawError: a column that this surface needs is missing; NaN is never returned.
         """
+        ...
 
     def optimum_point(self, student_params: float, student_tokens: float | None) -> float:
         """ln T* at the best fit; ±inf when the best fit has no interior optimum on that side."""
+        ...
 
     def optimum_draws(self, student_params: float, student_tokens: float | None) -> np.ndarray:
         """ln T* of a new student, (R,), scatter between students included; ±inf without interior optimum."""
+        ...
 
-    def regret_draws(self, student_params: float, student_tokens: float | None, teachers, teacher_tokens=None):
+    def regret_draws(
+        self, student_params: float, student_tokens: float | None, teachers, teacher_tokens=None
+    ) -> np.ndarray:
         """L_S(T) − min_T L_S of each teacher, nats ≥ 0, (R, n): against the draw's own optimum."""
+        ...
 
-    def loss_draws(self, student_params: float, student_tokens: float | None, teachers, teacher_tokens=None):
+    def loss_draws(
+        self, student_params: float, student_tokens: float | None, teachers, teacher_tokens=None
+    ) -> np.ndarray:
         """L_S(T) up to one constant per student and draw, nats, (R, n), WITHOUT the scatter."""
+        ...
 
     def teacher_draws(self, student_params: float, student_tokens: float | None, teachers) -> np.ndarray:
         """What each of these teachers, if it was measured, does to this student beyond its coordinate, nats, (R, n)."""
+        ...
 
     def to_dict(self) -> dict:
         """JSON-ready, with key 'kind'."""
+        ...
 
     @classmethod
     def from_dict(cls, data: dict) -> Surface: ...
@@ -135,7 +149,9 @@ class FittedLaw:
         """
         return self.surface.optimum_draws(*_student(student_params, student_tokens))
 
-    def regret_draws(self, student_params: float, student_tokens: float | None, teachers, teacher_tokens=None):
+    def regret_draws(
+        self, student_params: float, student_tokens: float | None, teachers, teacher_tokens=None
+    ) -> np.ndarray:
         """What each teacher costs a new student against the best possible one: L_S(T) − min_T L_S, nats ≥ 0, (R, n).
 
         Args:
@@ -149,7 +165,9 @@ class FittedLaw:
         """
         return self.surface.regret_draws(*_student(student_params, student_tokens), _teachers(teachers), teacher_tokens)
 
-    def loss_draws(self, student_params: float, student_tokens: float | None, teachers, teacher_tokens=None):
+    def loss_draws(
+        self, student_params: float, student_tokens: float | None, teachers, teacher_tokens=None
+    ) -> np.ndarray:
         """Student loss up to one constant per draw, nats, (R, n), without the scatter between students.
 
         Differences within a row are what two cells of one student would show. Arguments as for `regret_draws`.

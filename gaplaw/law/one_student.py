@@ -14,7 +14,7 @@ from scipy.interpolate import Akima1DInterpolator
 from scipy.special import stdtrit
 
 from gaplaw.law.answers import MethodOptimum, StudentOptimum
-from gaplaw.law.numeric.quantiles import interval
+from gaplaw.law.numeric.quantiles import Interval, interval
 
 DISAGREE_LN = np.log(2.0)
 
@@ -160,5 +160,6 @@ def compare_methods(
     )  # fmt: skip
 
 
-def _exp(span, shift: float):
-    return tuple(None if edge is None or abs(edge) > 600 else float(np.exp(edge + shift)) for edge in span)
+def _exp(span: Interval, shift: float) -> Interval:
+    low, high = (None if end is None or abs(end) > 600 else float(np.exp(end + shift)) for end in span)
+    return low, high

@@ -12,6 +12,7 @@ import numpy as np
 from gaplaw.errors import LawError, TableError
 from gaplaw.law.no_teacher.scaling_law import SupervisedFit
 from gaplaw.law.numeric.minimise import Minima, Residuals, minimise
+from gaplaw.law.numeric.quantiles import central_quantiles
 
 
 class _Form:
@@ -196,8 +197,7 @@ def _bootstrap(form, best, delta, draws, seed) -> Minima:
 def _interval(draws, level):
     if draws is None:
         return None
-    tail = (1 - level) / 2
-    return {name: tuple(map(float, np.quantile(value, [tail, 1 - tail]))) for name, value in draws.items()}
+    return {name: central_quantiles(value, level) for name, value in draws.items()}
 
 
 def _status(form, cold: Minima, delta: float) -> str:

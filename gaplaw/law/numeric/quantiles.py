@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 Interval = tuple[float | None, float | None]  # an unbounded side is None
@@ -24,3 +26,15 @@ def interval(draws_ln: np.ndarray, level: float) -> Interval:
     rank = max(int((len(sorted_draws) + 1) * (1 - level) / 2 + 1e-9), 1)
     low, high = sorted_draws[rank - 1], sorted_draws[-rank]
     return (float(np.exp(low)) if np.isfinite(low) else None, float(np.exp(high)) if np.isfinite(high) else None)
+
+
+def transform(span: Interval, function: Callable[[float], float]) -> Interval:
+    """The interval with a rising function applied to its ends; an unbounded side stays None."""
+    low, high = (None if end is None else float(function(end)) for end in span)
+    return low, high
+
+
+def central_quantiles(draws: np.ndarray, level: float) -> tuple[float, float]:
+    """The (1 − level)/2 and (1 + level)/2 quantiles of finite draws (R,)."""
+    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)

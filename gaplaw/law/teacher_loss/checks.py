@@ -11,6 +11,7 @@ from scipy.special import chdtri
 from gaplaw.law.data_flags import text_flags
 from gaplaw.law.flags import FEWEST_STUDENTS, FEWEST_TEACHERS, Flag
 from gaplaw.law.numeric.minimise import minimise
+from gaplaw.law.numeric.quantiles import transform
 from gaplaw.law.teacher_loss.form_average import correction_inputs
 from gaplaw.law.teacher_loss.forms import residual_functions, whitener
 from gaplaw.law.teacher_loss.stacking import HUBER_TUNING, ridge_of
@@ -38,7 +39,7 @@ def profile(part, inputs, z, log_loss, weight, column: int) -> dict[float, tuple
         low, high = rise[: lowest + 1][::-1], rise[lowest:]
         ends = [np.interp(limit, low, values[: lowest + 1][::-1]) if low[-1] > limit else None,
                 np.interp(limit, high, values[lowest:]) if high[-1] > limit else None]  # fmt: skip
-        out[level] = tuple(None if end is None else float(np.exp(end)) for end in ends)
+        out[level] = transform((ends[0], ends[1]), np.exp)
     return out
 
 

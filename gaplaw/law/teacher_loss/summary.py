@@ -11,7 +11,7 @@ from gaplaw.law import one_student
 from gaplaw.law.answers import Noise, Parameter
 from gaplaw.law.fitted_law import FittedLaw
 from gaplaw.law.flags import FEWEST_TEACHERS, worst_first
-from gaplaw.law.numeric.quantiles import interval
+from gaplaw.law.numeric.quantiles import central_quantiles, interval, transform
 from gaplaw.law.table.read import Table
 from gaplaw.law.teacher_loss.checks import diagnostics, fit_status, profile, shape_flags
 from gaplaw.law.teacher_loss.fit import FormsFit
@@ -90,9 +90,7 @@ def _parameters(average, inputs, log_loss, weight, surface, frame) -> dict[str, 
     out = {}
     for name, value in at.items():
         spread = many[name]
-        pair = {
-            level: tuple(map(float, np.quantile(spread, [(1 - level) / 2, (1 + level) / 2]))) for level in (0.5, 0.9)
-        }
+        pair = {level: central_quantiles(spread, level) for level in (0.5, 0.9)}
         out[name] = Parameter(
             name=name, point=float(value[0]), interval50=pair[0.5], interval90=pair[0.9], bootstrap90=pair[0.9],
             note=notes.get(name, "wild cluster bootstrap"),
@@ -120,7 +118,7 @@ def _parameters(average, inputs, log_loss, weight, surface, frame) -> dict[str, 
             value, spread = power.theta[index], power.theta_draws[:, index]
             if name == "f1":
                 value, spread = np.exp(value), np.exp(spread)
-            pair = [tuple(map(float, np.quantile(spread, [(1 - lv) / 2, (1 + lv) / 2]))) for lv in (0.5, 0.9)]
+            pair = [central_quantiles(spread, level) for level in (0.5, 0.9)]
             out[name] = Parameter(name=name, point=float(value), interval50=pair[0], interval90=pair[1],
                                   bootstrap90=pair[1], note="broken power law; wild cluster bootstrap")  # fmt: skip
     return out
@@ -164,7 +162,7 @@ def _students(frame, surface, sd: float, seed: int) -> tuple:
             freedom=float(len(frame)),
         )
         own = surface.optimum_draws(params, tokens) - surface.scatter
-        spans = [tuple(None if e is None else np.log(e) for e in interval(own, level)) for level in (0.5, 0.9)]
+        spans = [transform(interval(own, level), np.log) for level in (0.5, 0.9)]
         at = surface.optimum_point(params, tokens)
         methods = [one_student.quadratic(data), one_student.akima(data, rng), one_student.joint(at, spans, data)]
         level = float(

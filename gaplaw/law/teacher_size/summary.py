@@ -12,7 +12,7 @@ from gaplaw.law import one_student
 from gaplaw.law.answers import Noise, Parameter
 from gaplaw.law.fitted_law import FittedLaw
 from gaplaw.law.no_teacher.baseline import fit_baseline
-from gaplaw.law.numeric.quantiles import interval
+from gaplaw.law.numeric.quantiles import Interval, interval, transform
 from gaplaw.law.table.read import Table
 from gaplaw.law.teacher_size import intervals
 from gaplaw.law.teacher_size.design import TableDesign
@@ -160,12 +160,11 @@ def _students(table_design: TableDesign, best: JointFit, surface: BowlSurface, r
                 else np.nan
             )
             spans = intervals.profile(student_fit, "kappa", spread if np.isfinite(spread) else 1.0)
-            spans = [
-                tuple(None if e is None else e + _fixed_part(table_design, params) for e in span) for span in spans
-            ]
+            fixed = _fixed_part(table_design, params)
+            spans = [transform(span, lambda end, by=fixed: end + by) for span in spans]
         elif np.isfinite(point):
             own = surface.optimum_draws(params, tokens)
-            spans = [tuple(None if e is None else np.log(e) for e in interval(own, level_)) for level_ in (0.5, 0.9)]
+            spans = [transform(interval(own, level_), np.log) for level_ in (0.5, 0.9)]
         methods = [one_student.quadratic(data), one_student.akima(data, rng), one_student.joint(point, spans, data)]
         out.append(one_student.compare_methods(params, tokens, data, methods, float(level[s])))
     return tuple(out)
@@ -187,5 +186,5 @@ def _measured_ranges(frame) -> dict[str, tuple[float, float]]:
     return {n: (float(frame[n].min()), float(frame[n].max())) for n in names if n in frame and frame[n].notna().any()}
 
 
-def _exp(span, shift):
-    return tuple(None if edge is None else float(np.exp(edge + shift)) for edge in span)
+def _exp(span, shift: float) -> Interval:
+    return transform(span, lambda end: np.exp(end + shift))
