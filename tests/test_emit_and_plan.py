@@ -56,10 +56,10 @@ def seen(monkeypatch, capsys):
 
     monkeypatch.setattr("gaplaw.sweep.planning.load.resolve", lambda sweep, **_: sweep)
     empty = type("Plan", (), {"cells": (), "training_epochs": [], "validation_tokens": []})
-    monkeypatch.setattr("gaplaw.sweep.planning.plan", lambda *_: empty())
+    monkeypatch.setattr("gaplaw.sweep.planning.make_plan.plan", lambda *_: empty())
     monkeypatch.setattr("gaplaw.sweep.planning.checks.check_sweep", lambda *_, **__: {})
     monkeypatch.setattr("gaplaw.data.counted", lambda _: None)
-    monkeypatch.setattr("gaplaw.sweep.running.run", at_the_engine)
+    monkeypatch.setattr("gaplaw.sweep.running.run.run", at_the_engine)
     monkeypatch.setattr("gaplaw.sweep.engines.pod.joined", lambda *_: Nothing())
     monkeypatch.setattr("gaplaw.cli.forecasting.forecast_with_progress", at_the_compiler)
     monkeypatch.setattr(
