@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import PartitionSpec as P
 
 from gaplaw.distill.layout import Layout, split_tokens
@@ -131,8 +132,6 @@ def summarise(scores: Scores) -> dict[str, object]:
     """Means in nats per token from summed scores: ce_nats, kl_nats, agreement, calibration_error, domain_ce_nats
     [G].
     """
-    import numpy as np
-
     total = Scores(*(np.asarray(part, np.float64) for part in scores))
     tokens = total.tokens_G.sum()
     error = np.abs(total.bin_confidence_K - total.bin_correct_K).sum() / tokens

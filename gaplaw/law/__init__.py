@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # the same names, for type checkers and for the documentation
     from gaplaw.law.fitting import fit as fit
-    from gaplaw.law.law import load_law as load_law
     from gaplaw.law.flags import Flag as Flag
     from gaplaw.law.law import Law as Law
+    from gaplaw.law.law import load_law as load_law
     from gaplaw.law.no_teacher.supervised_fit import fit_supervised as fit_supervised
     from gaplaw.law.table.read import read_table as read_table
 

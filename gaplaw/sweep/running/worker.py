@@ -18,6 +18,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -53,8 +54,6 @@ def main(out: str, group_id: str, run_task: Callable[[RunFolder, dict], None] | 
             raise DataError(f"{folder.name}/tasks/{group_id}.json: no such task")
         (run_task or _run_task)(folder, task)
     except Exception as fault:
-        import traceback
-
         traceback.print_exc()
         return _tell_failure(folder, group_id, one_line(fault), _code(fault))
     return DONE
