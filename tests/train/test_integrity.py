@@ -3,6 +3,7 @@ file.
 """
 
 import dataclasses
+import json
 import shutil
 
 import jax
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from gaplaw.canonical import to_dict
 from gaplaw.errors import CheckpointError, SignalError
 from gaplaw.files import SUMS
 from gaplaw.spec import Group, TeacherSignal
@@ -161,8 +163,8 @@ def test_any_change_in_any_file_of_a_cache_is_noticed_and_the_file_made_again(co
 def test_a_teacher_whose_loss_is_not_its_own_rows_is_refused_at_the_first_evaluation(corpus, teacher, tmp_path):
     cells = tuple(c for c in toy.sweep().students if c.teacher.name == teacher.cell.name)[:1]
     save(tmp_path / "model", teacher.params, teacher.model)
-    row = teacher.metrics | {"execution": '{"compute_dtype": "float32"}'}
-    stored = stored_teacher(cells[0], tmp_path / "model", row, toy.EXECUTION)
+    row = teacher.metrics | {"execution": '{"compute_dtype": "float32"}', "model": json.dumps(to_dict(teacher.model))}
+    stored = stored_teacher(cells[0], tmp_path / "model", teacher.model, row, toy.EXECUTION)
     assert stored.checkpoint and stored.loss_nats == teacher.metrics["loss_student_ce_nats"]
     measured = []
 
@@ -203,10 +205,10 @@ def test_the_tolerance_is_of_the_loss_and_wider_for_bfloat16(found, rough, fits)
 
 def test_other_numbers_or_devices_are_compared_roughly_and_other_tokens_not_at_all(teacher, tmp_path):
     cell = toy.sweep().students[0]
-    row = teacher.metrics | {"execution": '{"compute_dtype": "float32"}'}
+    row = teacher.metrics | {"execution": '{"compute_dtype": "float32"}', "model": json.dumps(to_dict(teacher.model))}
 
     def stored(student=cell, **changed):
-        return stored_teacher(student, tmp_path, row | changed, toy.EXECUTION)
+        return stored_teacher(student, tmp_path, teacher.model, row | changed, toy.EXECUTION)
 
     assert stored().tolerance < stored(execution='{"compute_dtype": "bfloat16"}').tolerance == ROUGH
     assert stored(device="TPU v5p").tolerance == stored(execution=None).tolerance == ROUGH
