@@ -1,5 +1,6 @@
 """Does the example of CONTRIBUTING.md do what it says? Its blocks are run as they are printed."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -46,6 +47,6 @@ def test_a_copy_of_the_package_with_its_lines_plans_its_cells(tmp_path):
         "print(len(sweep.cells), *sorted({cell.protocol for cell in sweep.students}))"
     )
     ran = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env={"PYTHONPATH": "."}, capture_output=True, text=True
+        [sys.executable, "-c", code], cwd=tmp_path, env=os.environ | {"PYTHONPATH": "."}, capture_output=True, text=True
     )
     assert ran.stdout.split() == ["7", "scratch|skew_kl", "scratch|soft=1|T=1"], ran.stderr
