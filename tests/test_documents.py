@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 import gaplaw
+from tests import draw_walk
 from tests.conftest import ROOT
 
 REFERENCE = sorted((ROOT / "docs" / "reference").glob("*.md"))
@@ -96,3 +97,8 @@ def test_what_every_test_run_installs_has_no_tool_of_the_documentation():
     pinned = {pin.split("==")[0] for pin in pins("requirements-docs.txt")}
     assert documentation <= pinned and all("==" in pin for pin in pins("requirements-docs.txt"))
     assert documentation & {pin.split("==")[0] for pin in pins("requirements.txt")} == {"ruff"}  # formats signatures
+
+
+def test_the_picture_of_the_walk_shows_the_imports_of_today():
+    assert draw_walk.PICTURE.read_text(encoding="utf-8") == draw_walk.drawing(), "run: python -m tests.draw_walk"
+    assert "(docs/walk.svg)" in text("ARCHITECTURE.md")
