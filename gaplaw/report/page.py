@@ -38,7 +38,7 @@ def write_report(
         folder: what `gaplaw run --out` wrote; may be unfinished or empty.
         law: a fitted `gaplaw.law.Law` of this run, or None: the page then says that none was fitted.
         choice: a `gaplaw.law.decide.choose.Choice` to put first, or None: then only the measured students are asked
-          about.
+            about.
         out: the page; by default FOLDER/report.html.
         name: what the commands on the page call the folder, where that is no local path.
     Raises: TableError when the folder is missing or the page cannot be written.

@@ -1,6 +1,6 @@
 """How big is a model, what does a token cost, and which shape has a given size?
 
-After shape in the walk: arithmetic on `ModelSpec`, no JAX. Three parts: size strings ("190M"), counts
+After model in the walk: arithmetic on `ModelSpec`, no JAX. Three parts: size strings ("190M"), counts
 and FLOPs in closed form (equal to the built model, a test), and the one dial, `model_for`, from a size to a shape.
 """
 

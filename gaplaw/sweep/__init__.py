@@ -1,7 +1,7 @@
 """How are many cells planned, run by many processes, and watched? No JAX here except inside the worker process.
 
-In reading order: load → owner, claim, lease → compact, states → folder, bucket → checks → cost → planned, planning →
-board → engine, local, worker → retry, job → waiting, eta, display → status → system, running.
+In reading order: folder (what is finished, and whose is the rest) → planning → engines → running; rehearse and forecast
+stand beside.
 """
 
 from importlib import import_module
