@@ -123,7 +123,7 @@ def test_the_priced_examples_multiply_right():
 
 
 def test_the_readme_is_short():
-    assert len(README.split("\n")) <= 120
+    assert len(README.splitlines()) <= 120
 
 
 def test_options_that_are_named_exist():
