@@ -8,7 +8,7 @@ export GAPLAW_CACHE ?= $(CURDIR)/.cache
 
 DOCS   := $(VENV)-docs
 
-.PHONY: quickstart test test-all check docs notebooks figure coverage clean
+.PHONY: quickstart test test-all check docs notebooks figure bowl coverage clean
 
 $(READY): requirements.txt setup.py setup.cfg pyproject.toml
 	@test -n "$(PYTHON)" || { echo "gaplaw needs Python 3.11 or newer: none found on PATH (set PYTHON=/path/to/python)"; exit 2; }
@@ -47,10 +47,13 @@ $(DOCS)/.ready: requirements-docs.txt
 notebooks: $(READY)
 	$(BIN)/python -m tests.notebook_run
 
-# The figure at the top of README.md.
+# The figure at the top of README.md, and the bowl of docs/glossary.md.
 figure: $(READY)
 	$(BIN)/python -c "import gaplaw.report; run = 'experiments/results/quickstart'; \
 	gaplaw.report.student_loss(gaplaw.read(run), gaplaw.load_law(run + '/law.json')).savefig('docs/quickstart.png', dpi=111)"
+
+bowl: $(READY)
+	$(BIN)/python -m gaplaw.report.bowl experiments/results/quickstart docs/bowl.svg
 
 coverage: $(READY)
 	$(BIN)/python -m gaplaw.law.simulation.coverage --workers 2

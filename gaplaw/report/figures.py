@@ -206,14 +206,16 @@ def teacher_ticks(axis, teachers, coordinate: str, *, beyond: bool = False) -> N
 
 
 def _fitted(ax: Axes, law, student: Student, means: pd.DataFrame) -> None:
+    inside = np.geomspace(student.teachers[0], student.teachers[-1], _GRID_POINTS)
     try:
-        level = student_level(law, student, means)
-        inside = np.geomspace(student.teachers[0], student.teachers[-1], _GRID_POINTS)
-        ax.plot(
-            inside, law.predict(law_question(law, student, inside)) + level, color=INK, lw=1.0, alpha=0.75, zorder=2
-        )
+        ax.plot(inside, student_curve(law, student, means, inside), color=INK, lw=1.0, alpha=0.75, zorder=2)
     except GaplawError:
         return  # a law that refuses to predict leaves the measurements to speak
+
+
+def student_curve(law, student: Student, means: pd.DataFrame, teachers) -> np.ndarray:
+    """The law's loss of this student under these teachers, nats, at the level that was measured."""
+    return law.predict(law_question(law, student, teachers)) + student_level(law, student, means)
 
 
 def law_question(law, student: Student, teachers) -> pd.DataFrame:
