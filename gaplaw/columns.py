@@ -13,7 +13,7 @@ TABLES = ("cells", "curves")
 
 _TEXT, _WHOLE, _REAL, _FLAG = "string", "int64", "double", "bool"
 
-# Column → (Arrow type, meaning). The README and the first notebook print these meanings; nothing else may be written.
+# Column → (Arrow type, meaning). The first notebook prints these meanings; nothing else may be written.
 CELLS = {
     "schema_version": (_WHOLE, "meaning of the columns; changes are listed in CHANGELOG.md"),
     "sweep": (_TEXT, "name of the sweep that ran the cell"),
