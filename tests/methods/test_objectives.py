@@ -203,7 +203,7 @@ def test_the_target_of_taid_moves_as_published():
     assert float(state["t"]) == pytest.approx(1.0)
 
 
-TRAINED = [ReverseKL(), GeneralizedJSD(beta=0.1), TAID()]
+TRAINED = [ReverseKL(), pytest.param(GeneralizedJSD(beta=0.1), marks=pytest.mark.slow), TAID()]
 
 
 def group_of(objective, teacher):

@@ -114,7 +114,7 @@ def test_importance_is_the_gradient_of_scaled_weights(spec):
 
 
 @pytest.mark.parametrize(  # the slow ones are compared, in pieces, with sums by hand
-    "spec", [*SHAPES[:2], *(pytest.param(spec, marks=pytest.mark.slow) for spec in SHAPES[2:])], ids=names
+    "spec", [SHAPES[0], *(pytest.param(spec, marks=pytest.mark.slow) for spec in SHAPES[1:])], ids=names
 )
 def test_a_batch_in_pieces_ranks_as_the_whole(spec):
     params, batches = teacher_of(spec), batches_of(spec)

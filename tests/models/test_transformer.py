@@ -118,7 +118,7 @@ def random_shape(rng):
 
 def test_counts_equal_the_built_model_over_many_shapes():
     rng = np.random.default_rng(0)
-    for _ in range(25):
+    for _ in range(12):
         spec = random_shape(rng)
         tree, counts = built(spec), count_params(spec)
         tables = [tree.get(name, {}) for name in ("token_embedding", "position_embedding", "output")]
@@ -167,7 +167,7 @@ def test_flops_equal_the_traced_matrix_products(spec):
 # ---- other ways to run the same function ----
 
 
-@pytest.mark.parametrize("block", ["gpt2", "llama"])
+@pytest.mark.parametrize("block", [pytest.param("gpt2", marks=pytest.mark.slow), "llama"])
 def test_scan_remat_and_kernel_change_nothing(block):
     spec = shape(block=block, kv_group=2, depth=2)
     params, tokens = params_of(spec), tokens_of(spec)
@@ -241,7 +241,7 @@ def test_initialisation_weight_by_weight(block):
     assert block == "llama" or not layer["feed_forward"]["up"]["bias"].any()
 
 
-@pytest.mark.parametrize("block", ["gpt2", "llama"])
+@pytest.mark.parametrize("block", [pytest.param("gpt2", marks=pytest.mark.slow), "llama"])
 def test_signals_start_at_one_scale_from_tiny_to_wide(block):
     """The reason for the rule: logits of an untrained model have about the same spread at width 4 and at width 256."""
     spread = {}

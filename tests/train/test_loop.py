@@ -96,7 +96,7 @@ EXECUTIONS = [
     pytest.param(dict(core_blocked=False), marks=pytest.mark.slow),  # as the next, without its other changes
     dict(core_blocked=False, chunk_tokens=32, scan_layers=True, remat="full", attention="xla"),
     pytest.param(dict(core_blocked=False, scan_layers=True, remat="dots"), marks=pytest.mark.slow),
-    dict(accumulate=4),
+    pytest.param(dict(accumulate=4), marks=pytest.mark.slow),  # as in test_step
     dict(steps_per_dispatch=64, evaluations=1),
 ]
 

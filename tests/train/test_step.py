@@ -57,7 +57,7 @@ def plain():
 
 
 CHANGES = [
-    dict(accumulate=4),
+    pytest.param(dict(accumulate=4), marks=pytest.mark.slow),  # as the next, without its mesh
     dict(accumulate=2, mesh=MeshSpec(student=2, data=2, tensor=2)),
     dict(scan_layers=True, remat="dots"),
     pytest.param(dict(accumulate=2, mesh=MeshSpec(fsdp=4), scan_layers=True, remat="full"), marks=pytest.mark.slow),

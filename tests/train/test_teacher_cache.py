@@ -183,7 +183,8 @@ def test_another_teacher_order_or_signal_is_another_cache(teacher):
     assert all(Group(cells=(other,)).stream == base for other in same)
 
 
-@pytest.mark.parametrize("signal", [FEW, pytest.param(DRAWS, marks=pytest.mark.slow)], ids=lambda signal: signal.kind)
+@pytest.mark.slow
+@pytest.mark.parametrize("signal", [FEW, DRAWS], ids=lambda signal: signal.kind)
 def test_a_mesh_fills_and_reads_the_same_cache(corpus, teacher, tmp_path, signal):
     if len(jax.devices()) < 8:
         pytest.skip("needs 8 virtual devices")

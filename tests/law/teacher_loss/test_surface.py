@@ -184,6 +184,7 @@ def test_lowest_refines_and_marks_the_edges():
     assert interpolate_curves(curves[1:2], grid, np.array([[0.25, 0.55]])) == pytest.approx(np.array([[0.25, 0.55]]))
 
 
+@pytest.mark.slow
 def test_frames_of_another_order_give_the_same_law():
     frame = world("bowl")[COLUMNS]
     frame = frame[np.isclose(frame["student_tokens"], 80 * frame["student_params"])]
