@@ -28,7 +28,8 @@ LONGEST_NAME_BYTES = 160
 FORBIDDEN = '/\\:*?"<>|[]'
 RESERVED = ("store", "con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10)))
 NAME_RULE = (
-    f"must be a plain file name: at most {LONGEST_NAME_BYTES} bytes, none of {' '.join(FORBIDDEN)} and no control character, "
+    f"must be a plain file name: at most {LONGEST_NAME_BYTES} bytes, none of {' '.join(FORBIDDEN)} and no control "
+    "character, "
     "no dot or space first or last, not empty, not 'store' and no device of Windows"
 )
 

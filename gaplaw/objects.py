@@ -137,7 +137,8 @@ class Mirror:
             self.remove(self.root / probe)
         if again or not made:
             raise SweepError(
-                f"{self.url}: this store cannot create an object only if it is absent, so that two runs could not tell each other "
+                f"{self.url}: this store cannot create an object only if it is absent, so that two runs could not "
+                "tell each other "
                 "apart; use S3, Google Cloud Storage or a shared folder"
             )
 

@@ -70,7 +70,8 @@ def box(room, with_jax):
         y = EDGE
     first = y + height / 2 + 4 - 8.5 * (len(names) - 1)
     yield (
-        f'<rect x="{x:g}" y="{y:g}" width="{WIDTH}" height="{height}" rx="4" fill="{JAX if room in with_jax else PLAIN}" '
+        f'<rect x="{x:g}" y="{y:g}" width="{WIDTH}" height="{height}" rx="4" '
+        f'fill="{JAX if room in with_jax else PLAIN}" '
         f'stroke="{LINE}"/>'
     )
     for number, name in enumerate(names):

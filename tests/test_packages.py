@@ -49,7 +49,8 @@ def test_a_verb_names_what_is_missing_and_how_to_install_it(call, verb):
 PLANNED = """
 from gaplaw.spec.sweep import Sweep
 from gaplaw.spec import DataSpec, ModelSpec, TrainSpec
-small, large = (ModelSpec(vocab_size=300, width=w, depth=1, heads=1, head_size=8, hidden=16, max_length=16) for w in (8, 16))
+shape = dict(vocab_size=300, depth=1, heads=1, head_size=8, hidden=16, max_length=16)
+small, large = (ModelSpec(width=w, **shape) for w in (8, 16))
 recipe = TrainSpec(tokens=640, batch_sequences=4)
 sweep = Sweep.grid(
     name="mine", question="?", data=DataSpec(source=SOURCE, tokenizer=TOKENIZER, sequence_tokens=16),

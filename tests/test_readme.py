@@ -1,5 +1,5 @@
-"""Do README and the guides say what happens? Their examples print these lines, their snippets run, and their options are
-the verbs' own.
+"""Do README and the guides say what happens? Their examples print these lines, their snippets run, and their options
+are the verbs' own.
 """
 
 import contextlib

@@ -258,7 +258,8 @@ def compact(folder: Folder, /, json: Flag = False) -> int:
 def _refuse_hosts(hosts: HostsSpec, executor: str) -> None:
     if hosts.processes > 1 and executor == "slurm":
         raise SpecError(
-            f"--hosts.processes {hosts.processes}: not under --executor slurm; start the same gaplaw run on every host instead, "
+            f"--hosts.processes {hosts.processes}: not under --executor slurm; start the same gaplaw run on every "
+            "host instead, "
             "with srun, --executor local and --hosts.launch everywhere"
         )
     if hosts.launch == "everywhere" and executor == "ray":

@@ -39,7 +39,8 @@ def resolve(spec: DataSpec, *, fetch: bool = True) -> DataSpec:
     manifest = _manifest(spec, fetch)
     if spec.manifest not in ("", manifest):
         raise DataError(
-            f"DataSpec.manifest = {spec.manifest!r}: the content of {spec.source!r} with {spec.tokenizer!r} here hashes to "
+            f"DataSpec.manifest = {spec.manifest!r}: the content of {spec.source!r} with {spec.tokenizer!r} here "
+            "hashes to "
             f"{manifest!r}; it has changed, or this is another Python"
         )
     return replace(spec, manifest=manifest)

@@ -72,8 +72,10 @@ class Corpus:
         """Raises: DataError when the split holds less than one batch."""
         if self.windows_per_epoch(split) < batch_sequences:
             raise DataError(
-                f"DataSpec.source = {self.spec.source!r}: the {split} split holds {self.tokens_in(split)} tokens, fewer than one "
-                f"batch of {batch_sequences} sequences of {self.spec.sequence_tokens} (and one to spare); use more text or "
+                f"DataSpec.source = {self.spec.source!r}: the {split} split holds {self.tokens_in(split)} tokens, "
+                "fewer than one "
+                f"batch of {batch_sequences} sequences of {self.spec.sequence_tokens} (and one to spare); use more "
+                "text or "
                 "smaller batches"
             )
 

@@ -57,7 +57,8 @@ def encode(
             for symbols, (number, piece) in zip(tokenizer.encode(texts, dropped), batch, strict=True):
                 if (symbols == tokenizer.separator).any():
                     raise DataError(
-                        f"DataSpec.tokenizer = {spec.tokenizer!r}: document {number + 1} of {spec.source!r}, {piece.text[:40]!r}, "
+                        f"DataSpec.tokenizer = {spec.tokenizer!r}: document {number + 1} of {spec.source!r}, "
+                        f"{piece.text[:40]!r}, "
                         f"holds symbol {tokenizer.separator}, which ends a document; name another as DataSpec.separator"
                     )
                 yield number, symbols, piece.last
@@ -71,8 +72,10 @@ def _refuse_if_dropped(spec: DataSpec, dropped: Counter[str], characters: int) -
     if dropped.total() > DROPPED_SHARE_AT_MOST * characters:
         often, times = dropped.most_common(1)[0]
         raise DataError(
-            f"DataSpec.tokenizer = {spec.tokenizer!r}: drops at least {dropped.total() / characters:.2%} of the characters of "
-            f"{spec.source!r}, most often {often!r} ({times} times); at most {DROPPED_SHARE_AT_MOST:.1%} may be dropped: use a "
+            f"DataSpec.tokenizer = {spec.tokenizer!r}: drops at least {dropped.total() / characters:.2%} of the "
+            "characters of "
+            f"{spec.source!r}, most often {often!r} ({times} times); at most {DROPPED_SHARE_AT_MOST:.1%} may be "
+            "dropped: use a "
             "tokenizer that knows these characters"
         )
 

@@ -137,7 +137,8 @@ def _plan(spec: DataSpec, source: Source) -> tuple[list[str], array, np.ndarray,
         )
     if spec.validation_fraction + spec.teacher_fraction >= 1:
         raise DataError(
-            f"DataSpec.teacher_fraction = {spec.teacher_fraction}: with validation_fraction = {spec.validation_fraction} it "
+            f"DataSpec.teacher_fraction = {spec.teacher_fraction}: with validation_fraction = "
+            f"{spec.validation_fraction} it "
             "must leave documents for training (their sum below 1)"
         )
     splits_N = divide(

@@ -165,7 +165,8 @@ class JsonTokenizer:
         for text in (separator, f"a {separator} b", f"a{separator}b"):
             if special[separator] in self.encode([text])[0]:
                 raise DataError(
-                    f"DataSpec.tokenizer = {self.name!r}: a text that spells {separator!r} becomes the symbol that ends a "
+                    f"DataSpec.tokenizer = {self.name!r}: a text that spells {separator!r} becomes the symbol that "
+                    "ends a "
                     "document; name another special token as DataSpec.separator, or use another tokenizer"
                 )
         return special[separator]

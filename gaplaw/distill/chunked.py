@@ -21,8 +21,8 @@ from gaplaw.methods.protocol import Objective
 
 
 def _chunk_loss(objective, vocab: Vocab, student: Output, teacher, labels_N, state, norm: float):
-    """(loss [(S,)], measured {name: [(S,)]}) of one chunk and its gradient with respect to (hidden, out), all divided by
-    `norm` tokens.
+    """(loss [(S,)], measured {name: [(S,)]}) of one chunk and its gradient with respect to (hidden, out), all divided
+    by `norm` tokens.
     """
     logits = vocab.logits(student)
     by_hand = objective.losses_and_grads(vocab, logits, teacher, labels_N)

@@ -46,7 +46,9 @@ class Layout:
         return jax.lax.psum(value, self.token_axes) if self.token_axes else value
 
     def zeros(self, shape: tuple[int, ...], *axes: str | None) -> jax.Array:
-        """Float32 zeros for a scan over chunks, typed as what differs between devices of the token axes and of `axes`."""
+        """Float32 zeros for a scan over chunks, typed as what differs between devices of the token axes and of
+        `axes`.
+        """
         names = tuple(name for name in (*self.token_axes, *axes) if name is not None)
         zeros = jnp.zeros(shape, jnp.float32)
         return jax.lax.pcast(zeros, names, to="varying") if names else zeros

@@ -73,8 +73,10 @@ def flags_of_text(epochs: Sequence[float], held_out_tokens: Sequence[float], *, 
     if many:
         yield Flag(
             "many_epochs",
-            f"{len(many)} of {models} models see their training text up to {max(many):.3g} times; past about {MOST_EPOCHS:g} "
-            "times repeated text teaches less than new text would, so a law holds for this corpus, not for this many tokens",
+            f"{len(many)} of {models} models see their training text up to {max(many):.3g} times; past about "
+            f"{MOST_EPOCHS:g} "
+            "times repeated text teaches less than new text would, so a law holds for this corpus, not for this "
+            "many tokens",
             "warning",
         )
     least = min(held_out_tokens, default=0)

@@ -1,7 +1,7 @@
 """What was measured? Student loss against teacher size, and the parts that other figures share.
 
-After view in the walk of the report. Every function takes the frame that `gaplaw.read` returns (or an outside table under
-the canonical names) and returns one matplotlib figure; `law` only adds ink. Nothing is fitted here.
+After view in the walk of the report. Every function takes the frame that `gaplaw.read` returns (or an outside table
+under the canonical names) and returns one matplotlib figure; `law` only adds ink. Nothing is fitted here.
 """
 
 from __future__ import annotations

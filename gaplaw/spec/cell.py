@@ -106,7 +106,8 @@ class Cell:
                 self.seed == self.train.batch_seed,
                 f"{self.name}: Cell.seed",
                 self.seed,
-                f"must equal TrainSpec.batch_seed = {self.train.batch_seed} under init = 'prune': a seed then only orders batches",
+                f"must equal TrainSpec.batch_seed = {self.train.batch_seed} under init = 'prune': a seed then only "
+                "orders batches",
             )
             size = count_params(self.teacher.model).non_embedding
             refuse_unless(

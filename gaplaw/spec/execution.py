@@ -119,7 +119,8 @@ class Execution:
     checkpoint_seconds: float = 120.0
     keep_students: Literal["none", "last", "best"] = "none"
     VERSION_1: ClassVar = (
-        "workers single_thread mesh hosts core_blocked chunk_tokens steps_per_dispatch evaluations compute_dtype attention "
+        "workers single_thread mesh hosts core_blocked chunk_tokens steps_per_dispatch evaluations compute_dtype "
+        "attention "
         "scan_layers remat teacher_dtype accumulate checkpoint_seconds keep_students"
     ).split()
 

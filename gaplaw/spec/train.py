@@ -34,7 +34,8 @@ class TrainSpec:
     clip_norm: float = 1.0
     batch_seed: int = 0
     VERSION_1: ClassVar = (
-        "tokens batch_sequences learning_rate warmup_fraction final_fraction weight_decay beta1 beta2 epsilon clip_norm batch_seed"
+        "tokens batch_sequences learning_rate warmup_fraction final_fraction weight_decay beta1 beta2 epsilon "
+        "clip_norm batch_seed"
     ).split()
 
     def __post_init__(self):

@@ -122,7 +122,8 @@ class SignalCache:
         found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         if not np.array_equal(found.pop("tokens_crc"), _checksums(tokens_MxL1)):
             raise SignalError(
-                f"{self.path}: a teacher cache of other tokens from sequence {first} on; delete the folder to make it again"
+                f"{self.path}: a teacher cache of other tokens from sequence {first} on; delete the folder to make "
+                "it again"
             )
         return found
 
@@ -137,7 +138,8 @@ class SignalCache:
             except Exception as fault:  # as in `_sequences_in`
                 path.unlink(missing_ok=True)
                 raise SignalError(
-                    f"{path}: not a readable part of a teacher cache ({type(fault).__name__}); run again to make it again"
+                    f"{path}: not a readable part of a teacher cache ({type(fault).__name__}); run again to make it "
+                    "again"
                 ) from None
             last = list(self._held)[-1:]
             self._held = {place: self._held[place] for place in last} | {number: whole}  # a dispatch may span two

@@ -139,7 +139,10 @@ class InFlight:
                 return f"{one.path}: a checkpoint of other cells, or of another training of their teacher"
             differs = sorted({field.name for field in fields(Record)} ^ told["record"].keys())
             if differs:
-                return f"{one.path}: a checkpoint of another version of gaplaw (its record differs in {', '.join(differs)})"
+                return (
+                    f"{one.path}: a checkpoint of another version of gaplaw (its record differs in "
+                    f"{', '.join(differs)})"
+                )
             return self.writer.load(one, like), Record(**told["record"])
         except Exception as fault:  # as in `load`
             return f"{one.path}: not a readable checkpoint ({type(fault).__name__})"

@@ -57,7 +57,9 @@ def held_shape(stacks: list[Stack], execution: Execution, sequences: int) -> tup
 def validation_pieces(
     stacks: list[Stack], execution: Execution, mesh: jax.sharding.Mesh, tokens_NxL1, domain_N
 ) -> list[list[jax.Array]]:
-    """The validation sequences as dispatches of [K, B, …], filled up with sequences of domain -1, which do not count."""
+    """The validation sequences as dispatches of [K, B, …], filled up with sequences of domain -1, which do not
+    count.
+    """
     pieces, batches, rows = held_shape(stacks, execution, len(domain_N))
     spare = pieces * batches * rows - len(domain_N)
     tokens = np.pad(tokens_NxL1, ((0, spare), (0, 0))).reshape(pieces, batches, rows, tokens_NxL1.shape[1])
@@ -69,8 +71,8 @@ def train_program(stacks: list[Stack], teacher_model: ModelSpec | None, executio
     """`train(states, source, batches_KxBxL1, first, stop) -> (states, losses, measured)`: steps first to stop - 1 of K.
 
     source: the teacher's parameters, or what a cache kept of these batches: [K, B, L, …].
-    `states` is donated. losses: one array [K, S] per stack, the objective in nats per token at each step taken; measured:
-    per stack, the same of what its objective measures, by name.
+    `states` is donated. losses: one array [K, S] per stack, the objective in nats per token at each step taken;
+    measured: per stack, the same of what its objective measures, by name.
     """
     objectives = tuple(stack.objective for stack in stacks)
     needed = any(objective.needs_teacher for objective in objectives)

@@ -44,7 +44,8 @@ class StoredTeacher:
         wanted = self.loss_nats
         if wanted is not None and not abs(found_nats - wanted) <= self.tolerance * max(1.0, abs(wanted)):
             raise CheckpointError(
-                f"{self.name}: its checkpoint has a loss of {found_nats:.6g} nats on the validation tokens, its own row says "
+                f"{self.name}: its checkpoint has a loss of {found_nats:.6g} nats on the validation tokens, its own "
+                "row says "
                 f"{wanted:.6g}; one of them is damaged"
             )
 

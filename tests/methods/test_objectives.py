@@ -1,4 +1,5 @@
-"""Every objective: value and gradient of its definition, nothing to learn from an equal, however tokens are cut or spread.
+"""Every objective: value and gradient of its definition, nothing to learn from an equal, however tokens are cut or
+spread.
 
 A new objective is one line of MEMBERS: the objective, the state that it is asked in, and its definition in float64.
 """

@@ -1,4 +1,6 @@
-"""Do the words of the glossary's bowl stand where the law puts them? On the committed quickstart, which it is drawn of."""
+"""Do the words of the glossary's bowl stand where the law puts them? On the committed quickstart, which it is drawn
+of.
+"""
 
 import re
 from dataclasses import replace

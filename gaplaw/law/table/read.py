@@ -2,8 +2,8 @@
 
 First file of the law half of the walk: the parquet folder (or an outside CSV) comes in here and nothing later reads
 files. Letters used in the law half: N_S student parameters, D_S student tokens, N_T teacher parameters, L_T teacher
-loss, L_S student loss. It refuses, naming row and column, what a fit could not honestly use; it never drops a row without saying
-so in `notes`.
+loss, L_S student loss. It refuses, naming row and column, what a fit could not honestly use; it never drops a row
+without saying so in `notes`.
 """
 
 from __future__ import annotations

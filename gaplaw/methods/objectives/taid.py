@@ -11,7 +11,8 @@ from gaplaw.methods.protocol import Objective
 
 @dataclass(frozen=True, kw_only=True)
 class TAID(Objective):
-    """loss = KL(p_t || student) with p_t = softmax((1 - t) · student's logits + t · teacher's logits), no gradient in p_t.
+    """loss = KL(p_t || student) with p_t = softmax((1 - t) · student's logits + t · teacher's logits), no gradient in
+    p_t.
 
     After each step, with J the mean cross-entropy of p_t and the student, n of N steps done:
     d = (J_before - J) / (J_before + 1e-15), m ← momentum · m + (1 - momentum) · d,

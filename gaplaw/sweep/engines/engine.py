@@ -116,7 +116,10 @@ def run_worker(arguments: list[str], settings: dict[str, str], log: str) -> int 
     if is_url(arguments[-2]):
         Path(log).parent.mkdir(parents=True, exist_ok=True)
     elif not Path(log).parent.is_dir():
-        return f"{Path(log).parent}: not seen from {here}; an engine's machines must share the run folder, or use an object store"
+        return (
+            f"{Path(log).parent}: not seen from {here}; an engine's machines must share the run folder, or use "
+            "an object store"
+        )
     kills = oom_kills() or 0
     process = start_worker(arguments, settings, Path(log))
     try:

@@ -113,7 +113,8 @@ def joined(folder: RunFolder, execution: Execution) -> Iterator[LeadingExecutor 
     """
     if is_url(folder.address):
         raise SweepError(
-            f"{folder.name}: an object store; under hosts.launch = everywhere the hosts must share a folder, such as the same "
+            f"{folder.name}: an object store; under hosts.launch = everywhere the hosts must share a folder, such "
+            "as the same "
             "bucket mounted as a file system"
         )
     pod = call_roll(folder, execution)

@@ -146,7 +146,8 @@ class RayExecutor:
             ray.init(address=self.address, log_to_driver=False, logging_level="ERROR", ignore_reinit_error=True)
         except (OSError, ValueError, RuntimeError) as fault:
             raise SweepError(
-                f"--ray.address {self.address}: no Ray cluster answers ({type(fault).__name__}); `ray start --head` starts one"
+                f"--ray.address {self.address}: no Ray cluster answers ({type(fault).__name__}); `ray start --head` "
+                "starts one"
             ) from None
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         wanted, count = ", ".join(f"{amount:g} {name}" for name, amount in needs.items()), execution.hosts.processes
@@ -154,7 +155,10 @@ class RayExecutor:
         if fit < count:
             few = "no node has" if fit == 0 else f"only {fit} of the {count} nodes that a group needs has"
             asks = "each group asks" if count == 1 else "each of its processes asks"
-            return f"warning: Ray: {few} {wanted} now, which {asks} for; groups wait until {'one does' if count == 1 else 'all do'}"
+            return (
+                f"warning: Ray: {few} {wanted} now, which {asks} for; groups wait until "
+                f"{'one does' if count == 1 else 'all do'}"
+            )
         asks = "each group asks for" if count == 1 else f"each group asks for {count} nodes with"
         return f"Ray: {len(nodes)} node{'s' if len(nodes) > 1 else ''}; {asks} {wanted}"
 

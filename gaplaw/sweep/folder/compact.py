@@ -104,7 +104,8 @@ def damaged_files(folder: Path) -> list[str]:
             results.read_rows(curves)
         except TableError:
             lines.append(
-                f"{curves}: damaged; its curves cannot be read; delete it to run its cells again, or put a whole copy there"
+                f"{curves}: damaged; its curves cannot be read; delete it to run its cells again, or put a whole "
+                "copy there"
             )
     return lines
 

@@ -61,7 +61,8 @@ def refuse_other_rows(sweep: Sweep, ids: Iterable[str], place: str) -> None:
     if others:
         more = f" and {len(others) - 1} more" if len(others) > 1 else ""
         raise SweepError(
-            f"{place}: holds rows of other science under the names of this sweep's cells ({others[0]}{more}), of another "
+            f"{place}: holds rows of other science under the names of this sweep's cells ({others[0]}{more}), of "
+            "another "
             "experiment or of an older gaplaw, which made other numbers; give another --out folder, or remove them"
         )
 

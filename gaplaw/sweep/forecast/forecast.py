@@ -24,10 +24,12 @@ from gaplaw.sweep.rehearse.shrink import program_key
 
 _ON_TRUST = {
     "tpu": "a roofline is the least time; real kernels take longer. Compiled without a TPU, and not run on one",
-    "gpu": "a roofline is the least time; real kernels take longer. Compiled without a GPU, its kernels not chosen by timing",
+    "gpu": "a roofline is the least time; real kernels take longer. Compiled without a GPU, its kernels not chosen "
+    "by timing",
     "stand-in": "no GPU compiler here ({install}): the same sharded program compiled for virtual CPU devices "
     "stands in for its memory and traffic",
-    "cpu": "times of the table are rooflines; device-hours and the total use rates measured here, as gaplaw plan without --target",
+    "cpu": "times of the table are rooflines; device-hours and the total use rates measured here, as gaplaw plan "
+    "without --target",
 }
 
 
@@ -129,9 +131,11 @@ class Forecast:
         price = "" if rate is None else f", {hours * rate:.2f} at {rate:g} a chip-hour"
         axes = " × ".join(f"{axis} {size}" for axis, size in asdict(self.mesh).items() if size > 1) or "one device"
         lines = [
-            f"{len(rows)} cells left: {sum(row['program_flops'] for row in rows):.2e} FLOPs, {duration(self.seconds_left)} on "
+            f"{len(rows)} cells left: {sum(row['program_flops'] for row in rows):.2e} FLOPs, "
+            f"{duration(self.seconds_left)} on "
             f"{self.target.name} ({self.target.chips} × {chip.name}; mesh {axes}), {hours:.3g} device-hours{price}",
-            f"disk: {amount(kept)} at the end; up to {amount(flight)} for the largest cell's checkpoint while it trains",
+            f"disk: {amount(kept)} at the end; up to {amount(flight)} for the largest cell's checkpoint while it "
+            "trains",
         ]
         for program, names in self._troubles().items():
             phases = {

@@ -43,7 +43,8 @@ class Chip:
 
 
 _GPU_SOURCE = (
-    "secondary pages that quote NVIDIA's H100 and H200 data sheets (SXM), read November 2026: dense products, half of NVLink's "
+    "secondary pages that quote NVIDIA's H100 and H200 data sheets (SXM), read November 2026: dense products, half "
+    "of NVLink's "
     "900 GB/s in each direction; a float32 product runs as TF32"
 )
 _FLAT = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
@@ -61,7 +62,8 @@ CHIPS = (
         memory_bytes_per_second=819e9,
         link_bytes_per_second=100e9,
         shapes=_FLAT,
-        source="docs.cloud.google.com/tpu/docs/v6e, its v5e column (16 GB, 819 GB/s, 1,600 Gbit/s between chips), read Nov 2026",
+        source="docs.cloud.google.com/tpu/docs/v6e, its v5e column (16 GB, 819 GB/s, 1,600 Gbit/s between "
+        "chips), read Nov 2026",
     ),
     Chip(
         name="v5p",
@@ -72,7 +74,8 @@ CHIPS = (
         memory_bytes_per_second=2765e9,
         link_bytes_per_second=600e9,
         shapes=_CUBES,
-        source="docs.cloud.google.com/tpu/docs/v5p-training (95 GiB, 2,765 GB/s, 1,200 GB/s bidirectional), read November 2026; "
+        source="docs.cloud.google.com/tpu/docs/v5p-training (95 GiB, 2,765 GB/s, 1,200 GB/s bidirectional), "
+        "read November 2026; "
         "older copies of the page give 4,800 Gbit/s between chips",
     ),
     Chip(
@@ -84,7 +87,8 @@ CHIPS = (
         memory_bytes_per_second=1600e9,
         link_bytes_per_second=400e9,
         shapes=_FLAT,
-        source="docs.cloud.google.com/tpu/docs/v6e (32 GB, 1,600 GB/s, 800 GB/s bidirectional), read November 2026; copies of the "
+        source="docs.cloud.google.com/tpu/docs/v6e (32 GB, 1,600 GB/s, 800 GB/s bidirectional), read November "
+        "2026; copies of the "
         "page differ (1,640 GB/s, 3,584 Gbit/s)",
     ),
     Chip(
@@ -183,7 +187,8 @@ def default_mesh(target: Target, cells: tuple[Cell, ...]) -> MeshSpec:
         target.chips // fsdp <= 8,
         f"{cells[0].name}: TrainSpec.batch_sequences",
         rows,
-        f"cannot be spread over the {target.chips} chips of {target.name}; name a mesh (--mesh.data, --mesh.fsdp, --mesh.tensor)",
+        f"cannot be spread over the {target.chips} chips of {target.name}; name a mesh (--mesh.data, --mesh.fsdp, "
+        "--mesh.tensor)",
     )
     return MeshSpec(fsdp=fsdp, tensor=target.chips // fsdp)
 
@@ -209,7 +214,8 @@ def check_mesh(target: Target, mesh: MeshSpec, group: Group, accumulate: int = 1
     first, ways = group.cells[0], mesh.data * mesh.fsdp * accumulate
     if mesh.devices != target.chips:
         raise SpecError(
-            f"Execution.mesh = {asdict(mesh)}: the product of the axes, {mesh.devices}, must be the {target.chips} chips of "
+            f"Execution.mesh = {asdict(mesh)}: the product of the axes, {mesh.devices}, must be the {target.chips} "
+            "chips of "
             f"{target.name}"
         )
     if first.train.batch_sequences % ways:

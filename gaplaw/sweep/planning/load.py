@@ -149,7 +149,8 @@ def resolve(sweep: Sweep, *, absent: list[str] | None = None, home: Path | None 
     for cell in made.cells:
         if cell.model.vocab_size < smallest[cell.data]:
             raise SweepError(
-                f"{cell.name}: ModelSpec.vocab_size = {cell.model.vocab_size}: must be at least {smallest[cell.data]}, the "
+                f"{cell.name}: ModelSpec.vocab_size = {cell.model.vocab_size}: must be at least "
+                f"{smallest[cell.data]}, the "
                 f"vocabulary of tokenizer {cell.data.tokenizer!r}"
             )
     return made

@@ -137,7 +137,8 @@ class Plan:
         if self.wall_seconds > LONGEST_SECONDS:
             estimate = "estimate: no measured rate for this size; --target compiles it for a machine that is not here"
         lines = [
-            f"{len(self.cells)} cells, {len(self.cells) - len(left)} done; {len(left)} left in {self.groups_left} groups: "
+            f"{len(self.cells)} cells, {len(self.cells) - len(left)} done; {len(left)} left in {self.groups_left} "
+            "groups: "
             f"{self.flops_left:.2e} FLOPs, {amount(self.disk_bytes_left)} on disk{kept}",
             estimate,
         ]

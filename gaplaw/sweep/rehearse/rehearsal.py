@@ -72,7 +72,8 @@ class Rehearsed:
             return f"FAILED {head}: {self.error}"
         same = "to the same bits" if self.largest_difference == 0 else f"within {self.largest_difference:.0e}"
         return (
-            f"ok     {head}: compiled in {self.compile_seconds:.1f} s, {STEPS} steps, checkpoint written, killed, resumed "
+            f"ok     {head}: compiled in {self.compile_seconds:.1f} s, {STEPS} steps, checkpoint written, killed, "
+            "resumed "
             f"at step {self.resumed_at_step} {same}, rows written"
         )
 

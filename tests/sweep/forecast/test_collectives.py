@@ -79,7 +79,7 @@ def test_the_tpu_compilers_way_of_writing_is_read():
 # As the GPU compiler writes them: several arrays in one asynchronous operation, operands before results.
 GPU = """HloModule jit_f
 ENTRY %main (x: f32[4]) -> f32[4] {
-  %g = ((bf16[2,8]{1,0}, f32[1]{0}), (bf16[8,8]{1,0}, /*index=5*/f32[4]{0})) all-gather-start(%p, %q), channel_id=1, FOUR
+  %g = ((bf16[2,8]{1,0}, f32[1]{0}), (bf16[8,8]{1,0}, /*index=5*/f32[4]{0})) all-gather-start(%p, %q), channel_id=1,FOUR
   %s = ((bf16[8,8]{1,0}, bf16[8]{0}), (bf16[2,8]{1,0}, bf16[2]{0})) reduce-scatter-start(%p, %q), channel_id=2, FOUR
   %r = ((f32[8]{0}), f32[8]{0}) all-reduce-start(%y), channel_id=3, FOUR, to_apply=%add
   %t = (f32[4]{0:T(8,128)}, f32[4]{0}, u32[]{:S(2)}, u32[]{:S(2)}) collective-permute-start(%z), channel_id=4

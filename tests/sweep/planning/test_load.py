@@ -59,7 +59,8 @@ def test_a_missing_file_is_named_and_a_wrong_bare_name_lists_the_known_ones(tmp_
         ("import sys\nsys.exit(0)\n", ("line 2", "SystemExit")),
         ("x = 1\n", ("`sweep`", "nothing of that name")),
         ("sweep = 'quickstart'\n", ("a Sweep", "found a str")),
-        ("from gaplaw import ModelSpec\nModelSpec(vocab_size=0, width=1, depth=1, heads=1, head_size=1, hidden=1, max_length=1)\n",
+        ("from gaplaw import ModelSpec\n"
+         "ModelSpec(vocab_size=0, width=1, depth=1, heads=1, head_size=1, hidden=1, max_length=1)\n",
          ("line 2", "vocab_size = 0", "at least 1")),
     ],
 )  # fmt: skip

@@ -12,7 +12,8 @@ from tests.conftest import ROOT
 
 WITHOUT = """
 import os, sys
-import matplotlib.pyplot, numpy, pandas, pyarrow.parquet, rich.console, scipy.optimize, scipy.stats, tyro  # they know their system
+# they know their system
+import matplotlib.pyplot, numpy, pandas, pyarrow.parquet, rich.console, scipy.optimize, scipy.stats, tyro
 for name in ("fcntl", "resource", "pwd", "grp", "termios"):
     sys.modules[name] = None
 for name in ("getuid", "geteuid", "uname", "sched_setaffinity", "sched_getaffinity", "O_NOFOLLOW", "killpg"):
