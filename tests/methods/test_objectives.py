@@ -145,7 +145,7 @@ def test_chunks_change_nothing(objective, state, definition):
 
 
 @every
-@pytest.mark.parametrize("shape", [(2, 2, 2), (1, 4, 1)], ids=str)
+@pytest.mark.parametrize("shape", [(2, 2, 2), pytest.param((1, 4, 1), marks=pytest.mark.slow)], ids=str)
 def test_a_mesh_changes_nothing(objective, state, definition, shape):
     """Tokens, columns of the vocabulary (11: padded) and students spread over devices; gradients pass their sums."""
     devices = np.array(jax.devices()[: int(np.prod(shape))]).reshape(shape)

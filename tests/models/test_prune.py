@@ -31,7 +31,11 @@ SHAPES = [
     shape(block="gpt2", tied=False, heads=(2, 4, 0), hidden=(0, 24, 16), depth=3),
 ]
 names = [f"{spec.block}-{'tied' if spec.tied else 'untied'}" for spec in SHAPES]
-each_shape = pytest.mark.parametrize("spec", SHAPES, ids=names)
+each_shape = pytest.mark.parametrize(
+    "spec",
+    [pytest.param(spec, marks=pytest.mark.slow) if number in (1, 2) else spec for number, spec in enumerate(SHAPES)],
+    ids=names,
+)
 
 
 def teacher_of(spec, seed=0):
@@ -69,7 +73,7 @@ def even_ranking(spec):
 # ---- importance ----
 
 
-@pytest.mark.parametrize("spec", SHAPES[2:], ids=names[2:])
+@pytest.mark.parametrize("spec", [SHAPES[2], pytest.param(SHAPES[3], marks=pytest.mark.slow)], ids=names[2:])
 def test_importance_is_the_gradient_of_scaled_weights(spec):
     """A mask that scales a head is the same as scaling its output weights: I = |⟨W, ∂L/∂W⟩|, with no mask in sight.
 

@@ -72,6 +72,7 @@ def test_the_gradient_does_not_depend_on_how_it_is_computed(plain, changes):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6), ours, theirs)
 
 
+@pytest.mark.slow
 def test_microbatches_of_a_cached_teacher_give_the_whole_batchs_gradient():
     topk = TeacherSignal(kind="topk", symbols=4)
     (whole, losses, _), (parts, summed, _) = (step(dataclasses.replace(PLAIN, accumulate=n), topk) for n in (1, 4))

@@ -142,6 +142,7 @@ def test_ctrl_c_stops_the_workers_and_frees_the_claims(tmp_path, source, monkeyp
     assert not list(RunFolder(out).part("locks").iterdir()) and not list((RunFolder(out).store / "locks").iterdir())
 
 
+@pytest.mark.slow
 def test_a_worker_killed_in_training_goes_on_from_its_checkpoint_to_the_same_row(sweep, tmp_path):
     teacher = dataclasses.replace(sweep.teachers[0], train=TrainSpec(tokens=16 * 8 * 60, batch_sequences=8))
     alone = dataclasses.replace(sweep, teachers=(teacher,), students=(), baselines=())
