@@ -25,10 +25,10 @@ quickstart: $(READY)
 	$(BIN)/gaplaw report $(RUNS)/quickstart
 
 test: $(READY)
-	$(BIN)/python -m pytest -q -n 3 --dist loadfile
+	$(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
 
 test-all: $(READY)
-	$(BIN)/python -m pytest -q -n 3 --dist loadfile -m "slow or not slow"
+	$(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder -m "slow or not slow"
 
 check: $(READY)
 	$(BIN)/ruff format --check .

@@ -40,3 +40,15 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("no outside data beside the project")
     return folder
+
+
+def pytest_collection_modifyitems(items):
+    """Files whose tests take long come first, so that no worker is left with one of them at the end."""
+    long = (
+        "tests/sweep/running/",
+        "tests/train/",
+        "tests/sweep/forecast/",
+        "tests/test_cli.py",
+        "tests/test_notebooks.py",
+    )
+    items.sort(key=lambda item: not item.nodeid.startswith(long))
