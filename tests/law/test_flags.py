@@ -68,6 +68,7 @@ def test_tables_of_sizes_whose_answer_is_doubtful(monkeypatch):
     assert law.status == "starts disagree" and said({f.kind: f for f in law.flags}, "starts_disagree", "warning")
 
 
+@pytest.mark.slow
 def test_tables_of_losses_that_have_no_answer():
     few = np.sort(world("broken power")["teacher_loss"].unique())[:4]
     assert said(by_loss(lambda frame: frame[frame["teacher_loss"].isin(few)]), "few_teachers", "refusal")

@@ -204,7 +204,7 @@ def test_the_target_of_taid_moves_as_published():
     assert float(state["t"]) == pytest.approx(1.0)
 
 
-TRAINED = [ReverseKL(), pytest.param(GeneralizedJSD(beta=0.1), marks=pytest.mark.slow), TAID()]
+TRAINED = [*(pytest.param(one, marks=pytest.mark.slow) for one in (ReverseKL(), GeneralizedJSD(beta=0.1))), TAID()]
 
 
 def group_of(objective, teacher):

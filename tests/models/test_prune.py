@@ -31,11 +31,8 @@ SHAPES = [
     shape(block="gpt2", tied=False, heads=(2, 4, 0), hidden=(0, 24, 16), depth=3),
 ]
 names = [f"{spec.block}-{'tied' if spec.tied else 'untied'}" for spec in SHAPES]
-each_shape = pytest.mark.parametrize(
-    "spec",
-    [pytest.param(spec, marks=pytest.mark.slow) if number in (1, 2) else spec for number, spec in enumerate(SHAPES)],
-    ids=names,
-)
+quick = [pytest.param(spec, marks=pytest.mark.slow) if n in (1, 2) else spec for n, spec in enumerate(SHAPES)]
+each_shape = pytest.mark.parametrize("spec", quick, ids=names)
 
 
 def teacher_of(spec, seed=0):

@@ -93,8 +93,11 @@ def test_a_student_that_goes_nan_fails_alone(corpus, teacher, together):
 
 EXECUTIONS = [
     dict(steps_per_dispatch=1, chunk_tokens=32),
-    pytest.param(dict(core_blocked=False), marks=pytest.mark.slow),  # as the next, without its other changes
-    dict(core_blocked=False, chunk_tokens=32, scan_layers=True, remat="full", attention="xla"),
+    dict(core_blocked=False),
+    pytest.param(  # as in test_step
+        dict(core_blocked=False, chunk_tokens=32, scan_layers=True, remat="full", attention="xla"),
+        marks=pytest.mark.slow,
+    ),
     pytest.param(dict(core_blocked=False, scan_layers=True, remat="dots"), marks=pytest.mark.slow),
     pytest.param(dict(accumulate=4), marks=pytest.mark.slow),  # as in test_step
     dict(steps_per_dispatch=64, evaluations=1),
