@@ -35,16 +35,16 @@ class Scores(NamedTuple):
     bin_correct_K: jax.Array
 
 
-class TeacherView(NamedTuple):
+class TeacherReference(NamedTuple):
     """What scoring needs of a teacher on some tokens, computed once for all its students."""
 
     targets: Targets
     choice_N: jax.Array
 
 
-def view(vocab: Vocab, teacher: Output) -> TeacherView:
+def view(vocab: Vocab, teacher: Output) -> TeacherReference:
     logits = vocab.logits(teacher)
-    return TeacherView(targets_of(vocab, logits, 1.0), vocab.first_choice(logits))
+    return TeacherReference(targets_of(vocab, logits, 1.0), vocab.first_choice(logits))
 
 
 def score_group(
@@ -93,7 +93,7 @@ def _on_one_device(layout: Layout, domains: int, vocab: Vocab, students, teacher
 
 
 def score_batch(
-    vocab: Vocab, model: Output, teacher: TeacherView | None, labels_N, domain_N, *, domains: int
+    vocab: Vocab, model: Output, teacher: TeacherReference | None, labels_N, domain_N, *, domains: int
 ) -> Scores:
     """Score one model on some tokens whose logits may all exist at once.
 

@@ -91,7 +91,7 @@ def stack_program(stack: Stack, execution: Execution):
 
 
 def view_program(teacher_model: ModelSpec, execution: Execution, domains: int):
-    """Compile-ready `look(params, tokens_KxBxL1, domain_KxB) -> (TeacherView, Scores)` of [K·blocks, …]: its own
+    """Compile-ready `look(params, tokens_KxBxL1, domain_KxB) -> (TeacherReference, Scores)` of [K·blocks, …]: its own
     scores, too.
     """
     vocab = Vocab(teacher_model.vocab_size)

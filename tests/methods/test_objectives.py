@@ -156,6 +156,24 @@ def test_a_mesh_changes_nothing(objective, state, definition, shape):
     close(found, expected)
 
 
+def test_a_group_of_different_objectives_equals_its_members():
+    """They share what is computed of the teacher in a chunk, on one device and on a mesh."""
+    objectives = (ReverseKL(), GeneralizedJSD(beta=0.3), TAID(), ObjectiveSpec())
+    stacks, teacher = [outputs(seed, S) for seed in range(4)], outputs(9)
+    states = [{name: jnp.full(S, value) for name, value in one.initial_state().items()} for one in objectives]
+    mesh = jax.sharding.Mesh(np.array(jax.devices()).reshape(2, 2, 2), ("data", "tensor", "student"))
+    spread = Layout(3, mesh, token_axes=("data",), vocab_axis="tensor", student_axis="student")
+
+    def total(stacks, layout):
+        means = objective_means(objectives, layout, stacks, teacher, LABELS, states)
+        return sum(jnp.sum(loss) for loss, _ in means), means
+
+    for layout in (Layout(4), spread):
+        grads, means = jax.jit(jax.grad(total, has_aux=True), static_argnums=1)(stacks, layout)
+        for objective, stack, grad, mean in zip(objectives, stacks, grads, means, strict=True):
+            close((mean, grad), ask(objective, {}, Layout(N), stack, teacher), rtol=1e-3, atol=3e-6)
+
+
 @every
 def test_a_broken_student_leaves_its_neighbours_untouched(objective, state, definition):
     stack, teacher = outputs(1, S), outputs(2)
